@@ -1,0 +1,380 @@
+"""The only module that talks to a model server: one streaming call, named failures.
+
+It knows HTTP and the OpenAI shapes, and nothing of steps. Whatever a server does,
+the caller gets pieces of text or one of errors.py's failures. It never retries:
+who asks knows better what a second try is worth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+import httpx2
+import openai
+
+from reasoning import errors
+from reasoning.replies import whole_characters
+
+DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
+Format = Literal["json_schema", "json_object", "text"]
+Message = Mapping[str, str]  # {"role": ..., "content": ...}
+
+
+@dataclass(frozen=True, slots=True)
+class ServedModel:
+    """A model as the server lists it. `max_model_len` is in tokens, None where it is not told.
+
+    `vllm` says that the server is a vLLM, which takes sampling parameters of its own.
+    """
+
+    name: str
+    max_model_len: int | None = None
+    vllm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One chat completion to ask for."""
+
+    model: ServedModel
+    messages: tuple[Message, ...]
+    max_tokens: int
+    temperature: float = 0.0
+    seed: int | None = None
+    format: Format = "text"
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A piece of the reply. The last ones carry the finish_reason and the token counts."""
+
+    text: str = ""
+    finish_reason: str | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    refusal: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """Seconds to wait. A read timeout cannot see a drip of a byte a second; `whole` can."""
+
+    connect: float = 5.0
+    first: float = 300.0  # a long queue, or a long prompt on a CPU
+    idle: float = 60.0
+    whole: float = 900.0
+
+
+class Endpoint:
+    """An OpenAI-compatible server. One keep-alive client, for one event loop.
+
+    `format` remembers the strictest response format that the server takes.
+    """
+
+    def __init__(
+        self,
+        base_url: str = DEFAULT_BASE_URL,
+        api_key: str = "",
+        model: str = "",
+        patience: Patience = Patience(),
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        self.wanted = model
+        self.format: Format = "json_schema"
+        self._patience = patience
+        self._special: dict[str, bool] = {}
+        self._client = openai.AsyncOpenAI(
+            base_url=self.base_url,
+            api_key=api_key or "none",
+            max_retries=0,
+            timeout=httpx2.Timeout(patience.first, connect=patience.connect),
+        )
+
+    @classmethod
+    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
+        """The server that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name."""
+        return cls(
+            environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
+            environment.get("OPENAI_API_KEY", ""),
+            environment.get("MODEL", ""),
+        )
+
+    async def close(self) -> None:
+        await self._client.close()
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What the server serves. Raises a StepwiseError when it cannot be asked."""
+        with self._named_failures():
+            async with asyncio.timeout(2 * self._patience.connect):
+                # not models.list(), which raises AttributeError for a body that is no object
+                body: Any = await self._client.get("/models", cast_to=object)
+        listed = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(listed, list):
+            raise self._not_openai()
+        return tuple(_served(model) for model in listed if isinstance(model, dict))
+
+    async def model(self) -> ServedModel:
+        """The model to use: the one asked for by MODEL, else the first one served."""
+        served = await self.models()
+        for model in served:
+            if self.wanted in ("", model.name):
+                return model
+        raise self._unknown_model(self.wanted, served)
+
+    async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """The reply to the request, piece by piece; closing the iterator ends it there.
+
+        Raises a StepwiseError. A stream that ends with no finish_reason raises
+        ServerFault: what came was not the whole reply.
+        """
+        began, finished = time.monotonic(), False
+        with self._named_failures(request):
+            async with asyncio.timeout(self._patience.first):
+                stream = await self._client.chat.completions.create(**_arguments(request))
+            try:
+                self._check_event_stream(stream.response)
+                async for piece in self._pieces(stream, began):
+                    finished = finished or piece.finish_reason is not None
+                    yield piece
+            finally:
+                await stream.close()
+        if not finished:
+            raise errors.ServerFault("The server's reply ended before it was finished.", _LOOK)
+
+    async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
+        """Those of the candidates that the model's tokenizer reads as one token.
+
+        A server without /tokenize (only vLLM has it) cannot tell: then all of them.
+        """
+        for text in candidates:
+            if text not in self._special:
+                self._special[text] = await self._is_one_token(text)
+        return frozenset(text for text in candidates if self._special[text])
+
+    async def _is_one_token(self, text: str) -> bool:
+        body = {"prompt": text, "add_special_tokens": False}
+        try:
+            counted: Any = await self._client.post(
+                self._beside_v1("/tokenize"), body=body, cast_to=object
+            )
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError):
+            return True
+        return not isinstance(counted, dict) or counted.get("count") == 1
+
+    def _beside_v1(self, path: str) -> str:
+        return self.base_url.removesuffix("/v1") + path
+
+    async def _pieces(self, stream: Any, began: float) -> AsyncGenerator[Piece, None]:
+        """The stream's pieces, each within its time. Comments and empty chunks are no data."""
+        chunks = aiter(stream)
+        heard, wait = time.monotonic(), self._patience.first
+        while True:
+            deadline = min(heard + wait, began + self._patience.whole)
+            async with asyncio.timeout(deadline - time.monotonic()):
+                chunk = await anext(chunks, None)
+            if chunk is None:
+                return
+            piece = _piece(chunk)
+            if piece != Piece():
+                heard, wait = time.monotonic(), self._patience.idle
+                yield piece
+
+    def _check_event_stream(self, response: Any) -> None:
+        kind = response.headers.get("content-type", "")
+        if "text/html" in kind:
+            raise self._not_openai()
+        if "event-stream" not in kind:
+            raise errors.ServerFault(
+                f"Expected a stream of events, got {kind or 'nothing'}.", _LOOK
+            )
+
+    @contextmanager
+    def _named_failures(self, request: Request | None = None) -> Any:
+        """Whatever the client raises becomes one of our errors; no secret is in them."""
+        try:
+            yield
+        except errors.StepwiseError:
+            raise
+        except openai.APIStatusError as error:
+            raise self._status(error, request) from None
+        except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException) as error:
+            raise self._late(error) from None
+        except (openai.APIConnectionError, httpx2.TransportError, httpx2.InvalidURL) as error:
+            raise self._no_connection(error) from None
+        except openai.APIResponseValidationError:
+            raise self._not_openai() from None
+        except openai.APIError as error:
+            raise self._told_in_stream(error, request) from None
+        except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, ValueError):
+            # ValueError: bad JSON and bad UTF-8 in a body or a stream escape the client as such
+            raise errors.ServerFault("The server's reply could not be read.", _LOOK) from None
+
+    def _late(self, error: Exception) -> errors.StepwiseError:
+        if isinstance(error.__cause__, httpx2.ConnectTimeout):
+            return self._no_connection(error)
+        return errors.Silent(f"The server at {self.base_url} stopped answering.", _LOOK)
+
+    def _no_connection(self, error: Exception) -> errors.StepwiseError:
+        began = isinstance(error, (httpx2.ReadError, httpx2.RemoteProtocolError))
+        if began or isinstance(error.__cause__, (httpx2.ReadError, httpx2.RemoteProtocolError)):
+            return errors.ServerFault("The connection to the server broke.", _LOOK)
+        host = urlsplit(self.base_url).netloc or self.base_url
+        if "known" in str(error.__cause__) or "resolution" in str(error.__cause__):
+            return errors.Unreachable(f"The name of {host} is not known.", _CHECK_URL)
+        return errors.Unreachable(
+            f"No server answers at {self.base_url}.", "Start one with ./serve.sh, then try again."
+        )
+
+    def _not_openai(self) -> errors.StepwiseError:
+        return errors.NotOpenAI(
+            f"What answers at {self.base_url} is not an OpenAI-compatible server.", _CHECK_URL
+        )
+
+    def _told_in_stream(
+        self, error: openai.APIError, request: Request | None
+    ) -> errors.StepwiseError:
+        """An error event after a 200: vLLM refuses a schema that way, with a 400 in the body."""
+        code = error.body.get("code") if isinstance(error.body, dict) else None
+        if isinstance(code, int) and 400 <= code < 500:
+            return _refusal(code, _said(error.body), request)
+        return errors.ServerFault(f"The server failed. {_sentence(str(error))}", _LOOK)
+
+    def _status(
+        self, error: openai.APIStatusError, request: Request | None
+    ) -> errors.StepwiseError:
+        status, said = error.status_code, _said(error.body)
+        if status in (401, 403):
+            return errors.KeyRefused(
+                f"The server at {self.base_url} refuses the API key ({status}).",
+                "Set OPENAI_API_KEY to the key the server was started with.",
+            )
+        if status == 404:
+            return self._not_found(said, request)
+        if status in (408, 409, 425, 429, 503):
+            after = retry_after(error.response.headers.get("retry-after"))
+            return errors.Busy(f"The server is busy ({status}).", "Try again later.", after)
+        if status >= 500:
+            return errors.ServerFault(f"The server failed ({status}). {said}".strip(), _LOOK)
+        return _refusal(status, said, request)
+
+    def _not_found(self, said: str, request: Request | None) -> errors.StepwiseError:
+        if request is None or "model" not in said.casefold():
+            return self._not_openai()
+        return self._unknown_model(request.model.name, ())
+
+    def _unknown_model(self, name: str, served: Iterable[ServedModel]) -> errors.StepwiseError:
+        names = ", ".join(model.name for model in served)
+        message = f"The server at {self.base_url} does not serve {name or 'any model'}."
+        return errors.UnknownModel(
+            message, f"It serves: {names}." if names else "Ask it: GET /v1/models."
+        )
+
+
+_LOOK = "Look at the server's log, then try again."
+_CHECK_URL = "Check OPENAI_BASE_URL: it usually ends in /v1."
+_TOO_LONG = re.compile(
+    r"context.{0,10}(length|window|size)|too long|max_model_len|maximum.{0,20}tokens", re.I
+)
+
+
+def _refusal(status: int, said: str, request: Request | None) -> errors.StepwiseError:
+    """Any other 4xx, by what the server said of it."""
+    if status == 413 or _TOO_LONG.search(said):
+        return errors.TooLong(
+            f"The question and its steps do not fit the model's context. {said}".strip(),
+            "Ask a shorter question, or serve the model with a larger --max-model-len.",
+        )
+    if request is not None and request.format != "text":
+        return errors.FormatRefused(
+            f"The server refuses {request.format} ({status}). {said}".strip(), ""
+        )
+    return errors.Refused(
+        f"The server refused the request ({status}). {said}".strip(), "Check the settings."
+    )
+
+
+def _served(model: Mapping[str, Any]) -> ServedModel:
+    length = model.get("max_model_len")
+    known = length if isinstance(length, int) and length > 0 else None
+    return ServedModel(str(model.get("id")), known, model.get("owned_by") == "vllm")
+
+
+def _arguments(request: Request) -> dict[str, Any]:
+    arguments: dict[str, Any] = {
+        "model": request.model.name,
+        "messages": list(request.messages),
+        "max_tokens": request.max_tokens,
+        "temperature": request.temperature,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    if request.seed is not None:
+        arguments["seed"] = request.seed
+    if request.format == "json_schema":
+        named = {"name": "step", "schema": request.schema, "strict": True}
+        arguments["response_format"] = {"type": "json_schema", "json_schema": named}
+    elif request.format == "json_object":
+        arguments["response_format"] = {"type": "json_object"}
+    if request.model.vllm:  # other servers refuse what they do not know
+        arguments["extra_body"] = {"repetition_detection": _REPETITION}
+    return arguments
+
+
+# A loop inside one reply ends after 4 rounds of 10 to 60 tokens, not at max_tokens; a shorter
+# pattern is a multiple of itself, and four columns of a table are none.
+_REPETITION = {"max_pattern_size": 60, "min_pattern_size": 10, "min_count": 4}
+
+
+def _piece(chunk: Any) -> Piece:
+    usage, choices = getattr(chunk, "usage", None), getattr(chunk, "choices", None) or ()
+    choice = choices[0] if choices else None
+    delta = getattr(choice, "delta", None)
+    finish = getattr(choice, "finish_reason", None)
+    if finish in ("abort", "error"):
+        raise errors.ServerFault(f"The server gave up on the reply ({finish}).", _LOOK)
+    return Piece(
+        whole_characters(getattr(delta, "content", None) or ""),
+        finish,
+        getattr(usage, "prompt_tokens", None),
+        getattr(usage, "completion_tokens", None),
+        getattr(delta, "refusal", None) or "",
+    )
+
+
+def _said(body: object) -> str:
+    """The server's own words, in any of the three shapes that errors come in."""
+    if isinstance(body, dict):
+        inner = body.get("error", body.get("detail", body))
+        body = inner.get("message", inner) if isinstance(inner, dict) else inner
+    return _sentence(body if isinstance(body, str) else json.dumps(body, default=str))
+
+
+def _sentence(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= 300 else line[:300] + "..."
+
+
+def retry_after(value: str | None, now: float | None = None) -> float | None:
+    """The seconds that a Retry-After header asks to wait; None for none or nonsense."""
+    if value is None:
+        return None
+    try:
+        return seconds if (seconds := float(value)) >= 0 and seconds < float("inf") else None
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(value).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return max(0.0, moment - (time.time() if now is None else now))

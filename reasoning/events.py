@@ -1,0 +1,208 @@
+"""The values that flow from a model to a reader: what happened while it thought.
+
+Every way of thinking yields these events, in this order:
+
+    Started  (Delta* Retry* Notice* Step)*  Delta*  Answer
+                                             or  Failed
+                                             or  Stopped
+
+and every reader (page, terminal, gateway, history) knows nothing but them.
+They are pure values: they import nothing of ours, hold no connection and no
+clock. Times are seconds; counts of tokens are the server's own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, ClassVar, Literal, get_args
+
+TRACE_VERSION = 1
+
+Action = Literal["continue", "final_answer", "reflect", "explore"]
+Part = Literal["title", "content", "answer"]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What bounds a chain. The defaults are the ones the page and terminal use."""
+
+    max_steps: int = 25
+    min_steps: int = 3  # a chain of one step is an answer with a title
+    step_tokens: int = 600  # twice what an 8 B model writes in a step; a cut costs a retry
+    answer_tokens: int = 1500
+    temperature: float = 0.2  # a little, so that a question asked again may go another way
+    attempts: int = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A run began. `at` is wall-clock time, in seconds since the epoch."""
+
+    question: str
+    model: str
+    way: str
+    language: str
+    at: float
+    settings: Settings = field(default_factory=Settings)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """More text of what is being written: append `text` to that part of step `number`.
+
+    `part` is "answer" for the answer, with the number after the last step's.
+    """
+
+    number: int
+    part: Part
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A finished step.
+
+    `raw` is the model's own text, sent back to it to the letter. `cut` says that
+    three attempts gave no whole step and this is what could be read. `seconds`
+    is the model's time over all `attempts`, `first_token` the time to the first
+    token of the attempt that counted; waiting between attempts is in neither.
+    """
+
+    number: int
+    title: str
+    content: str
+    action: Action
+    seconds: float
+    tokens: int
+    attempts: int = 1
+    first_token: float | None = None
+    cut: bool = False
+    raw: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Retry:
+    """Attempt number `attempt` at step `number` failed and another follows.
+
+    What was streamed of it is void: a reader clears its draft. `cause` is a
+    stable word ("cut", "repeat", "unreachable", ...), `detail` a sentence, `wait`
+    the seconds waited before the next attempt (0 for a bad reply).
+    """
+
+    number: int
+    attempt: int
+    cause: str
+    detail: str
+    wait: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """Something the reader should know that is no step: `code` is a stable word.
+
+    "format": the server refused the schema; `detail` names the format used now.
+    "context": the context is nearly full, the answer is asked for now.
+    "repeat": the model repeats itself, the answer is asked for now.
+    "unreadable": three attempts gave nothing readable, the answer is asked for now.
+    """
+
+    code: str
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The answer, in Markdown. `cut` says that it ends where its tokens ended."""
+
+    content: str
+    seconds: float
+    tokens: int
+    first_token: float | None = None
+    cut: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The run ended without an answer; the finished steps stay.
+
+    `code` is a stable word, `message` says what happened, `remedy` what to do.
+    `seconds` is the model's time spent on what was not finished.
+    """
+
+    code: str
+    message: str
+    remedy: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Stopped:
+    """A person stopped the run. `seconds` is as in Failed."""
+
+    seconds: float = 0.0
+
+
+Event = Started | Delta | Step | Retry | Notice | Answer | Failed | Stopped
+KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
+ENDS = (Answer, Failed, Stopped)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """A run so far: its events, and what follows from them."""
+
+    events: tuple[Event, ...]
+    version: ClassVar[int] = TRACE_VERSION
+
+    @property
+    def started(self) -> Started | None:
+        return next((e for e in self.events if isinstance(e, Started)), None)
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return tuple(e for e in self.events if isinstance(e, Step))
+
+    @property
+    def answer(self) -> Answer | None:
+        return next((e for e in self.events if isinstance(e, Answer)), None)
+
+    @property
+    def end(self) -> Answer | Failed | Stopped | None:
+        return next((e for e in self.events if isinstance(e, ENDS)), None)
+
+    @property
+    def seconds(self) -> float:
+        """The total thinking time: the model's time, without waiting for retries."""
+        timed = (Step, Answer, Failed, Stopped)
+        return sum(e.seconds for e in self.events if isinstance(e, timed))
+
+    @property
+    def waited(self) -> float:
+        """Seconds spent waiting before retries."""
+        return sum(e.wait for e in self.events if isinstance(e, Retry))
+
+    @property
+    def tokens(self) -> int:
+        """Completion tokens of all steps and the answer, failed attempts included."""
+        return sum(e.tokens for e in self.events if isinstance(e, (Step, Answer)))
+
+
+def to_dict(event: Event) -> dict[str, Any]:
+    """The event as JSON values, with its kind under "kind"."""
+    return {"kind": type(event).__name__.lower(), **asdict(event)}
+
+
+def from_dict(values: dict[str, Any]) -> Event:
+    """The inverse of `to_dict`. Raises ValueError for an unknown kind or bad fields."""
+    kind = KINDS.get(values.get("kind", ""))
+    if kind is None:
+        raise ValueError(f"expected an event kind of {sorted(KINDS)}, got {values.get('kind')!r}")
+    known = {f.name for f in fields(kind)}
+    given = {key: value for key, value in values.items() if key in known}
+    if isinstance(given.get("settings"), dict):
+        given["settings"] = Settings(**given["settings"])
+    try:
+        event: Event = kind(**given)
+    except TypeError as error:
+        raise ValueError(f"expected the fields {sorted(known)}: {error}") from None
+    return event

@@ -1,0 +1,239 @@
+"""Text of a model -> Reply | BadReply, and what can be shown before it is whole.
+
+Pure: no I/O, no clock. Reading is strict first; the tolerant ways are for servers
+that do not constrain what the model writes. Whatever the text, `parse_reply` returns
+a Reply or a BadReply and never raises.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jiter
+import json_repair
+
+StepAction = Literal["continue", "final_answer"]
+Schema = Mapping[str, Any]
+
+KEYS = ("title", "content", "next_action")
+FINAL_WORDS = {"final", "finalanswer", "answer", "finish", "finished", "done", "stop", "end"}
+MAX_OBJECTS_TRIED = 50  # a text of nothing but braces must not take quadratic time
+MAX_CONTENT = 100_000  # characters; a page must survive whatever a server sends
+MAX_TITLE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A step as the model wrote it. An empty title is for the reader to fill in."""
+
+    title: str
+    content: str
+    action: StepAction
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """What is readable of an unfinished reply. There is no action: `fi` is not `final`."""
+
+    title: str = ""
+    content: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class BadReply:
+    """A reply that cannot be a step. `cause` is a stable word, `draft` what was readable."""
+
+    cause: Literal["cut", "loop", "empty", "not_json", "no_content", "repeat"]
+    detail: str
+    draft: Draft = Draft()
+
+
+def step_schema(*actions: StepAction) -> Schema:
+    """The JSON schema of a step that may end only in one of `actions`.
+
+    No maxLength: under xgrammar 0.2.8 a bounded string forbids every escape, and
+    with it newlines, quotes and LaTeX. Length is bounded by max_tokens.
+    """
+    return {
+        "type": "object",
+        "properties": {
+            "title": {"type": "string"},
+            "content": {"type": "string"},
+            "next_action": {"type": "string", "enum": list(actions)},
+        },
+        "required": list(KEYS),
+        "additionalProperties": False,
+    }
+
+
+def parse_reply(text: str, finish_reason: str | None = "stop") -> Reply | BadReply:
+    """The step in a finished reply, or why there is none.
+
+    Several objects: the first that has a step's keys counts. A text that its
+    server cut short ("length") or broke off for looping ("repetition") is a step
+    only if it is whole all the same.
+    """
+    for values in _objects(text):
+        reply = _reply(values)
+        if isinstance(reply, Reply):
+            return reply
+    draft = read_partial(text)
+    if finish_reason == "length":
+        return BadReply("cut", "The reply was cut before its end.", draft)
+    if finish_reason == "repetition":
+        return BadReply("loop", "The reply went round in circles.", draft)
+    return _repaired(text) or _why(text, draft)
+
+
+def read_partial(text: str) -> Draft:
+    """The title and content that can already be shown of a reply still being written.
+
+    Grows with the text, and never shows half an escape: of a good reply, each
+    draft's title and content begin the final ones.
+    """
+    start = text.find("{")
+    if start < 0:
+        return Draft()
+    try:
+        values = jiter.from_json(_encoded(text[start:]), partial_mode="trailing-strings")
+    except ValueError:
+        return Draft()
+    if not isinstance(values, dict):
+        return Draft()
+    title, content = values.get("title"), values.get("content")
+    return Draft(
+        _one_line(_steady(title)) if isinstance(title, str) else "",
+        _steady(content) if isinstance(content, str) else "",
+    )
+
+
+def answer_text(text: str) -> str:
+    """The Markdown of an answer, also where the model wrote JSON out of habit.
+
+    After a chain of JSON steps a model may answer in JSON although asked for free
+    text. Then its content is the answer, as far as it is written.
+    """
+    start = text.lstrip()
+    if not start.startswith(("{", "```")) or (start.startswith("```") and "{" not in start[:12]):
+        return "" if start in ("`", "``", "```", "```j", "```js", "```jso", "```json") else text
+    if isinstance(reply := parse_reply(text), Reply):
+        return reply.content
+    return read_partial(text).content or _strings(start)
+
+
+def _strings(text: str) -> str:
+    """The text values of an object that has other keys than a step's."""
+    try:
+        values = json.loads(text.strip("`\n").removeprefix("json"), strict=False)
+    except (ValueError, RecursionError):
+        return ""
+    if not isinstance(values, dict):
+        return ""
+    return "\n\n".join(text for value in values.values() if (text := _text(value)))
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "replace")
+
+
+def _objects(text: str) -> Iterator[dict[str, Any]]:
+    """The JSON objects in the text that look like a step, in order."""
+    decoder = json.JSONDecoder(strict=False)
+    start = text.find("{")
+    for _ in range(MAX_OBJECTS_TRIED):
+        if start < 0:
+            return
+        try:
+            values, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            start = text.find("{", start + 1)
+            continue
+        if isinstance(values, dict) and any(key in values for key in KEYS):
+            yield values
+        start = text.find("{", end)
+
+
+def _reply(values: Mapping[str, Any]) -> Reply | BadReply:
+    content = _text(values.get("content"))
+    if not content.strip():
+        return BadReply("no_content", "The reply has no content.")
+    action = _action(values.get("next_action"))
+    return Reply(_one_line(_text(values.get("title"))), content[:MAX_CONTENT], action)
+
+
+def _repaired(text: str) -> Reply | None:
+    """One last reading by a repairer that accepts almost anything, so: only a whole step."""
+    if "{" not in text:
+        return None
+    try:
+        values = json_repair.loads(text[text.index("{") : MAX_CONTENT])
+    except (ValueError, RecursionError, IndexError, TypeError):
+        return None
+    if not isinstance(values, dict) or "next_action" not in values:
+        return None
+    reply = _reply(values)
+    return reply if isinstance(reply, Reply) else None
+
+
+def _why(text: str, draft: Draft) -> BadReply:
+    if not text.strip():
+        return BadReply("empty", "The reply is empty.")
+    if any(True for _ in _objects(text)):
+        return BadReply("no_content", "The reply has no content.", draft)
+    if not draft.content and not text.lstrip().startswith(("{", "[", "```")):
+        draft = Draft("", text.strip()[:MAX_CONTENT])
+    return BadReply("not_json", "The reply is not the JSON object that was asked for.", draft)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        return whole_characters(json.dumps(value, ensure_ascii=False))
+    return mend_latex(whole_characters(value))
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text[: MAX_TITLE * 2].split())[:MAX_TITLE]
+
+
+def _action(value: Any) -> StepAction:
+    """However "Final Answer" is spelled, it is final; all else goes on."""
+    word = re.sub(r"[\W_]+", "", value.casefold()) if isinstance(value, str) else ""
+    return "final_answer" if word in FINAL_WORDS else "continue"
+
+
+def whole_characters(text: str) -> str:
+    """The text with lone surrogates, which no encoder takes, replaced by U+FFFD."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# JSON knows the escapes \b \f \n \r \t, so a model that writes \frac or \times with one
+# backslash gets a control character and "rac", "imes". Form feed, backspace and a bare
+# carriage return have no other use in a step; tab and newline do, so after them only what
+# begins no line of prose or code is mended: not the "u" of \nu, nor the "e" of \ne.
+_LATEX = re.compile(
+    r"(?:[\b\f]|\r(?!\n))(?=[A-Za-z])"
+    r"|\t(?=(?:ext(?:bf|it|rm|tt|sf|up)?|frac|ilde)\{|(?:imes|heta|au|herefore|riangle)\b)"
+    r"|\n(?=(?:eq|abla|otin|mid|leq|geq)(?![A-Za-z]))"
+)
+_ESCAPES = {"\b": "\\b", "\f": "\\f", "\r": "\\r", "\t": "\\t", "\n": "\\n"}
+_LONGEST_NAME = len("\therefore ")
+
+
+def mend_latex(text: str) -> str:
+    """The text with LaTeX commands restored whose backslash JSON read as an escape."""
+    return _LATEX.sub(lambda match: _ESCAPES[match.group()], text)
+
+
+def _steady(text: str) -> str:
+    """The text of an unfinished string without a tail that more text may still change."""
+    whole = whole_characters(text)
+    tail = re.search(r"[\b\f\r\t\n][A-Za-z{]*\Z", whole[-_LONGEST_NAME:])
+    if tail:
+        whole = whole[: len(whole) - len(tail.group())]
+    return mend_latex(whole)

@@ -1,0 +1,252 @@
+"""Every way a server can misbehave becomes a named failure, on real sockets."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from reasoning import errors
+from reasoning.endpoint import Endpoint, Patience, Piece, Request, ServedModel, retry_after
+from tests.stub import EVENTS, Play, Stub, chunk, raw, says, status, step
+
+MODEL = ServedModel("stub")
+HASTY = Patience(connect=2, first=0.6, idle=0.6, whole=1.5)
+
+
+@asynccontextmanager
+async def talking(*script: Play, **options: object) -> AsyncIterator[tuple[Stub, Endpoint]]:
+    with Stub(*script, **options) as stub:  # type: ignore[arg-type]
+        endpoint = Endpoint(stub.base_url, "secret-key", patience=HASTY)
+        try:
+            yield stub, endpoint
+        finally:
+            await endpoint.close()
+
+
+async def ask(endpoint: Endpoint, **more: object) -> list[Piece]:
+    request = Request(MODEL, ({"role": "user", "content": "Hi"},), 50, **more)  # type: ignore[arg-type]
+    async with aclosing(endpoint.chat(request)) as pieces:
+        return [piece async for piece in pieces]
+
+
+async def test_a_reply_comes_in_pieces_with_its_finish_reason_and_counts() -> None:
+    async with talking(says("Hello, world", prompt_tokens=7)) as (_, endpoint):
+        pieces = await ask(endpoint)
+    assert [p.text for p in pieces if p.text] == ["Hell", "o, w", "orld"]
+    assert [p.finish_reason for p in pieces if p.finish_reason] == ["stop"]
+    assert (pieces[-1].prompt_tokens, pieces[-1].completion_tokens) == (7, 3)
+
+
+def error(text: object) -> dict[str, object]:
+    return {"error": {"message": text, "type": "x", "param": None, "code": None}}
+
+
+HELLO = chunk("Hello")
+
+
+@pytest.mark.parametrize(
+    ("play", "expected"),
+    [
+        pytest.param(status(401, error("bad key")), errors.KeyRefused, id="401"),
+        pytest.param(status(403, {"error": "Forbidden"}), errors.KeyRefused, id="403"),
+        pytest.param(
+            status(404, error("The model `x` does not exist.")), errors.UnknownModel, id="model"
+        ),
+        pytest.param(status(404, {"detail": "Not Found"}), errors.NotOpenAI, id="404"),
+        pytest.param(status(408, error("late")), errors.Busy, id="408"),
+        pytest.param(status(409, error("conflict")), errors.Busy, id="409"),
+        pytest.param(status(425, error("early")), errors.Busy, id="425"),
+        pytest.param(status(429, error("slow down")), errors.Busy, id="429"),
+        pytest.param(status(503, error("full")), errors.Busy, id="503"),
+        pytest.param(status(413, b"too large", kind="text/plain"), errors.TooLong, id="413"),
+        pytest.param(status(422, {"detail": [{"msg": "bad"}]}), errors.Refused, id="422"),
+        pytest.param(status(400, error("no such parameter")), errors.Refused, id="400"),
+        pytest.param(
+            status(400, error("This model's maximum context length is 512 tokens.")),
+            errors.TooLong,
+            id="context",
+        ),
+        pytest.param(status(500, error("boom")), errors.ServerFault, id="500"),
+        pytest.param(status(502, b"<html>", kind="text/html"), errors.ServerFault, id="502"),
+        pytest.param(status(200, b"<html></html>", kind="text/html"), errors.NotOpenAI, id="html"),
+        pytest.param(status(200, error("boom")), errors.ServerFault, id="error with 200"),
+        pytest.param(raw(end="reset"), errors.ServerFault, id="reset at once"),
+        pytest.param(raw(EVENTS, end="reset"), errors.ServerFault, id="reset after headers"),
+        pytest.param(raw(EVENTS, HELLO, end="reset"), errors.ServerFault, id="reset in the body"),
+        pytest.param(raw(EVENTS, HELLO), errors.ServerFault, id="ends without finish_reason"),
+        pytest.param(
+            raw(EVENTS, HELLO, b"data: [DONE]\n\n"), errors.ServerFault, id="done, not finished"
+        ),
+        pytest.param(raw(EVENTS, b"data: {oops\n\n"), errors.ServerFault, id="bad JSON"),
+        pytest.param(raw(EVENTS, b"data: \xff\xfe\n\n"), errors.ServerFault, id="bad UTF-8"),
+        pytest.param(
+            raw(EVENTS, b'data: {"error": {"message": "x"}}\n\n'),
+            errors.ServerFault,
+            id="error event",
+        ),
+        pytest.param(
+            raw(EVENTS, b'data: {"choices": null}\n\n'), errors.ServerFault, id="null choices"
+        ),
+        pytest.param(
+            raw(EVENTS, HELLO, chunk(finish_reason="abort")), errors.ServerFault, id="abort"
+        ),
+        pytest.param(raw(end="hang"), errors.Silent, id="hangs before headers"),
+        pytest.param(raw(EVENTS, HELLO, end="hang"), errors.Silent, id="hangs in the body"),
+        pytest.param(
+            raw(EVENTS, *[b": ping\n\n"] * 20, pause=0.1), errors.Silent, id="only comments"
+        ),
+        pytest.param(raw(EVENTS, *[HELLO] * 40, pause=0.1), errors.Silent, id="a slow drip"),
+        pytest.param(raw(b"\x00\x01 not http\r\n\r\n"), errors.ServerFault, id="not HTTP"),
+    ],
+)
+async def test_a_fault_has_a_name(play: Play, expected: type[errors.StepwiseError]) -> None:
+    async with talking(play) as (stub, endpoint):
+        began = time.monotonic()
+        with pytest.raises(errors.StepwiseError) as caught:
+            await ask(endpoint)
+    assert type(caught.value) is expected
+    assert len(stub.requests) == 1  # the client underneath retries nothing
+    assert time.monotonic() - began < 10
+    assert "secret-key" not in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("code", [400, 422])
+async def test_a_refusal_of_a_constrained_request_is_a_refused_format(code: int) -> None:
+    async with talking(status(code, error("response_format is not supported"))) as (_, endpoint):
+        with pytest.raises(errors.FormatRefused):
+            await ask(endpoint, format="json_schema", schema={})
+
+
+async def test_no_server_is_unreachable_and_says_what_to_start() -> None:
+    with Stub() as stub:
+        gone = stub.base_url
+    endpoint = Endpoint(gone, patience=HASTY)
+    with pytest.raises(errors.Unreachable, match=r"\./serve\.sh"):
+        await ask(endpoint)
+    await endpoint.close()
+
+
+async def test_an_unknown_host_is_named() -> None:
+    endpoint = Endpoint("http://no-such-host.invalid/v1", patience=HASTY)
+    with pytest.raises(errors.Unreachable, match=r"no-such-host\.invalid"):
+        await ask(endpoint)
+    await endpoint.close()
+
+
+async def test_closing_the_reply_hangs_up() -> None:
+    async with talking(says("word " * 500, pause=0.02)) as (stub, endpoint):
+        request = Request(MODEL, ({"role": "user", "content": "Hi"},), 50)
+        async with aclosing(endpoint.chat(request)) as pieces:
+            async for _ in pieces:
+                break
+        for _ in range(100):
+            await asyncio.sleep(0.02)
+            if stub.gone:
+                break
+    assert stub.gone == 1
+
+
+async def test_a_cancelled_reply_hangs_up() -> None:
+    async with talking(says("word " * 500, pause=0.02)) as (stub, endpoint):
+        task = asyncio.create_task(ask(endpoint))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await asyncio.sleep(0.3)
+    assert stub.gone == 1
+
+
+async def test_a_lone_surrogate_in_a_reply_is_replaced() -> None:
+    surrogate = b'data: {"choices":[{"index":0,"delta":{"content":"a\\ud800b"}}]}\n\n'
+    async with talking(raw(EVENTS, surrogate, chunk(finish_reason="stop"))) as (_, endpoint):
+        assert (await ask(endpoint))[0].text == "a\ufffdb"
+
+
+# -- models
+
+
+async def test_the_models_are_listed_with_their_context() -> None:
+    async with talking(max_model_len=4096) as (_, endpoint):
+        assert await endpoint.models() == (ServedModel("stub", 4096, vllm=False),)
+
+
+@pytest.mark.parametrize(
+    "play",
+    [
+        status(200, b"<html></html>", kind="text/html"),
+        status(200, {"models": []}),
+        status(200, []),
+        status(404, {"detail": "Not Found"}),
+    ],
+)
+async def test_what_lists_no_models_is_no_openai_server(play: Play) -> None:
+    async with talking(models=play) as (_, endpoint):
+        with pytest.raises(errors.NotOpenAI, match="OPENAI_BASE_URL"):
+            await endpoint.models()
+
+
+async def test_a_model_that_is_not_served_is_named_with_those_that_are() -> None:
+    with Stub() as stub:
+        endpoint = Endpoint(stub.base_url, model="other")
+        with pytest.raises(errors.UnknownModel, match=r"other.*It serves: stub"):
+            await endpoint.model()
+        await endpoint.close()
+
+
+async def test_a_hung_server_does_not_hold_up_the_list_of_models() -> None:
+    async with talking(models=raw(end="hang")) as (_, endpoint):
+        with pytest.raises(errors.Silent):
+            await endpoint.models()
+
+
+# -- details
+
+
+async def test_what_only_vllm_knows_is_sent_to_vllm_only() -> None:
+    async with talking(step("T", "C")) as (stub, endpoint):
+        await ask(endpoint)
+        vllm = Request(
+            ServedModel("stub", None, vllm=True), ({"role": "user", "content": "Hi"},), 5
+        )
+        async with aclosing(endpoint.chat(vllm)) as pieces:
+            assert [piece async for piece in pieces]
+    assert "repetition_detection" not in stub.requests[0]
+    assert "repetition_detection" in stub.requests[1]
+
+
+async def test_a_server_that_cannot_tokenize_makes_every_candidate_special() -> None:
+    async with talking() as (_, endpoint):
+        assert await endpoint.special_tokens({"<|im_end|>", "<b>"}) == {"<|im_end|>", "<b>"}
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"),
+    [
+        (None, None),
+        ("1", 1.0),
+        ("200", 200.0),
+        ("0.5", 0.5),
+        ("-5", None),
+        ("nan", None),
+        ("inf", None),
+        ("soon", None),
+        ("", None),
+        ("Thu, 01 Jan 1970 00:01:40 GMT", 90.0),
+        ("Thu, 01 Jan 1970 00:00:01 GMT", 0.0),
+    ],
+)
+def test_retry_after_is_seconds_or_a_date_and_nonsense_is_none(
+    header: str | None, seconds: float | None
+) -> None:
+    assert retry_after(header, now=10.0) == seconds
+
+
+def test_the_environment_names_server_key_and_model() -> None:
+    given = {"OPENAI_BASE_URL": "http://h:1/v1/", "OPENAI_API_KEY": "k", "MODEL": "m"}
+    endpoint = Endpoint.from_environment(given)
+    assert (endpoint.base_url, endpoint.wanted) == ("http://h:1/v1", "m")
+    assert Endpoint.from_environment({}).base_url == "http://127.0.0.1:8000/v1"

@@ -1,0 +1,56 @@
+"""The laws of the house, read from the imports."""
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OURS = {"reasoning", "serving", "page", "bench", "tests", "app_reasoning", "model_download"}
+
+
+def imports(path: Path) -> set[str]:
+    """The modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            found.add(node.module or "")
+    return found
+
+
+def rooms(*names: str) -> list[Path]:
+    return [path for name in names for path in sorted((ROOT / name).rglob("*.py"))]
+
+
+def tops(path: Path) -> set[str]:
+    return {module.split(".")[0] for module in imports(path)}
+
+
+@pytest.mark.parametrize("path", rooms("reasoning"), ids=lambda path: path.name)
+def test_the_core_knows_no_page_no_engine_and_no_web_framework(path: Path) -> None:
+    assert not tops(path) & {"streamlit", "vllm", "fastapi", "starlette", "page", "serving"}
+
+
+@pytest.mark.parametrize("path", rooms("reasoning", "serving", "page"), ids=lambda path: path.name)
+def test_only_the_endpoint_imports_the_client(path: Path) -> None:
+    if path.relative_to(ROOT).as_posix() != "reasoning/endpoint.py":
+        assert "openai" not in tops(path)
+
+
+@pytest.mark.parametrize("name", ["events.py", "errors.py", "repeats.py"])
+def test_the_values_import_nothing_of_ours(name: str) -> None:
+    assert not tops(ROOT / "reasoning" / name) & OURS
+
+
+@pytest.mark.parametrize("name", ["events.py", "errors.py"])
+def test_the_values_need_only_the_standard_library(name: str) -> None:
+    assert tops(ROOT / "reasoning" / name) <= sys.stdlib_module_names
+
+
+def test_model_text_is_never_html() -> None:
+    for path in [*rooms("page"), ROOT / "app_reasoning.py"]:
+        assert not re.search(r"unsafe_allow|components\.v1|st\.html", path.read_text()), path

@@ -1,0 +1,44 @@
+"""A step that says again what an earlier one said is found; one that goes on is not."""
+
+import pytest
+
+from reasoning.repeats import repeats
+
+LONG = "We count the letters of the word one by one and write down each place where an r stands."
+
+
+@pytest.mark.parametrize(
+    ("content", "earlier"),
+    [
+        (LONG, LONG),
+        (LONG.upper() + "!!", LONG),
+        (f"  {LONG}\n", LONG),
+        (
+            LONG + " " + LONG.replace("word", "name") + " " + LONG,
+            LONG + " " + LONG.replace("word", "name"),
+        ),
+        ("一共有八个苹果。", "一共有八个苹果"),
+    ],
+)
+def test_the_same_words_repeat_whatever_their_dress(content: str, earlier: str) -> None:
+    assert repeats(content, ["Something else.", earlier]) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "earlier"),
+    [
+        ("Letter 3 is r, so the count is 1.", "Letter 8 is r, so the count is 2."),
+        ("$2 + 3 = 5$", "$2 - 3 = 5$"),
+        (LONG, "A short one."),
+        (LONG, LONG + " There are three of them, at the places 3, 8 and 9, so the answer is 3."),
+        ("一共有八个苹果。", "一共有九个苹果。"),
+    ],
+)
+def test_a_step_that_differs_in_a_number_or_goes_further_does_not_repeat(
+    content: str, earlier: str
+) -> None:
+    assert repeats(content, [earlier]) is None
+
+
+def test_the_first_step_repeats_nothing() -> None:
+    assert repeats(LONG, []) is None
