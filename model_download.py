@@ -1,0 +1,89 @@
+#!/usr/bin/env python3
+"""Fetch a model once and print the folder it lies in.
+
+    python model_download.py smollm2-135m-instruct
+    python model_download.py llama-3.1-8b-instruct --source huggingface
+    folder=$(python model_download.py Qwen/Qwen3-8B --to /data/models)
+
+The folder is all that goes to stdout; what happens meanwhile goes to stderr. A
+second call, and one after an interrupted call, costs only what is missing. No
+decision is made here: the names are serving/catalogue.py's, the work is
+serving/weights.py's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+from serving.catalogue import CatalogueError, Model, find, load, models_root
+from serving.weights import SOURCES, WeightsError, fetch, present
+
+HUB_CLIENTS = ("modelscope_hub", "huggingface_hub")
+CONVERTERS = ("transformers", "torch", "accelerate", "gguf")
+INTERRUPTED = 130  # what shells give for Ctrl-C
+
+
+def arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Fetch a model once and print the folder it lies in.",
+        epilog="./serve.sh --list shows the names. HF_TOKEN and MODELSCOPE_API_TOKEN open gated "
+        "models. Run again after an interruption, it goes on where it stopped.",
+    )
+    parser.add_argument("name", help="a name of models.toml, a hub id (org/name) or a folder")
+    parser.add_argument(
+        "--source",
+        choices=tuple(SOURCES),
+        help="ask only this hub (default: ModelScope, then the other)",
+    )
+    parser.add_argument(
+        "--to",
+        type=Path,
+        metavar="DIR",
+        help="the folder for models, each in one of its own (default: STEPWISE_MODELS, or models/)",
+    )
+    return parser
+
+
+def main(argv: list[str]) -> int:
+    flags = arguments().parse_args(argv)
+    root = flags.to.expanduser().absolute() if flags.to else models_root()
+    try:
+        model = find(flags.name, load())
+        _enter_environment(model, root)
+        folder = fetch(model, root, flags.source, _say)
+    except (CatalogueError, WeightsError) as error:
+        _say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        _say("Stopped. What has arrived is kept: run it again to go on.")
+        return INTERRUPTED
+    print(folder)
+    return 0
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
+
+
+def _enter_environment(model: Model, root: Path) -> None:
+    """Go on in the project's .venv where this Python lacks what the download needs."""
+    needed = CONVERTERS if model.package else HUB_CLIENTS
+    if model.folder or present(model, root) or all(find_spec(package) for package in needed):
+        return
+    from serving import environment, machine
+    from serving.report import Report
+
+    try:
+        python = environment.ensure(machine.look(), Report(sys.stderr))
+    except environment.SetupError as error:
+        raise WeightsError(str(error), "") from None
+    if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
+        os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

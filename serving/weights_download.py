@@ -1,0 +1,207 @@
+"""One repository into one folder: space, order, resumption, hashes, progress.
+
+The configuration is fetched first and alone, so that a locked door, a need for
+foreign code or a missing shard shows before the gigabytes. The shards then come
+a few at a time. What is whole in the folder already is not fetched again.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from shutil import copyfile, disk_usage
+
+from serving.hubs import Hub
+from serving.weights_errors import Damaged, NoSpace
+from serving.weights_files import Entry, entry_of, git_sha1_of, sha256_of
+from serving.weights_listing import INDEX, File, Listing, check_config, check_shards, choose
+
+GB = 10**9
+AT_ONCE = 4  # as many as both hubs' own clients take
+REPORT_SECONDS = 5.0
+
+
+class _Halted(BaseException):
+    """Ends a transfer from within. Not an Exception: the clients try again after those."""
+
+
+class Progress:
+    """Counts bytes from several threads and says now and then how far it is."""
+
+    def __init__(
+        self,
+        total: int,
+        report: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._total = total
+        self._report = report
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._done = 0
+        self._begun = self._said = clock()
+        self._halted = False
+
+    def add(self, size: int) -> None:
+        if self._halted:
+            raise _Halted
+        with self._lock:
+            self._done += size
+            now = self._clock()
+            if now - self._said < REPORT_SECONDS:
+                return
+            self._said = now
+        self._report(self._line(now - self._begun))
+
+    def halt(self) -> None:
+        self._halted = True
+
+    def _line(self, seconds: float) -> str:
+        rate = self._done / seconds
+        left = (self._total - self._done) / rate if rate > 0 else 0.0
+        line = f"{self._done / GB:.2f} of {self._total / GB:.2f} GB, {rate / 1e6:.1f} MB/s"
+        return f"{line}, {_minutes(left)} left"
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 0):.0f} s"
+
+
+def download(
+    hub: Hub, listing: Listing, folder: Path, report: Callable[[str], None]
+) -> dict[str, Entry]:
+    """Fetch what vLLM reads of the listing into `folder`; every file verified."""
+    files = choose(listing)
+    total = sum(file.size for file in files)
+    need = total - sum(_there(folder, file) for file in files)
+    check_space(folder, need)
+    report(f"fetching {listing.repo} from {hub.title}: {total / GB:.2f} GB into {folder.parent}")
+    progress = Progress(need, report)
+    small = [file for file in files if not file.name.endswith(".safetensors")]
+    entries = {file.name: fetch_file(hub, listing, file, folder, progress.add) for file in small}
+    _check_small(listing.repo, folder, files)
+    shards = [file for file in files if file.name.endswith(".safetensors")]
+    return entries | _fetch_shards(hub, listing, shards, folder, progress)
+
+
+def check_space(folder: Path, need: int) -> None:
+    free = disk_usage(folder).free
+    if need > free:
+        raise NoSpace(
+            f"It needs {need / GB:.2f} GB and {folder.parent} has {free / GB:.2f} GB free.",
+            "Free some space, or set STEPWISE_MODELS to a folder on a larger disk.",
+        )
+
+
+def _there(folder: Path, file: File) -> int:
+    """How many of the file's bytes an earlier run left."""
+    for path in (folder / file.name, _rest(folder, file)):
+        with suppress(FileNotFoundError):
+            return min(path.stat().st_size, file.size)
+    return 0
+
+
+def _rest(folder: Path, file: File) -> Path:
+    return folder / f"{file.name}.incomplete"
+
+
+def _check_small(repo: str, folder: Path, files: tuple[File, ...]) -> None:
+    names = {file.name for file in files}
+    for name in sorted({"config.json", "tokenizer_config.json"} & names):
+        check_config(repo, name, _text(folder / name))
+    if INDEX in names:
+        check_shards(repo, _text(folder / INDEX), names)
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def fetch_file(
+    hub: Hub, listing: Listing, file: File, folder: Path, count: Callable[[int], None]
+) -> Entry:
+    """The file, whole and verified, in `folder`."""
+    target = folder / file.name
+    if entry := _verified(target, file):
+        return entry
+    target.unlink(missing_ok=True)
+    if _take_from_cache(hub, listing, file, target) and (entry := _verified(target, file)):
+        count(file.size)
+        return entry
+    resumed = _rest(folder, file).exists()
+    hub.transfer(listing, file, folder, count)
+    entry = _verified(target, file)
+    if entry is None and resumed:  # the rest of the earlier run may have been the bad part
+        count(-file.size)
+        target.unlink(missing_ok=True)
+        hub.transfer(listing, file, folder, count)
+        entry = _verified(target, file)
+    if entry is None:
+        target.unlink(missing_ok=True)
+        raise Damaged(
+            f"{file.name} of {listing.repo} came from {hub.title} with the wrong size or hash.",
+            "Run it again; if it stays so, use another --source.",
+        )
+    return entry
+
+
+def _verified(path: Path, file: File) -> Entry | None:
+    if not path.is_file() or path.is_symlink() or path.stat().st_size != file.size:
+        return None
+    sha256 = sha256_of(path)
+    if file.sha256 is not None and sha256 != file.sha256.lower():
+        return None
+    if file.git_sha1 is not None and git_sha1_of(path) != file.git_sha1:
+        return None
+    return entry_of(path, sha256)
+
+
+def _take_from_cache(hub: Hub, listing: Listing, file: File, target: Path) -> bool:
+    """Whether the user's own cache of that hub had the file: linked where it can be."""
+    source = hub.cached(listing, file)
+    if source is None or not source.is_file() or source.stat().st_size != file.size:
+        return False
+    try:
+        os.link(source, target)
+    except OSError:  # another disk, or one without links
+        copyfile(source, target)
+    return True
+
+
+def _fetch_shards(
+    hub: Hub, listing: Listing, shards: list[File], folder: Path, progress: Progress
+) -> dict[str, Entry]:
+    """Several at once, in threads that an end of the program does not wait for."""
+    waiting: SimpleQueue[File] = SimpleQueue()
+    ended: SimpleQueue[tuple[str, Entry | BaseException]] = SimpleQueue()
+    for shard in shards:
+        waiting.put(shard)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                file = waiting.get_nowait()
+                try:
+                    ended.put((file.name, fetch_file(hub, listing, file, folder, progress.add)))
+                except BaseException as error:  # the main thread raises it
+                    ended.put((file.name, error))
+                    return
+
+    for _ in range(min(AT_ONCE, len(shards))):
+        threading.Thread(target=work, daemon=True).start()
+    try:
+        return dict(_entry(*ended.get()) for _ in shards)
+    except BaseException:  # Ctrl-C too: the other threads end at their next piece
+        progress.halt()
+        raise
+
+
+def _entry(name: str, outcome: Entry | BaseException) -> tuple[str, Entry]:
+    if isinstance(outcome, BaseException):
+        raise outcome
+    return name, outcome
