@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     wanted = (arguments.min_steps, arguments.max_steps)
     if not 1 <= wanted[0] <= wanted[1]:
         parser().error(f"expected 1 <= --min-steps <= --max-steps, got {wanted[0]} and {wanted[1]}")
-    question = sys.stdin.read() if arguments.question == "-" else arguments.question
+    question = sys.stdin.read().strip() if arguments.question == "-" else arguments.question
     try:
         return asyncio.run(_ask(question, arguments))
     except KeyboardInterrupt:

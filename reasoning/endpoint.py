@@ -93,6 +93,7 @@ class Endpoint:
         self.wanted = model
         self.format: Format = "json_schema"
         self._patience = patience
+        self.api_key = api_key
         self._special: dict[str, bool] = {}
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,

@@ -1,0 +1,227 @@
+"""What the step loop costs on the served model, beside plain decoding and the tutorial's loop.
+
+    scripts/bench loop [--rounds 5] [--max-steps 8] [--write FILE]
+
+For each question, in turn: our chain; plain streamed decoding of as many tokens as the
+chain took; the tutorial's loop. All in one run and interleaved, so that a machine's
+changing speed touches all three. Printed: medians, with the smallest and the largest.
+
+* efficiency: seconds of plain decoding / wall seconds of the chain, of equal tokens
+* first word: from the question to the first letter of a title, against the server's own
+  time to first token for that request (its /metrics)
+* scaffolding: tokens of a step that are neither title nor content, by /tokenize
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import re
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import openai
+
+from bench.tutorial_loop import Chain, tutorial_loop
+from reasoning.endpoint import Endpoint, ServedModel
+from reasoning.events import Delta, Event, Retry, Settings, Trace
+from reasoning.think import think, warm
+
+QUESTIONS = (
+    "A farmer has 17 sheep and buys 5 more. How many sheep does he have?",
+    "How many Rs are in strawberry?",
+    "A train goes 60 km in 45 minutes. What is its speed in km/h?",
+    "Which is larger, 9.11 or 9.9?",
+    "Tom is older than Ann and Ann is older than Bob. Who is the youngest?",
+)
+LEAD_IN = "Write a long story about a lighthouse keeper. "
+
+
+@dataclass(slots=True)
+class Round:
+    """One question's figures; seconds, tokens, ratios."""
+
+    question: str
+    efficiency: float
+    chain_seconds: float
+    tokens: int
+    first_word: float
+    server_first_token: float
+    step_first_token: list[float]
+    step_tokens: list[int]
+    scaffolding: list[int]
+    steps: int
+    retries: int
+    tutorial: Chain
+
+
+@dataclass(slots=True)
+class Bench:
+    """The server that is measured, and a blocking client of it beside the core's."""
+
+    endpoint: Endpoint
+    model: ServedModel
+    max_steps: int
+    client: openai.OpenAI = field(init=False)
+
+    def __post_init__(self) -> None:
+        key = self.endpoint.api_key or "none"
+        self.client = openai.OpenAI(base_url=self.endpoint.base_url, api_key=key, timeout=600)
+
+    @property
+    def root(self) -> str:
+        return self.endpoint.base_url.removesuffix("/v1")
+
+    async def round(self, question: str) -> Round:
+        events, first_word, server_first = await self.chain(question)
+        trace = Trace(tuple(events))
+        wall = trace.seconds + trace.waited
+        plain = self.plain_seconds(trace.tokens)
+        tutorial = tutorial_loop(
+            question, self.model.name, self.client.chat.completions.create, self.max_steps
+        )
+        whole = [step for step in trace.steps if step.attempts == 1 and step.raw]
+        return Round(
+            question,
+            plain / wall,
+            wall,
+            trace.tokens,
+            first_word,
+            server_first,
+            [step.first_token or 0.0 for step in trace.steps],
+            [step.tokens for step in whole],
+            [step.tokens - self.count(step.title) - self.count(step.content) for step in whole],
+            len(trace.steps),
+            sum(isinstance(event, Retry) for event in events),
+            tutorial,
+        )
+
+    async def chain(self, question: str) -> tuple[list[Event], float, float]:
+        """Its events, seconds to the first visible letter, the server's own first token."""
+        before, began = self.server_first_token(), time.monotonic()
+        events: list[Event] = []
+        first_word = server_first = 0.0
+        settings = Settings(max_steps=self.max_steps)
+        async with aclosing(
+            think(question, endpoint=self.endpoint, model=self.model, settings=settings)
+        ) as stream:
+            async for event in stream:
+                events.append(event)
+                if isinstance(event, Delta) and not first_word:
+                    first_word = time.monotonic() - began
+                    server_first = self.server_first_token() - before
+        return events, first_word, server_first
+
+    def plain_seconds(self, tokens: int) -> float:
+        """Seconds to decode as many tokens in one streamed request, from its start."""
+        began = time.monotonic()
+        stream = self.client.completions.create(
+            model=self.model.name,
+            prompt=LEAD_IN,
+            max_tokens=tokens,
+            temperature=1.0,
+            stream=True,
+            extra_body={"ignore_eos": True},
+        )
+        for _ in stream:
+            pass
+        return time.monotonic() - began
+
+    def server_first_token(self) -> float:
+        """Seconds that all requests so far waited for their first token, by the server's count."""
+        text = httpx2.get(f"{self.root}/metrics").text
+        sums = re.findall(r"^vllm:time_to_first_token_seconds_sum\{.*\} (\S+)", text, re.M)
+        return sum(map(float, sums))
+
+    def count(self, text: str) -> int:
+        body = {"prompt": text, "add_special_tokens": False}
+        return int(httpx2.post(f"{self.root}/tokenize", json=body).json()["count"])
+
+
+def spread(values: Sequence[float], form: str = ".2f") -> str:
+    """median (smallest to largest)"""
+    low, high = format(min(values), form), format(max(values), form)
+    return f"{format(statistics.median(values), form)} ({low} to {high})"
+
+
+def report(rounds: Sequence[Round], model: str, command: str) -> str:
+    ratios = [r.first_word / (1.5 * r.server_first_token + 0.1) for r in rounds]
+    flat: dict[str, Any] = {
+        name: [value for r in rounds for value in getattr(r, name)]
+        for name in ("step_first_token", "step_tokens", "scaffolding")
+    }
+    rows = [
+        ("loop efficiency (goal: at least 0.9)", spread([r.efficiency for r in rounds])),
+        ("first word after the question, s", spread([r.first_word for r in rounds])),
+        ("the server's own first token, s", spread([r.server_first_token for r in rounds])),
+        ("first word / (1.5 first token + 0.1 s) (goal: at most 1)", spread(ratios)),
+        ("first token per step, s", spread(flat["step_first_token"])),
+        ("tokens per step", spread(flat["step_tokens"], ".0f")),
+        ("of them JSON scaffolding", spread(flat["scaffolding"], ".0f")),
+        ("steps", spread([r.steps for r in rounds], ".0f")),
+        ("retries", spread([r.retries for r in rounds], ".0f")),
+        ("chain, tokens", spread([r.tokens for r in rounds], ".0f")),
+        ("chain, tokens/s", spread([r.tokens / r.chain_seconds for r in rounds], ".1f")),
+        ("chain, s", spread([r.chain_seconds for r in rounds], ".1f")),
+        (
+            "tutorial: first step visible after, s",
+            spread([r.tutorial.first_visible for r in rounds]),
+        ),
+        ("tutorial: s", spread([r.tutorial.seconds for r in rounds], ".1f")),
+        ("tutorial: tokens", spread([r.tutorial.tokens for r in rounds], ".0f")),
+        (
+            "tutorial: tokens/s",
+            spread([r.tutorial.tokens / r.tutorial.seconds for r in rounds], ".1f"),
+        ),
+        ("tutorial: steps", spread([len(r.tutorial.steps) for r in rounds], ".0f")),
+        (
+            "tutorial: steps that repeat an earlier one, word for word",
+            spread([len(r.tutorial.steps) - len(set(r.tutorial.steps)) for r in rounds], ".0f"),
+        ),
+        (
+            "tutorial: replies that were no step",
+            spread([r.tutorial.failures for r in rounds], ".0f"),
+        ),
+    ]
+    head = f"# The step loop on {model}\n\n    {command}\n\n{len(rounds)} chains; median "
+    head += "(smallest to largest).\n\n| what | value |\n|---|---|\n"
+    return head + "\n".join(f"| {name} | {value} |" for name, value in rows) + "\n"
+
+
+async def measure(rounds: int, max_steps: int) -> tuple[list[Round], str]:
+    endpoint = Endpoint.from_environment()
+    model = await endpoint.model()
+    await warm(endpoint)
+    bench = Bench(endpoint, model, max_steps)
+    done = []
+    for number in range(rounds):
+        question = QUESTIONS[number % len(QUESTIONS)]
+        done.append(await bench.round(question))
+        print(f"{number + 1}/{rounds} {question} {done[-1].efficiency:.2f}", file=sys.stderr)
+    await endpoint.close()
+    return done, model.name
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--rounds", type=int, default=len(QUESTIONS))
+    flags.add_argument("--max-steps", type=int, default=8)
+    flags.add_argument("--write", type=Path, help="also write the table there")
+    given = flags.parse_args()
+    rounds, model = asyncio.run(measure(given.rounds, given.max_steps))
+    command = f"scripts/bench loop --rounds {given.rounds} --max-steps {given.max_steps}"
+    table = report(rounds, model, command)
+    print(table)
+    if given.write:
+        given.write.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""What the tests share: one real server for the whole session.
+
+It is started as a user starts it, by ./serve.sh with the bundled model, unless
+OPENAI_BASE_URL names a server that runs already.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OUTPUT = ROOT / "tests" / "output"
+START = 600  # seconds: a first start converts the model and loads it on two busy cores
+SERVER_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MODEL")
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A model server that answers. `base_url` ends in /v1."""
+
+    base_url: str
+    model: str
+
+    @property
+    def root(self) -> str:
+        return self.base_url.removesuffix("/v1")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def get_json(url: str) -> dict[str, object]:
+    with urllib.request.urlopen(url, timeout=10) as response:
+        body: dict[str, object] = json.load(response)
+        return body
+
+
+def first_model(base_url: str) -> str:
+    models = get_json(f"{base_url}/models")["data"]
+    assert isinstance(models, list)
+    return str(models[0]["id"])
+
+
+def wait_until_served(base_url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + START
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            pytest.exit(f"./serve.sh ended with {process.returncode}:\n{log.read_text()}", 1)
+        try:
+            first_model(base_url)
+            return
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            time.sleep(0.5)
+    pytest.exit(f"./serve.sh did not serve within {START} s:\n{log.read_text()}", 1)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The served bundled model."""
+    if base_url := os.environ.get("OPENAI_BASE_URL"):
+        yield Server(base_url, first_model(base_url))
+        return
+    port = free_port()
+    base_url = f"http://127.0.0.1:{port}/v1"
+    OUTPUT.mkdir(exist_ok=True)
+    log = OUTPUT / "serve.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            [str(ROOT / "serve.sh"), "--model", "smollm2-135m-instruct", "--port", str(port)],
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    try:
+        wait_until_served(base_url, process, log)
+        yield Server(base_url, first_model(base_url))
+    finally:
+        process.send_signal(signal.SIGTERM)
+        process.wait(60)

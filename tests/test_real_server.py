@@ -1,0 +1,241 @@
+"""The routes, the chain and the stop on a real vLLM with a real, small model."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+
+import openai
+import pytest
+
+from reasoning.endpoint import Endpoint, Request
+from reasoning.errors import FormatRefused, TooLong, UnknownModel
+from reasoning.events import Answer, Delta, Event, Failed, Settings, Started, Trace
+from reasoning.json_steps import DECIDE
+from reasoning.replies import Reply, parse_reply
+from reasoning.think import think
+from tests.conftest import Server
+
+SHORT = Settings(max_steps=4, step_tokens=120, answer_tokens=80)
+
+
+@pytest.fixture
+async def endpoint(server: Server) -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint(server.base_url)
+    yield endpoint
+    await endpoint.close()
+
+
+def post(url: str, body: dict[str, object]) -> str:
+    """What curl -d would print."""
+    headers = {"Content-Type": "application/json"}
+    request = urllib.request.Request(url, json.dumps(body).encode(), headers)
+    with urllib.request.urlopen(request, timeout=120) as response:
+        return str(response.read().decode())
+
+
+def running(server: Server) -> float:
+    """How many requests the server works on, by its own metrics."""
+    with urllib.request.urlopen(f"{server.root}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)", text, re.M)
+    return sum(map(float, counts))
+
+
+MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+
+
+# -- the routes, as curl and as the openai client see them
+
+
+def test_models_are_listed(server: Server) -> None:
+    assert server.model == "SmolLM2-135M-Instruct"
+
+
+def test_a_completion_is_answered(server: Server) -> None:
+    body = {"model": server.model, "prompt": "The capital of France is", "max_tokens": 8}
+    answer = json.loads(post(f"{server.base_url}/completions", body))
+    assert "Paris" in answer["choices"][0]["text"]
+
+
+def test_a_chat_completion_is_answered(server: Server) -> None:
+    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 30, "temperature": 0}
+    answer = json.loads(post(f"{server.base_url}/chat/completions", body))
+    assert "Paris" in answer["choices"][0]["message"]["content"]
+
+
+def test_a_chat_completion_is_streamed(server: Server) -> None:
+    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 30, "stream": True}
+    lines = post(f"{server.base_url}/chat/completions", {**body, "temperature": 0}).split("\n\n")
+    chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
+    text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
+    assert "Paris" in text
+    assert len(chunks) > 5
+    assert "data: [DONE]" in lines
+
+
+def test_a_chat_completion_keeps_to_a_json_schema(server: Server) -> None:
+    wanted = {"type": "json_schema", "json_schema": {"name": "step", "schema": DECIDE}}
+    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 200}
+    answer = json.loads(
+        post(f"{server.base_url}/chat/completions", {**body, "response_format": wanted})
+    )
+    choice = answer["choices"][0]
+    if choice["finish_reason"] == "stop":
+        assert set(json.loads(choice["message"]["content"])) == {"title", "content", "next_action"}
+
+
+def test_the_openai_client_is_answered_on_every_route(server: Server) -> None:
+    client = openai.OpenAI(base_url=server.base_url, api_key="none")
+    assert [model.id for model in client.models.list()] == [server.model]
+    text = client.completions.create(model=server.model, prompt="One, two,", max_tokens=4)
+    assert text.choices[0].text
+    chat = client.chat.completions.create(model=server.model, messages=MESSAGES, max_tokens=8)  # type: ignore[arg-type]
+    assert chat.choices[0].message.content
+    assert chat.usage is not None
+    assert chat.usage.completion_tokens == 8
+
+
+# -- a chain
+
+
+async def collect(endpoint: Endpoint, question: str, **more: object) -> list[Event]:
+    model = await endpoint.model()
+    async with aclosing(think(question, endpoint=endpoint, model=model, **more)) as events:  # type: ignore[arg-type]
+        return [event async for event in events]
+
+
+async def test_a_whole_chain_has_all_its_events_in_order(endpoint: Endpoint) -> None:
+    events = await collect(endpoint, "A farmer has 17 sheep and buys 5 more. How many?")
+    trace = Trace(tuple(events))
+    assert isinstance(events[0], Started)
+    assert isinstance(events[-1], Answer)
+    assert [step.number for step in trace.steps] == list(range(1, len(trace.steps) + 1))
+    assert 1 <= len(trace.steps) <= 25
+    for step in trace.steps:
+        before = events[: events.index(step)]
+        assert any(isinstance(e, Delta) and e.number == step.number for e in before)
+        assert step.tokens > 0
+        assert step.seconds > (step.first_token or 0) > 0
+        if not step.cut:
+            assert isinstance(parse_reply(step.raw), Reply)
+    assert trace.tokens == sum(s.tokens for s in trace.steps) + events[-1].tokens
+
+
+async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> None:
+    events = await collect(endpoint, "What is 2 + 3?", settings=SHORT)
+    for step in Trace(tuple(events)).steps:
+        if step.attempts == 1 and not step.cut:
+            mine = [e for e in events if isinstance(e, Delta) and e.number == step.number]
+            assert "".join(d.text for d in mine if d.part == "title") == step.title
+            assert "".join(d.text for d in mine if d.part == "content") == step.content
+
+
+async def test_a_question_without_an_end_is_ended_at_25_steps(endpoint: Endpoint) -> None:
+    """Many attempts at a high temperature, so that this small model need not repeat itself."""
+    settings = Settings(min_steps=25, step_tokens=80, temperature=1.0, attempts=12)
+    events = await collect(endpoint, "Count upwards and never stop.", settings=settings)
+    steps = Trace(tuple(events)).steps
+    assert [step.action for step in steps] == ["continue"] * 24 + ["final_answer"]
+    assert isinstance(events[-1], Answer)
+
+
+async def test_the_context_is_never_overrun(endpoint: Endpoint) -> None:
+    """A long question in an 8,192-token context: fewer steps, but no refused request."""
+    events = await collect(endpoint, "Sum up: " + "one two three four " * 380, settings=SHORT)
+    assert not any(isinstance(event, Failed) for event in events)
+
+
+# -- stopping
+
+
+@pytest.mark.parametrize("how", ["close", "cancel"])
+async def test_a_stop_ends_the_work_on_the_server(
+    server: Server, endpoint: Endpoint, how: str
+) -> None:
+    model = await endpoint.model()
+    seen = asyncio.Event()
+
+    async def follow() -> None:
+        async with aclosing(think("Tell a story.", endpoint=endpoint, model=model)) as events:
+            async for event in events:
+                if isinstance(event, Delta):
+                    seen.set()
+                    if how == "close":
+                        return
+
+    task = asyncio.create_task(follow())
+    await asyncio.wait_for(seen.wait(), 60)
+    if how == "cancel":
+        assert running(server) == 1
+        task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    for _ in range(50):
+        if running(server) == 0:
+            return
+        await asyncio.sleep(0.1)
+    pytest.fail(f"the server still works on {running(server)} requests")
+
+
+# -- the fallback ladder, and refusals
+
+
+class Refusing(Endpoint):
+    """The real server behind a proxy that knows no json_schema, or no response_format."""
+
+    refused: tuple[str, ...] = ()
+
+    def chat(self, request: Request):  # type: ignore[no-untyped-def]
+        if request.format in self.refused:
+            raise FormatRefused(f"{request.format} is not known", "")
+        return super().chat(request)
+
+
+@pytest.mark.parametrize(
+    ("refused", "format"),
+    [(("json_schema",), "json_object"), (("json_schema", "json_object"), "text")],
+)
+async def test_each_rung_of_the_ladder_leads_to_an_answer(
+    server: Server, refused: tuple[str, ...], format: str
+) -> None:
+    endpoint = Refusing(server.base_url)
+    endpoint.refused = refused
+    events = await collect(endpoint, "What is 2 + 3?", settings=SHORT)
+    await endpoint.close()
+    assert isinstance(events[-1], Answer)
+    assert endpoint.format == format
+
+
+async def test_a_schema_that_the_server_refuses_is_a_refused_format(endpoint: Endpoint) -> None:
+    model = await endpoint.model()
+    bad = {"type": "no such type"}
+    turns = ({"role": "user", "content": "Hi"},)
+    with pytest.raises(FormatRefused):
+        async for _ in endpoint.chat(Request(model, turns, 5, format="json_schema", schema=bad)):
+            pass
+
+
+async def test_a_prompt_beyond_the_context_is_too_long(endpoint: Endpoint) -> None:
+    model = await endpoint.model()
+    turns = ({"role": "user", "content": "word " * 9000},)
+    with pytest.raises(TooLong, match="--max-model-len"):
+        async for _ in endpoint.chat(Request(model, turns, 5)):
+            pass
+
+
+async def test_another_models_name_is_unknown(server: Server) -> None:
+    endpoint = Endpoint(server.base_url, model="gpt-5")
+    with pytest.raises(UnknownModel, match=server.model):
+        await endpoint.model()
+    await endpoint.close()
+
+
+async def test_special_tokens_are_told_by_the_tokenizer(endpoint: Endpoint) -> None:
+    """SmolLM2 knows <file_sep> and <|im_end|>; Llama's end of turn it reads as text."""
+    await endpoint.model()
+    candidates = {"<|im_end|>", "<file_sep>", "<|eot_id|>", "<div>"}
+    assert await endpoint.special_tokens(candidates) == {"<|im_end|>", "<file_sep>"}

@@ -1,0 +1,114 @@
+"""python -m reasoning, as a person runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from reasoning.__main__ import summary
+from reasoning.events import Answer, Retry, Started, Step, Trace
+from tests.conftest import ROOT, Server
+from tests.stub import Play, Stub, says, step
+
+CHAIN = (
+    step("Read", "There are [bold]three[/bold] letters."),
+    step("Count", "One, two, **three**."),
+    step("Check", "Again three.", "final_answer"),
+    says("It is **3**."),
+)
+
+
+def environment(base_url: str) -> dict[str, str]:
+    return {**os.environ, "OPENAI_BASE_URL": base_url, "COLUMNS": "80", "MODEL": ""}
+
+
+def reason(base_url: str, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "reasoning", *words],
+        cwd=ROOT,
+        env=environment(base_url),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_steps_are_panels_and_the_thinking_time_comes_last() -> None:
+    with Stub(*CHAIN) as stub:
+        done = reason(stub.base_url, "How many letters?")
+    assert done.returncode == 0
+    for text in ("1. Read", "2. Count", "3. Check", "Answer", "It is 3."):
+        assert text in done.stdout
+    assert "Thought for" in done.stdout.splitlines()[-1]
+    assert "in 3 steps" in done.stdout.splitlines()[-1]
+
+
+def test_json_prints_the_trace_and_nothing_else() -> None:
+    with Stub(*CHAIN) as stub:
+        done = reason(stub.base_url, "--json", "-", stdin="How many letters?\n")
+    trace = json.loads(done.stdout)
+    assert trace["version"] == 1
+    assert [event["kind"] for event in trace["events"]] == ["started", *["step"] * 3, "answer"]
+    assert trace["events"][0]["question"] == "How many letters?"
+    assert done.stderr == ""
+
+
+def test_no_server_is_one_line_that_says_what_to_start() -> None:
+    with Stub() as stub:
+        gone = stub.base_url
+    done = reason(gone, "Why?")
+    assert done.returncode == 1
+    assert "./serve.sh" in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("words", [["Why?", "--max-steps", "2"], [], ["Why?", "--language", "fr"]])
+def test_bad_flags_are_refused_with_what_was_expected(words: list[str]) -> None:
+    done = reason("http://127.0.0.1:9/v1", *words)
+    assert done.returncode == 2
+    assert "usage:" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[str]) -> None:
+    slow: Play = step("Read", "word " * 400, pause=0.05)
+    with Stub(slow) as stub:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "reasoning", *flags, "Why?"],
+            cwd=ROOT,
+            env=environment(stub.base_url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        while not stub.requests:
+            time.sleep(0.05)
+        time.sleep(0.5)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+        time.sleep(0.2)
+    assert process.returncode == 130
+    assert "Traceback" not in out + err
+    assert stub.gone == 1
+
+
+def test_a_real_question_is_answered_in_the_terminal(server: Server) -> None:
+    done = reason(server.base_url, "--max-steps", "3", "What is 2 + 3?")
+    assert done.returncode == 0, done.stdout
+    assert "Thought for" in done.stdout
+
+
+def test_the_summary_tells_waiting_from_thinking() -> None:
+    began = Started("q", "m", "json_steps", "en", 0.0)
+    one = Step(1, "T", "C", "final_answer", 2.0, 20)
+    waited = Retry(2, 1, "unreachable", "No server answers.", 1.5)
+    trace = Trace((began, one, waited, Answer("A", 1.0, 10)))
+    expected = "Thought for 3.0 s in 1 step, 30 tokens; waited 1.5 s for retries"
+    assert summary(trace) == expected
