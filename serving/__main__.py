@@ -1,0 +1,360 @@
+"""./serve.sh's command line: checks what it can at once, then sets up and serves.
+
+All that is answered before the set-up runs on the standard library alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from serving import listing, machine, weights
+from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root
+from serving.command import (
+    HOST,
+    PORT,
+    UI_PORT,
+    Command,
+    Options,
+    client_environment,
+    curl,
+    page_command,
+    served_name,
+    too_long,
+    vllm_command,
+)
+from serving.machine import Machine
+from serving.report import Report
+
+BAD_USAGE = 2
+FAILED = 1
+STOPPED = 130
+CALLED_FROM = "STEPWISE_CALLED_FROM"  # serve.sh's word for the folder that --model ./x starts in
+
+EXAMPLES = """\
+examples:
+  ./serve.sh --ui                              the best model for this machine, and the page
+  ./serve.sh --list                            what there is, and whether it is here
+  ./serve.sh --model satori-7b-round2          another one
+  ./serve.sh --model ./my-llama                a folder; org/name is any model of a hub
+  ./serve.sh --port 8080 -- --quantization fp8 what stands after -- goes to vLLM as it is
+
+environment: VLLM_API_KEY (the key clients must send), HF_TOKEN (for gated models),
+STEPWISE_MODELS (where the weights lie). docs/serving.md has the rest.
+"""
+
+# Ours to give to vLLM: a second value would make the addresses that we print lies.
+OURS = ("--model", "--host", "--port", "--served-model-name")
+
+
+class Refusal(Exception):
+    """Ends the start with one message and an exit status."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def parser() -> argparse.ArgumentParser:
+    flags = argparse.ArgumentParser(
+        prog="./serve.sh",
+        usage="./serve.sh [--model NAME] [--ui] [flags] [-- vLLM's own flags]",
+        description="Serve a model behind an OpenAI-compatible API on this machine.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = flags.add_argument
+    add("--model", metavar="NAME", help="a name from --list, a folder, or org/name of a hub")
+    add("--list", action="store_true", help="show the models and what they need")
+    add("--ui", action="store_true", help="start the page as well")
+    add("--host", default=HOST, help=f"where the API listens ({HOST})")
+    add("--port", type=_port, default=PORT, help=f"the API's port ({PORT})")
+    add("--ui-port", type=_port, default=UI_PORT, metavar="PORT", help=f"the page's ({UI_PORT})")
+    add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
+    add("--served-model-name", metavar="NAME", help="what the API calls the model")
+    add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
+    add("--source", choices=weights.SOURCES, help="the hub to fetch from")
+    add("--no-download", action="store_true", help="fail when the weights are not here")
+    add("--dry-run", action="store_true", help="print the vLLM command and end")
+    return flags
+
+
+def _port(text: str) -> int:
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"expected a number of tokens, got {text!r}")
+    return int(text)
+
+
+def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
+    """Our flags, and those after -- that are vLLM's."""
+    words = list(argv)
+    if "--" not in words:
+        return words, ()
+    at = words.index("--")
+    return words[:at], tuple(words[at + 1 :])
+
+
+def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
+    return Options(
+        host="127.0.0.1" if given.host == "localhost" else given.host,
+        port=given.port,
+        ui=given.ui,
+        ui_port=given.ui_port,
+        max_model_len=given.max_model_len,
+        served_model_name=given.served_model_name,
+        chat_template=given.chat_template.expanduser().absolute() if given.chat_template else None,
+        extra=extra,
+    )
+
+
+def check(options: Options, environment: Mapping[str, str]) -> None:
+    """Refuses what can be refused without looking at the machine."""
+    named = {word.split("=")[0].replace("_", "-") for word in options.extra}
+    if "--api-key" in named:
+        raise Refusal(
+            "A key on the command line is seen by everybody on this machine: "
+            "set VLLM_API_KEY in the environment instead.",
+            BAD_USAGE,
+        )
+    if ours := [flag for flag in OURS if flag in named]:
+        raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
+    if not options.is_loopback and not environment.get("VLLM_API_KEY"):
+        raise Refusal(
+            f"--host {options.host} opens the model to the network: set VLLM_API_KEY to a key "
+            "that clients must send, or leave --host out.",
+            BAD_USAGE,
+        )
+    if options.ui and options.port == options.ui_port:
+        raise Refusal(f"The API and the page cannot both have port {options.port}.", BAD_USAGE)
+    if options.chat_template is not None and not options.chat_template.is_file():
+        raise Refusal(f"There is no file {options.chat_template}.", BAD_USAGE)
+
+
+def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine, report: Report) -> Model:
+    """The model that was named, or the one this machine gets."""
+    if name is not None:
+        return find(name, catalogue)
+    model = machine.choose(catalogue.values(), here)
+    if model is None:
+        raise Refusal(f"No default model fits this machine ({here.description}): name one.")
+    report.say(f"Serving {model.served_name}: this machine has {here.description}.")
+    report.say("Another one: ./serve.sh --model NAME; ./serve.sh --list shows them.")
+    return model
+
+
+def dry_run(model: Model, options: Options, here: Machine) -> str:
+    """The commands a start would run, a line each."""
+    folder = weights.folder_of(model, models_root())
+    commands = [vllm_command(model, options, here, folder, _python(), os.environ)]
+    commands += [page_command(model, options, _python())] if options.ui else []
+    return "\n".join(str(command) for command in commands)
+
+
+def _python() -> Path:
+    return ROOT / ".venv" / "bin" / "python"
+
+
+def start(
+    model: Model, options: Options, here: Machine, given: argparse.Namespace, report: Report
+) -> int:
+    """Everything after the checks that cost nothing: set-up, weights, servers."""
+    if here.system != "Linux":
+        raise Refusal(
+            "vLLM needs Linux (on Windows: WSL2). The page can use a server elsewhere: "
+            "OPENAI_BASE_URL=http://HOST:8000/v1 streamlit run app_reasoning.py"
+        )
+    from serving import environment, ports  # not on Windows, and not for --list
+
+    try:
+        ports.check(options.host, options.port, "--port")
+        claims = [ports.claim(options.port, "--port")]
+        if options.ui:
+            ports.check(HOST, options.ui_port, "--ui-port")
+            claims.append(ports.claim(options.ui_port, "--ui-port"))
+        _check_weights(model, given)
+        python = environment.ensure(here, report)
+        environment.ensure_libnuma(here, report)
+        if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
+            _go_on_in(python, [] if given.model else ["--model", model.name])
+        folder = weights.fetch(model, models_root(), given.source, report.say)
+    except (ports.PortError, environment.SetupError, weights.WeightsError) as error:
+        raise Refusal(str(error)) from None
+    _check_context(model, options, folder)
+    return _serve(model, options, here, folder, report)
+
+
+def _check_weights(model: Model, given: argparse.Namespace) -> None:
+    if given.no_download and not weights.present(model, models_root()):
+        raise Refusal(
+            f"The weights of {model.name} are not in {weights.folder_of(model, models_root())}. "
+            f"Fetch them: python model_download.py {model.name}"
+        )
+
+
+def _go_on_in(python: Path, more: list[str]) -> NoReturn:
+    """The same start again, in the environment that is there now."""
+    os.environ[CALLED_FROM] = os.getcwd()
+    os.chdir(ROOT)
+    sys.stdout.flush()
+    os.execv(python, [str(python), "-m", "serving", *more, *sys.argv[1:]])
+
+
+def _check_context(model: Model, options: Options, folder: Path) -> None:
+    """vLLM says it too, half a minute later, unless it is told to take any length."""
+    if "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ:
+        return
+    length = options.max_model_len or model.max_model_len
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):  # vLLM's to say
+        return
+    if problem := too_long(config, length):
+        raise Refusal(f"{problem} Give a smaller --max-model-len, or leave it out.")
+
+
+def _serve(model: Model, options: Options, here: Machine, folder: Path, report: Report) -> int:
+    from serving.launch import Plan, serve
+
+    key = os.environ.get("VLLM_API_KEY")
+    if key:
+        os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
+    python = Path(sys.executable)
+    page: Command | None = page_command(model, options, python) if options.ui else None
+    plan = Plan(
+        name=served_name(model, options),
+        address=options.address,
+        vllm=vllm_command(model, options, here, folder, python, os.environ),
+        ready=ready_lines(model, options, with_key=bool(key)),
+        page_address=options.page_address,
+        page=page,
+        warm=(lambda: _warm(model, options)) if model.way == "json_steps" else None,
+    )
+    return serve(plan, report)
+
+
+def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ...]:
+    page = [f"  Page  {options.page_address}"] if options.ui else []
+    more = (
+        [] if options.ui else ["", "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"]
+    )
+    lines = [line + " \\" for line in curl(model, options, with_key)]
+    lines[-1] = lines[-1][:-2]
+    return (
+        "",
+        f"{served_name(model, options)} answers.",
+        f"  API   {options.address}/v1",
+        *page,
+        "",
+        "Ask it:",
+        f"  {lines[0]}",
+        *(f"    {line}" for line in lines[1:]),
+        *more,
+        "",
+        "Ctrl-C stops everything.",
+    )
+
+
+def _warm(model: Model, options: Options) -> None:
+    """In a thread of its own. That it fails costs the first question a second, no more."""
+    import asyncio
+    from contextlib import suppress
+
+    from reasoning.endpoint import Endpoint
+    from reasoning.errors import StepwiseError
+    from reasoning.think import warm
+
+    async def once() -> None:
+        settings = client_environment(model, options)
+        os.environ.update(settings)
+        await warm(Endpoint.from_environment())
+
+    with suppress(StepwiseError):
+        asyncio.run(once())
+
+
+def run(argv: Sequence[str], report: Report) -> int:
+    ours, extra = split(argv)
+    flags = parser()
+    given, unknown = flags.parse_known_args(ours)
+    if unknown:
+        flags.error(f"{unknown[0]} is no flag of serve.sh; flags for vLLM go after --")
+    catalogue = load()
+    here = machine.look()
+    if given.list:
+        print(list_text(catalogue, here))
+        return 0
+    options = options_of(given, extra)
+    check(options, os.environ)
+    model = pick(given.model, catalogue, here, Report(sys.stderr) if given.dry_run else report)
+    notes = [note for note in (here.warning, machine.misfit(model, here)) if note]
+    if given.dry_run:
+        for note in notes:
+            print(note, file=sys.stderr)
+        print(dry_run(model, options, here))
+        return 0
+    _judge(model, here, options, report)
+    return start(model, options, here, given, report)
+
+
+def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
+    default = machine.choose(catalogue.values(), here)
+    root = models_root()
+    return listing.table(
+        catalogue.values(), here, default, lambda model: weights.present(model, root)
+    )
+
+
+def _judge(model: Model, here: Machine, options: Options, report: Report) -> None:
+    """Refuses a model that cannot fit, unless flags for vLLM may make it fit."""
+    if here.warning:
+        report.say(here.warning)
+    problem = machine.misfit(model, here)
+    if problem and options.extra:
+        report.say(problem + " Trying, as flags for vLLM were given.")
+    elif problem:
+        raise Refusal(
+            problem + " Take a smaller one (./serve.sh --list), or give vLLM flags that make it "
+            "fit after --, such as --quantization fp8."
+        )
+    elif not here.gpus and model.gpu_gb is not None and model.cpu_gb is None:
+        report.say(f"{model.name} is made for a GPU; without one it will be very slow.")
+
+
+def main() -> int:
+    if folder := os.environ.pop(CALLED_FROM, ""):
+        os.chdir(folder)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
+    report = Report()
+    try:
+        return run(sys.argv[1:], report)
+    except CatalogueError as error:
+        print(error, file=sys.stderr)
+        return BAD_USAGE
+    except Refusal as refusal:
+        print(refusal, file=sys.stderr)
+        return refusal.status
+    except KeyboardInterrupt:
+        report.say("\nStopped. The next start goes on from here.")
+        return STOPPED
+    except BrokenPipeError:  # ./serve.sh --list | head
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

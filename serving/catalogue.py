@@ -1,0 +1,163 @@
+"""The models Stepwise knows by name: the tables of models.toml as values.
+
+No network, no machine, no weights on disk are looked at here, only the file
+itself and, for a folder given instead of a name, that folder. Sizes are in GB
+of 10**9 bytes.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = ROOT / "models.toml"
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+
+
+class CatalogueError(Exception):
+    """The name or the file cannot be used: one line that says what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One model: where its weights come from, what it needs, how it thinks.
+
+    `gpu_gb` is the memory it needs on each of `gpus` cards, `cpu_gb` what it
+    needs of a machine without one (None: not worth trying). `default` says that
+    it may be chosen when nobody named a model. The flags go to vLLM as they are.
+    """
+
+    name: str
+    served_name: str
+    way: str = "json_steps"  # a key of WAYS in reasoning/think.py
+    size_gb: float = 0.0  # 0: unknown until a hub is asked
+    modelscope: str | None = None
+    huggingface: str | None = None
+    package: str | None = None
+    gated: bool = False
+    gpu_gb: float | None = None
+    gpus: int = 1
+    cpu_gb: float | None = None
+    default: bool = False
+    max_model_len: int | None = None  # None: what the model's own config says
+    chat_template: str | None = None  # a file, from the project's root
+    flags: tuple[str, ...] = ()
+    gpu_flags: tuple[str, ...] = ()
+    cpu_flags: tuple[str, ...] = ()
+    folder: Path | None = None
+
+
+def models_root() -> Path:
+    """The folder that holds every model's folder."""
+    return Path(os.environ.get("STEPWISE_MODELS") or ROOT / "models").expanduser().absolute()
+
+
+def load(path: Path = CATALOGUE) -> dict[str, Model]:
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise CatalogueError(f"{path} cannot be read: {error}.") from None
+    return {name: _model(name, values, path) for name, values in tables.items()}
+
+
+def ways() -> dict[str, str]:
+    """How each model of the catalogue thinks, by the name it is served under."""
+    return {model.served_name: model.way for model in load().values()}
+
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "served_name": (str,),
+    "way": (str,),
+    "size_gb": (int, float),
+    "modelscope": (str,),
+    "huggingface": (str,),
+    "package": (str,),
+    "gated": (bool,),
+    "gpu_gb": (int, float),
+    "gpus": (int,),
+    "cpu_gb": (int, float),
+    "default": (bool,),
+    "max_model_len": (int,),
+    "chat_template": (str,),
+    "flags": (list,),
+    "gpu_flags": (list,),
+    "cpu_flags": (list,),
+}
+
+
+def _model(name: str, values: object, path: Path) -> Model:
+    where = f"{path.name}, [{name}]"
+    if not isinstance(values, dict):
+        raise CatalogueError(f"{path.name}: expected a table [{name}], got {name} = {values!r}.")
+    for key, value in values.items():
+        _check(where, key, value)
+    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    return Model(**{"served_name": name, **values, **lists, "name": name})
+
+
+def _check(where: str, key: str, value: Any) -> None:
+    expected = _TYPES.get(key)
+    if expected is None:
+        raise CatalogueError(f"{where}: {key!r} is no setting; there are {', '.join(_TYPES)}.")
+    strings = not isinstance(value, list) or all(isinstance(item, str) for item in value)
+    right = isinstance(value, expected) and (bool in expected or not isinstance(value, bool))
+    if not (right and strings):
+        kinds = " or ".join(kind.__name__ for kind in expected)
+        of = " of strings" if list in expected else ""
+        raise CatalogueError(f"{where}: expected {key} to be a {kinds}{of}, got {value!r}.")
+
+
+def find(name: str, catalogue: Mapping[str, Model]) -> Model:
+    """The model meant by a table's name, a served name, a folder or a hub id."""
+    if name in catalogue:
+        return catalogue[name]
+    for model in catalogue.values():
+        if name.lower() in (model.name.lower(), model.served_name.lower()):
+            return model
+    if _looks_like_a_folder(name):
+        return _from_folder(Path(name).expanduser())
+    for model in catalogue.values():
+        if name in (model.modelscope, model.huggingface):
+            return model
+    if HUB_ID.fullmatch(name):
+        return Model(name=name, served_name=name.split("/")[1], modelscope=name, huggingface=name)
+    raise CatalogueError(_unknown(name, catalogue))
+
+
+def _looks_like_a_folder(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or (name != "" and Path(name).is_dir())
+
+
+def _from_folder(folder: Path) -> Model:
+    folder = folder.absolute()
+    if not folder.is_dir():
+        raise CatalogueError(f"There is no folder {folder}. Give a folder with a model's files.")
+    config = folder / "config.json"
+    try:
+        json.loads(config.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CatalogueError(
+            f"{folder} holds no config.json. Give the model's own folder."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise CatalogueError(f"{config} cannot be read: {error}. Fetch the model again.") from None
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    name = folder.name or "model"
+    return Model(name=name, served_name=name, size_gb=weights / 1e9, folder=folder)
+
+
+def _unknown(name: str, catalogue: Mapping[str, Model]) -> str:
+    names = {model.lower(): model for model in catalogue}
+    close = difflib.get_close_matches(name.lower(), names, n=3, cutoff=0.5)
+    close += [key for key in names if name and name.lower() in key and key not in close]
+    meant = f" Did you mean {' or '.join(names[key] for key in close[:3])}?" if close else ""
+    return f"There is no model {name!r}.{meant} ./serve.sh --list shows them all."

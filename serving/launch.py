@@ -1,0 +1,164 @@
+"""From commands to a server that answers: started, waited for, watched, stopped.
+
+What is started comes from command.py; a test may hand in any other command.
+"""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from serving.catalogue import ROOT
+from serving.command import Command
+from serving.processes import Service, start, stop
+from serving.report import Report
+
+LOGS = ROOT / "logs"
+POLL = 0.2  # seconds
+PAGE_HEALTH = "/_stcore/health"
+
+# What vLLM's log says on its way up, and what it means. The last one found counts.
+STAGES = (
+    ("Starting to load model", "reading the weights"),
+    ("Loading weights took", "preparing"),
+    ("torch.compile", "compiling"),
+    ("Capturing", "capturing CUDA graphs"),
+    ("Starting vLLM server", "nearly there"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to start, and what to say once it answers.
+
+    `warm` asks the server for what makes the first question fast; it may fail.
+    """
+
+    name: str
+    address: str
+    vllm: Command
+    ready: tuple[str, ...]
+    page_address: str = ""
+    page: Command | None = None
+    warm: Callable[[], None] | None = None
+    logs: Path = LOGS
+
+
+class Died(Exception):
+    def __init__(self, service: Service) -> None:
+        super().__init__(service.name)
+        self.service = service
+
+
+class Asked(Exception):
+    """A signal asked us to stop."""
+
+
+@dataclass(slots=True)
+class Signals:
+    """The signals that mean stop, counted: handlers only note, so that nothing is cut in two."""
+
+    got: list[int] = field(default_factory=list)
+
+    def listen(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            ignored = signal.getsignal(number) == signal.SIG_IGN
+            if not (ignored and number == signal.SIGHUP):  # nohup means: survive the terminal
+                signal.signal(number, lambda number, _: self.got.append(number))
+
+    @property
+    def again(self) -> bool:
+        return len(self.got) > 1
+
+
+def serve(plan: Plan, report: Report) -> int:
+    """Serves until it is stopped or dies; nothing it started is left then. The exit status."""
+    signals = Signals()
+    signals.listen()
+    services: list[Service] = []
+    try:
+        _start(plan, services, report)
+        _wait_until_up(plan, services, signals, report)
+        for line in plan.ready:
+            report.say(line)
+        _until(lambda: False, services, signals)
+    except Died as died:
+        _tell(died.service, report)
+        return 1
+    except Asked:
+        report.say("\nStopping ...")
+        return 128 + signals.got[0]
+    finally:
+        stop(services, lambda: signals.again)
+        if signals.got:
+            report.say("Stopped.")
+    return 0
+
+
+def _start(plan: Plan, services: list[Service], report: Report) -> None:
+    port = plan.address.rpartition(":")[2]
+    log = plan.logs / f"vllm-{port}.log"
+    report.say(f"vLLM's log: {shown(log)}")
+    services.append(start("vLLM", plan.vllm, f"{plan.address}/health", log))
+    if plan.page is not None:
+        port = plan.page_address.rpartition(":")[2]
+        health = plan.page_address + PAGE_HEALTH
+        services.append(start("The page", plan.page, health, plan.logs / f"page-{port}.log"))
+
+
+def _wait_until_up(plan: Plan, services: list[Service], signals: Signals, report: Report) -> None:
+    vllm, *page = services
+    report.begin(f"Starting vLLM with {plan.name} (a minute or more)")
+    _until(vllm.answers, services, signals, lambda: report.tick(stage(vllm.said())))
+    report.end()
+    for service in page:
+        _until(service.answers, services, signals)
+    if plan.warm is not None:
+        report.begin("Warming up")
+        warming = threading.Thread(target=plan.warm, daemon=True)
+        warming.start()
+        _until(lambda: not warming.is_alive(), services, signals, report.tick)
+        report.end()
+
+
+def _until(
+    ready: Callable[[], bool],
+    services: list[Service],
+    signals: Signals,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Waits for `ready`. Raises Asked when told to stop, Died when a service ends."""
+    while True:
+        if signals.got:
+            raise Asked
+        for service in services:
+            if service.status is not None:
+                raise Died(service)
+        if ready():
+            return
+        tick()
+        time.sleep(POLL)
+
+
+def stage(log: str) -> str:
+    found = [words for sign, words in STAGES if sign in log]
+    return f"({found[-1]})" if found else ""
+
+
+def _tell(service: Service, report: Report) -> None:
+    failure = service.failure()
+    report.say(f"{service.name} has stopped (status {service.status}). It said last:")
+    for line in failure.lines or ("nothing",):
+        report.say(f"    {line}")
+    if failure.advice:
+        report.say(failure.advice)
+    report.say(f"The whole log: {shown(service.log)}")
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it here."""
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

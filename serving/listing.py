@@ -1,0 +1,59 @@
+"""The catalogue as a table that fits a terminal of 100 columns. Pure: values in, text out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from serving.catalogue import Model
+from serving.machine import Machine, holds
+
+WAYS = {
+    "json_steps": "JSON steps",
+    "coat": "COAT actions",
+    "native": "its own",
+    "direct": "no steps",
+}
+HEAD = ("", "MODEL", "SIZE", "THINKS IN", "NEEDS", "HERE")
+
+
+def table(
+    models: Iterable[Model],
+    machine: Machine,
+    default: Model | None,
+    present: Callable[[Model], bool],
+) -> str:
+    rows = [HEAD] + [_row(model, machine, default, present(model)) for model in models]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
+    lines = [_line(row, widths) for row in rows]
+    return "\n".join([*lines, "", *_legend(machine, default)])
+
+
+def _row(model: Model, machine: Machine, default: Model | None, present: bool) -> tuple[str, ...]:
+    mark = "*" if model == default else "" if holds(model, machine) else "-"
+    size, way = f"{model.size_gb:.1f} GB", WAYS.get(model.way, model.way)
+    return mark, model.name, size, way, needs(model), "yes" if present else "no"
+
+
+def needs(model: Model) -> str:
+    cards = "GPU" if model.gpus == 1 else f"{model.gpus} GPUs of"
+    gpu = f"{cards} {model.gpu_gb:.0f} GB" if model.gpu_gb else "GPU"
+    cpu = f" or {model.cpu_gb:.0f} GB of memory" if model.cpu_gb else ""
+    return gpu + cpu + (", licence" if model.gated else "")
+
+
+def _line(row: tuple[str, ...], widths: list[int]) -> str:
+    cells = [
+        cell.rjust(width) if column == 2 else cell.ljust(width)
+        for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    ]
+    return "  ".join(cells).rstrip()
+
+
+def _legend(machine: Machine, default: Model | None) -> list[str]:
+    chosen = ["* served when no --model is named"] if default else []
+    return [
+        f"This machine: {machine.description}.",
+        *chosen,
+        "- does not fit this machine",
+        "licence: Hugging Face wants it accepted first",
+    ]

@@ -1,0 +1,116 @@
+"""A server of ours as a running process: started under a guard, watched, stopped whole.
+
+This is the module that starts and ends processes; what to start it is told.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+from urllib.parse import urlsplit
+
+from serving import failures
+from serving.catalogue import ROOT
+from serving.command import Command
+from serving.guard import GRACE, kill_all_below
+
+GUARD = Path(__file__).with_name("guard.py")
+LOG_TAIL = 200_000  # bytes; a traceback of the engine and of the server fit in it
+PROBE_SECONDS = 2.0
+FORCE_AFTER = GRACE + 2.0
+
+
+@dataclass(slots=True)
+class Service:
+    """A started server: `name` for people, `health` the address that answers 200 when it is up."""
+
+    name: str
+    health: str
+    log: Path
+    guard: subprocess.Popen[bytes]
+
+    @property
+    def status(self) -> int | None:
+        """None while it runs, else its exit status as a shell counts it."""
+        return self.guard.poll()
+
+    def answers(self) -> bool:
+        where = urlsplit(self.health)
+        connection = http.client.HTTPConnection(where.netloc, timeout=PROBE_SECONDS)
+        try:
+            connection.request("GET", where.path)
+            return connection.getresponse().status == 200
+        except (OSError, http.client.HTTPException):
+            return False
+        finally:
+            connection.close()
+
+    def ask_to_stop(self) -> None:
+        if self.status is None:
+            self.guard.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        if self.status is None:
+            self.guard.send_signal(signal.SIGQUIT)
+
+    def end(self) -> None:
+        """Returns when neither the guard nor anything it started is left."""
+        if self.status is None:
+            self.guard.kill()
+            self.guard.wait()
+        kill_all_below(self.guard.pid)
+
+    def said(self) -> str:
+        """The end of its log."""
+        with self.log.open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
+            return file.read().decode("utf-8", "replace")
+
+    def failure(self) -> failures.Failure:
+        return failures.explain(self.said(), self.status or 0)
+
+
+def start(name: str, command: Command, health: str, log: Path) -> Service:
+    """Starts the command in a session of its own; its words go to `log`."""
+    argv = [sys.executable, "-I", str(GUARD), str(os.getpid()), *command.argv]
+    with _fresh(log) as out:
+        guard = subprocess.Popen(
+            argv,
+            cwd=ROOT,
+            env={**os.environ, **command.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    return Service(name, health, log, guard)
+
+
+def _fresh(log: Path) -> IO[bytes]:
+    """An empty log that only its owner reads; the one before is kept beside it."""
+    log.parent.mkdir(parents=True, exist_ok=True)
+    if log.exists():
+        log.replace(log.with_suffix(".previous.log"))
+    return os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb")
+
+
+def stop(services: list[Service], hurry: Callable[[], bool]) -> None:
+    """Stops them all together, at once when `hurry` says so; returns when nothing is left."""
+    for service in services:
+        service.ask_to_stop()
+    late = time.monotonic() + FORCE_AFTER
+    while any(service.status is None for service in services) and time.monotonic() < late:
+        if hurry():
+            for service in services:
+                service.kill()
+        time.sleep(0.05)
+    for service in services:
+        service.end()

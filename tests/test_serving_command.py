@@ -1,0 +1,187 @@
+"""The commands that serve.sh would start."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+
+from serving.catalogue import ROOT, Model, load
+from serving.command import Command, Options, curl, page_command, too_long, vllm_command
+from serving.machine import Gpu, Machine
+
+CATALOGUE = load()
+CPU = Machine(memory_gb=16, cpus=8, preload=("/lib/libtcmalloc_minimal.so.4",))
+GPU = Machine(gpus=(Gpu("H100", 85.0, 9.0),), memory_gb=64)
+PYTHON = Path("/venv/bin/python")
+WEIGHTS = Path("/weights/of it")
+
+
+def command(
+    model: Model,
+    machine: Machine,
+    options: Options = Options(),
+    given: dict[str, str] | None = None,
+) -> Command:
+    return vllm_command(model, options, machine, WEIGHTS, PYTHON, given or {})
+
+
+def value(argv: tuple[str, ...], flag: str) -> str:
+    """The last value of a flag, as vLLM takes it."""
+    at = len(argv) - 1 - argv[::-1].index(flag)
+    return argv[at + 1]
+
+
+SMALL = CATALOGUE["smollm2-135m-instruct"]
+LLAMA = CATALOGUE["llama-3.1-8b-instruct"]
+
+
+@pytest.mark.parametrize("machine", [CPU, GPU], ids=["cpu", "gpu"])
+@pytest.mark.parametrize("model", CATALOGUE.values(), ids=lambda model: model.name)
+def test_every_entry_has_a_command_with_and_without_a_gpu(model: Model, machine: Machine) -> None:
+    argv = command(model, machine).argv
+    assert argv[:3] == (str(PYTHON), "-m", "vllm.entrypoints.openai.api_server")
+    assert value(argv, "--model") == str(WEIGHTS)
+    assert value(argv, "--served-model-name") == model.served_name
+    assert value(argv, "--max-model-len") == str(model.max_model_len)
+    assert (value(argv, "--host"), value(argv, "--port")) == ("127.0.0.1", "8000")
+    structured = json.loads(value(argv, "--structured-outputs-config"))
+    assert structured == {"backend": "xgrammar", "disable_any_whitespace": True}
+    assert ("--enforce-eager" in argv) == (machine is CPU)
+
+
+def test_nothing_calls_out_and_nothing_logs_questions() -> None:
+    for machine in (CPU, GPU):
+        started = command(LLAMA, machine)
+        assert started.environment["VLLM_NO_USAGE_STATS"] == "1"
+        assert started.environment["DO_NOT_TRACK"] == "1"
+        assert started.environment["HF_HUB_OFFLINE"] == "1"
+        assert "--no-enable-log-requests" in started.argv
+        assert "--disable-uvicorn-access-log" in started.argv
+
+
+def test_the_small_model_answers_in_float32_without_a_gpu() -> None:
+    assert value(command(SMALL, CPU).argv, "--dtype") == "float32"
+    assert "--dtype" not in command(SMALL, GPU).argv
+
+
+def test_a_cpu_gets_its_cache_and_its_faster_libraries() -> None:
+    environment = command(SMALL, CPU).environment
+    assert environment["VLLM_CPU_KVCACHE_SPACE"] == "2"
+    assert environment["LD_PRELOAD"] == "/lib/libtcmalloc_minimal.so.4"
+    assert "LD_PRELOAD" not in command(SMALL, GPU).environment
+
+
+def test_what_the_users_environment_sets_stays() -> None:
+    given = {"VLLM_CPU_KVCACHE_SPACE": "8", "LD_PRELOAD": "/mine.so"}
+    environment = command(SMALL, CPU, given=given).environment
+    assert not environment.keys() & given.keys()
+
+
+def test_a_model_for_four_cards_is_split_over_four() -> None:
+    four = Machine(gpus=(Gpu("A100", 85.0, 8.0),) * 4)
+    argv = command(CATALOGUE["llama-3.3-70b-instruct"], four).argv
+    assert value(argv, "--tensor-parallel-size") == "4"
+    assert "--tensor-parallel-size" not in command(LLAMA, four).argv
+
+
+def test_a_card_without_bfloat16_gets_half() -> None:
+    old = Machine(gpus=(Gpu("Tesla T4", 16.1, 7.5),))
+    assert value(command(SMALL, old).argv, "--dtype") == "half"
+
+
+def test_satori_is_served_with_the_template_of_its_card() -> None:
+    argv = command(CATALOGUE["satori-7b-round2"], GPU).argv
+    assert value(argv, "--chat-template") == str(ROOT / "serving/templates/satori.jinja")
+    assert value(argv, "--max-model-len") == "4096"
+
+
+def test_satoris_template_adds_no_system_turn() -> None:
+    jinja2 = pytest.importorskip("jinja2")
+    text = (ROOT / "serving/templates/satori.jinja").read_text(encoding="utf-8")
+    turns = [{"role": "user", "content": "What is {{ 1 }} + 1?"}]
+    assert jinja2.Template(text).render(messages=turns, add_generation_prompt=True) == (
+        "<|im_start|>user\nWhat is {{ 1 }} + 1?<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_a_model_that_thinks_by_itself_gets_its_reasoning_parser() -> None:
+    assert value(command(CATALOGUE["qwen3-8b"], GPU).argv, "--reasoning-parser") == "qwen3"
+
+
+def test_flags_win_over_the_catalogue_and_vllms_own_over_all() -> None:
+    options = Options(
+        max_model_len=4096,
+        served_model_name="mine",
+        chat_template=Path("/t.jinja"),
+        extra=("--max-model-len", "2048", "--quantization", "fp8"),
+    )
+    argv = command(CATALOGUE["satori-7b-round2"], GPU, options).argv
+    assert argv[-4:] == options.extra
+    assert value(argv, "--max-model-len") == "2048"
+    assert value(argv, "--served-model-name") == "mine"
+    assert value(argv, "--chat-template") == "/t.jinja"
+
+
+def test_the_printed_command_can_be_pasted() -> None:
+    started = command(SMALL, CPU)
+    words = shlex.split(str(started))
+    assert tuple(words[len(started.environment) :]) == started.argv
+
+
+def test_the_page_is_pointed_at_this_server_and_stays_on_this_machine() -> None:
+    page = page_command(SMALL, Options(host="0.0.0.0", port=8123, ui_port=8600), PYTHON)
+    assert page.environment == {
+        "OPENAI_BASE_URL": "http://127.0.0.1:8123/v1",
+        "MODEL": "SmolLM2-135M-Instruct",
+    }
+    assert value(page.argv, "--server.address") == "127.0.0.1"
+    assert value(page.argv, "--server.port") == "8600"
+
+
+@pytest.mark.parametrize(
+    ("host", "address", "loopback"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:8000", True),
+        ("127.0.0.9", "http://127.0.0.9:8000", True),
+        ("::1", "http://[::1]:8000", True),
+        ("0.0.0.0", "http://127.0.0.1:8000", False),
+        ("::", "http://[::1]:8000", False),
+        ("192.168.1.4", "http://192.168.1.4:8000", False),
+    ],
+)
+def test_the_address_is_one_that_this_machine_reaches(
+    host: str, address: str, loopback: bool
+) -> None:
+    options = Options(host=host)
+    assert (options.address, options.is_loopback) == (address, loopback)
+
+
+@pytest.mark.parametrize("name", ["SmolLM2", "it's", 'a "name"', "名字"])
+def test_the_curl_line_survives_a_shell_and_is_json(name: str) -> None:
+    lines = curl(SMALL, Options(served_model_name=name, port=8011), with_key=True)
+    words = shlex.split(" ".join(lines))
+    assert words[:2] == ["curl", "http://127.0.0.1:8011/v1/chat/completions"]
+    assert json.loads(words[words.index("-d") + 1])["model"] == name
+    assert "Authorization: Bearer $VLLM_API_KEY" in words
+
+
+@pytest.mark.parametrize(
+    ("config", "length", "refused"),
+    [
+        ({"max_position_embeddings": 4096}, 18016, True),
+        ({"max_position_embeddings": 4096}, 4096, False),
+        ({"max_position_embeddings": 4096}, None, False),
+        ({}, 10**9, False),
+        ({"max_position_embeddings": 4096, "rope_scaling": {"factor": 4.0}}, 16384, False),
+        ({"max_position_embeddings": 4096, "rope_parameters": {"factor": 4.0}}, 16384, False),
+        ({"max_position_embeddings": 4096, "rope_parameters": None}, 16384, True),
+        ({"max_position_embeddings": "x"}, 5, False),
+    ],
+)
+def test_a_context_longer_than_the_models_is_refused_before_the_start(
+    config: dict[str, object], length: int | None, refused: bool
+) -> None:
+    assert (too_long(config, length) is not None) == refused

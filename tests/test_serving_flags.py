@@ -1,0 +1,251 @@
+"""./serve.sh as a person types it: what is answered at once, and what is refused."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from serving import __main__ as front
+from serving.catalogue import load
+from serving.machine import Gpu, Machine
+
+ROOT = Path(__file__).resolve().parent.parent
+CATALOGUE = load()
+CPU = Machine(memory_gb=16, cpus=8)
+GPU = Machine(gpus=(Gpu("H100", 85.0),) * 4, memory_gb=500)
+
+
+def serve(
+    *words: str, cwd: Path = ROOT, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    given = {key: value for key, value in os.environ.items() if key != "VLLM_API_KEY"}
+    return subprocess.run(
+        [str(ROOT / "serve.sh"), *words],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        env={**given, **(environment or {})},
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Machine:
+    machine: Machine = getattr(request, "param", CPU)
+    monkeypatch.setattr("serving.machine.look", lambda: machine)
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    return machine
+
+
+def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
+    """The front door in this process, on an injected machine."""
+    monkeypatch.setattr(sys, "argv", ["serve.sh", *words])
+    try:
+        return front.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+
+
+@pytest.mark.parametrize("here", [CPU, GPU], indirect=True, ids=["cpu", "gpu"])
+@pytest.mark.parametrize("name", CATALOGUE)
+def test_a_dry_run_prints_every_entrys_command(
+    name: str,
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert called(monkeypatch, "--dry-run", "--model", name) == 0
+    (line,) = capsys.readouterr().out.splitlines()
+    words = shlex.split(line)
+    assert "vllm.entrypoints.openai.api_server" in words
+    assert words[words.index("--served-model-name") + 1] == CATALOGUE[name].served_name
+
+
+@pytest.mark.parametrize(
+    ("here", "served"),
+    [(CPU, "SmolLM2-135M-Instruct"), (GPU, "Llama-3.1-8B-Instruct")],
+    indirect=["here"],
+)
+def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
+    here: Machine, served: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert f"--served-model-name {served}" in said.out
+    assert f"Serving {served}" in said.err
+    assert "--model NAME" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--frobnicate"], "--frobnicate is no flag"),
+        (["--mod", "x"], "--mod is no flag"),
+        (["extra"], "extra is no flag"),
+        (["--port", "0"], "expected a port"),
+        (["--port", "http"], "expected a port"),
+        (["--ui-port", "65536"], "expected a port"),
+        (["--max-model-len", "-5"], "expected"),
+        (["--max-model-len", "18k"], "expected a number of tokens"),
+        (["--source", "torrent"], "torrent"),
+        (["--model"], "expected one argument"),
+        (["--model", "lama-3.1-8b"], "Did you mean llama-3.1-8b-instruct"),
+        (["--model", "./nowhere"], "There is no folder"),
+        (["--chat-template", "/nowhere.jinja"], "There is no file"),
+        (["--ui", "--ui-port", "8000"], "cannot both"),
+        (["--", "--port", "9"], "before the --"),
+        (["--", "--host=0.0.0.0"], "before the --"),
+        (["--", "--api-key", "sesame"], "VLLM_API_KEY"),
+        (["--", "--api_key=sesame"], "VLLM_API_KEY"),
+        (["--host", "0.0.0.0"], "VLLM_API_KEY"),
+        (["--host", "192.168.0.7"], "VLLM_API_KEY"),
+    ],
+    ids=" ".join,
+)
+def test_bad_usage_ends_with_2_and_says_what_is_wrong(
+    words: list[str],
+    said: str,
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert called(monkeypatch, *words) == 2
+    shown = capsys.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert "sesame" not in shown.err + shown.out
+
+
+def test_a_model_too_large_for_the_machine_is_refused_before_it_is_fetched(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--model", "llama-3.3-70b-instruct") == 1
+    assert "this machine has 16" in capsys.readouterr().err
+
+
+def test_missing_weights_are_named_with_the_command_that_fetches_them(
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("STEPWISE_MODELS", str(tmp_path))
+    words = ["--no-download", "--model", "qwen2.5-1.5b-instruct", "--port", str(free_port())]
+    assert called(monkeypatch, *words) == 1
+    assert "python model_download.py qwen2.5-1.5b-instruct" in capsys.readouterr().err
+
+
+def test_another_system_than_linux_is_told_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("serving.machine.look", lambda: Machine(memory_gb=16, system="Darwin"))
+    assert called(monkeypatch) == 1
+    assert "vLLM needs Linux" in capsys.readouterr().err
+
+
+def test_a_broken_driver_is_said_and_the_cpu_used(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Machine(memory_gb=16, warning="nvidia-smi fails, so no GPU is used: mismatch.")
+    monkeypatch.setattr("serving.machine.look", lambda: broken)
+    assert called(monkeypatch, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert "nvidia-smi fails" in said.err
+    assert "--enforce-eager" in said.out
+
+
+def test_the_key_is_on_no_command_line(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "sesame")
+    assert called(monkeypatch, "--dry-run", "--ui", "--host", "0.0.0.0") == 0
+    said = capsys.readouterr()
+    assert "--host 0.0.0.0" in said.out
+    assert "sesame" not in said.out + said.err
+
+
+def test_what_it_prints_when_ready_leads_to_the_server() -> None:
+    options = front.Options(port=8011, ui=True, ui_port=8600)
+    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, with_key=False)
+    text = "\n".join(lines)
+    for part in ("http://127.0.0.1:8011/v1", "http://127.0.0.1:8600", "curl ", "Ctrl-C"):
+        assert part in text
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def test_the_shell_script_answers_from_any_folder_before_any_set_up(tmp_path: Path) -> None:
+    listed = serve("--list", cwd=tmp_path)
+    assert (listed.returncode, "satori-7b-round2" in listed.stdout) == (0, True)
+    helped = serve("--help", cwd=tmp_path)
+    assert (helped.returncode, "--max-model-len" in helped.stdout) == (0, True)
+
+
+def test_what_is_answered_at_once_needs_only_the_standard_library() -> None:
+    """-S and -E hide every installed package: an import of one would end in a traceback."""
+    began = time.monotonic()
+    for words in (["--list"], ["--help"], ["--dry-run", "--model", "satori-7b-round2"]):
+        done = subprocess.run(
+            [sys.executable, "-S", "-E", "-m", "serving", *words],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+        )
+        assert (done.returncode, done.stdout != "") == (0, True), done.stderr
+    assert time.monotonic() - began < 30  # three of them; a set-up would take minutes
+
+
+def test_a_relative_folder_is_meant_from_where_the_user_stands(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "config.json").write_text("{}")
+    done = serve("--dry-run", "--model", "./mine", cwd=tmp_path)
+    assert f"--model {tmp_path}/mine" in done.stdout
+
+
+def test_a_list_into_a_pipe_that_closes_is_no_error() -> None:
+    done = subprocess.run(
+        ["bash", "-c", "set -o pipefail; ./serve.sh --list | head -c 1"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+    )
+    assert done.stderr == ""
+
+
+def test_a_port_in_use_names_who_holds_it_before_any_set_up() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        done = serve("--port", str(port), "--model", "smollm2-135m-instruct")
+    assert done.returncode == 1
+    assert f"Port {port} is in use by process {os.getpid()} (" in done.stderr
+    assert "--port" in done.stderr
+
+
+def test_the_pages_port_in_use_names_its_own_flag() -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        words = ["--ui", "--port", str(free_port()), "--ui-port", str(port)]
+        done = serve(*words, "--model", "smollm2-135m-instruct")
+    assert (done.returncode, "--ui-port" in done.stderr) == (1, True)
+
+
+def test_an_address_that_is_not_ours_is_said() -> None:
+    done = serve("--host", "192.0.2.77", environment={"VLLM_API_KEY": "sesame"})
+    assert done.returncode == 1
+    assert "192.0.2.77 is no address of this machine" in done.stderr

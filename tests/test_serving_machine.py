@@ -1,0 +1,104 @@
+"""What a machine holds, for machines that are not here."""
+
+from __future__ import annotations
+
+import pytest
+
+from serving.catalogue import load
+from serving.listing import table
+from serving.machine import Gpu, Machine, choose, misfit, parse_gpus, visible
+
+CATALOGUE = load()
+LAPTOP = Machine(memory_gb=16, cpus=8)
+GIB = 2**30 / 1e9
+
+
+def with_gpus(*sizes: float) -> Machine:
+    return Machine(gpus=tuple(Gpu("card", size) for size in sizes), memory_gb=64, cpus=16)
+
+
+@pytest.mark.parametrize(
+    ("machine", "name"),
+    [
+        (with_gpus(80 * GIB), "llama-3.1-8b-instruct"),
+        (with_gpus(22.5 * GIB), "llama-3.1-8b-instruct"),  # an L4 or A10
+        (with_gpus(*[80 * GIB] * 4), "llama-3.1-8b-instruct"),
+        (with_gpus(20 * GIB), "qwen2.5-7b-instruct"),
+        (with_gpus(12 * GIB), "qwen2.5-3b-instruct"),
+        (with_gpus(8 * GIB), "qwen2.5-1.5b-instruct"),
+        (with_gpus(4 * GIB), "smollm2-135m-instruct"),
+        (LAPTOP, "smollm2-135m-instruct"),
+        (Machine(memory_gb=500), "smollm2-135m-instruct"),
+    ],
+    ids=lambda value: value.description if isinstance(value, Machine) else value,
+)
+def test_the_default_is_the_largest_the_machine_holds(machine: Machine, name: str) -> None:
+    chosen = choose(CATALOGUE.values(), machine)
+    assert chosen is not None
+    assert chosen.name == name
+
+
+def test_a_machine_that_holds_nothing_gets_nothing() -> None:
+    assert choose(CATALOGUE.values(), Machine(memory_gb=1)) is None
+
+
+def test_a_model_for_four_cards_needs_four() -> None:
+    large = CATALOGUE["llama-3.3-70b-instruct"]
+    assert misfit(large, with_gpus(*[48] * 4)) is None
+    assert "4 GPUs of 44 GB" in (misfit(large, with_gpus(48, 48, 48, 24)) or "")
+
+
+def test_a_machine_without_memory_for_a_model_is_told_both_numbers() -> None:
+    said = misfit(CATALOGUE["llama-3.1-8b-instruct"], LAPTOP)
+    assert said == (
+        "llama-3.1-8b-instruct needs 21 GB of memory without a GPU, this machine has 16."
+    )
+
+
+def test_nvidia_smi_is_read_card_by_card() -> None:
+    text = "NVIDIA GeForce RTX 4090, 24564, 8.9\nTesla T4, 15360, 7.5\n"
+    cards = parse_gpus(text)
+    assert [card.name for card in cards] == ["NVIDIA GeForce RTX 4090", "Tesla T4"]
+    assert [round(card.memory_gb, 1) for card in cards] == [25.8, 16.1]
+    assert [card.capability for card in cards] == [8.9, 7.5]
+
+
+def test_a_card_that_shares_the_machines_memory_counts_with_all_of_it() -> None:
+    (card,) = parse_gpus("NVIDIA GB10, [N/A], 12.1\n")
+    assert card.memory_gb > 1
+
+
+@pytest.mark.parametrize("text", ["", "\n", "No devices were found\n", "a, b\n"])
+def test_what_is_no_card_is_no_card(text: str) -> None:
+    assert parse_gpus(text) == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "left"),
+    [
+        (None, "ab"),
+        ("0", "a"),
+        ("1", "b"),
+        ("1,0", "ba"),
+        ("", ""),
+        ("-1", ""),
+        ("7", ""),
+        ("GPU-x", "a"),
+    ],
+)
+def test_cuda_visible_devices_hides_cards(wanted: str | None, left: str) -> None:
+    cards = (Gpu("a", 24), Gpu("b", 24))
+    assert "".join(card.name for card in visible(cards, wanted)) == left
+
+
+@pytest.mark.parametrize("machine", [LAPTOP, with_gpus(24), with_gpus(*[141.0] * 8)])
+def test_the_list_fits_a_hundred_columns_and_marks_the_default(machine: Machine) -> None:
+    default = choose(CATALOGUE.values(), machine)
+    text = table(CATALOGUE.values(), machine, default, lambda model: model.package is not None)
+    rows = text.splitlines()
+    assert max(len(row) for row in rows) <= 100
+    assert default is not None
+    assert [row.split()[1] for row in rows if row.startswith("*  ")] == [default.name]
+    assert [
+        row.split()[0].strip("*-") or row.split()[1] for row in rows if row.endswith("yes")
+    ] == ["smollm2-135m-instruct"]
