@@ -21,10 +21,12 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.text import Text
 
+from reasoning.choosing import way_of
 from reasoning.endpoint import Endpoint
 from reasoning.errors import StepwiseError
 from reasoning.events import (
     Answer,
+    Correction,
     Delta,
     Event,
     Failed,
@@ -32,13 +34,13 @@ from reasoning.events import (
     Part,
     Retry,
     Settings,
-    Started,
     Step,
     Stopped,
     Trace,
     to_dict,
 )
-from reasoning.think import Stopwatch, think
+from reasoning.think import WAYS, Stopwatch, think
+from serving.catalogue import ways
 
 CODES = {Failed: 1, Stopped: 130}
 
@@ -53,6 +55,7 @@ def parser() -> argparse.ArgumentParser:
     )
     it.add_argument("question", help='the question; "-" reads it from standard input')
     it.add_argument("--json", action="store_true", help="print the trace as JSON, nothing else")
+    it.add_argument("--way", choices=sorted(WAYS), help="of thinking (default: the model's own)")
     it.add_argument(
         "--language", choices=("en", "zh"), help="of the prompts (default: see question)"
     )
@@ -87,7 +90,12 @@ async def _ask(question: str, arguments: argparse.Namespace) -> int:
             temperature=arguments.temperature,
         )
         events = think(
-            question, endpoint=endpoint, model=model, settings=settings, language=arguments.language
+            question,
+            endpoint=endpoint,
+            model=model,
+            way=arguments.way or await way_of(endpoint, model, ways()),
+            settings=settings,
+            language=arguments.language,
         )
         trace = await (_collect(events) if arguments.json else _show(events, console))
     except StepwiseError as error:
@@ -142,7 +150,7 @@ class Screen:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._number, self._most = 1, Settings().max_steps
+        self._number = 1
         self._parts = dict.fromkeys(get_args(Part), "")
 
     def take(self, event: Event) -> None:
@@ -150,21 +158,19 @@ class Screen:
             self._parts[event.part] += event.text
             return
         self._parts = dict.fromkeys(get_args(Part), "")
-        if isinstance(event, Started):
-            self._most = event.settings.max_steps
         if isinstance(event, Step):
             self._number = event.number + 1
         if (shown := show(event)) is not None:
             self._console.print(shown)
 
     def draft(self) -> RenderableType:
-        title, content, answer = (self._parts[part] for part in get_args(Part))
+        action, title, content, answer = (self._parts[part] for part in get_args(Part))
         if answer:
             return Panel(Text(answer), title="Answer", title_align="left", border_style="green")
-        head = Text(f"Step {min(self._number, self._most)} of at most {self._most}", style="dim")
-        if not title:
+        head = Text(f"Step {self._number}", style="dim")
+        if not title and not content:
             return head
-        panel = Panel(Text(content), title=_title(self._number, title), title_align="left")
+        panel = Panel(Text(content), title=_title(self._number, title, action), title_align="left")
         return Group(head, panel)
 
 
@@ -174,7 +180,7 @@ def show(event: Event) -> RenderableType | None:
         case Step():
             return Panel(
                 Markdown(event.content),
-                title=_title(event.number, event.title),
+                title=_title(event.number, event.title, event.action),
                 subtitle=_cost(event.seconds, event.tokens) + (" · cut" if event.cut else ""),
                 title_align="left",
                 subtitle_align="right",
@@ -190,6 +196,8 @@ def show(event: Event) -> RenderableType | None:
                 subtitle_align="right",
                 border_style="green",
             )
+        case Correction():
+            return Text(f"  Corrected: {event.earlier}, then {event.later}", style="yellow")
         case Retry():
             wait = f" Waiting {event.wait:.1f} s." if event.wait else ""
             return Text(f"  Again, step {event.number}: {event.detail}{wait}", style="yellow")
@@ -210,8 +218,9 @@ def summary(trace: Trace) -> str:
     return line + (f"; waited {trace.waited:.1f} s for retries" if trace.waited else "")
 
 
-def _title(number: int, title: str) -> Text:
-    return Text(f"{number}. {title}")
+def _title(number: int, title: str, action: str = "") -> Text:
+    turn = f" [{action}]" if action in ("reflect", "explore") else ""
+    return Text(f"{number}. {title}{turn}")
 
 
 def _cost(seconds: float, tokens: int) -> str:

@@ -44,7 +44,11 @@ class ServedModel:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One chat completion to ask for."""
+    """One reply to ask for: a chat completion of `messages`, or a completion of `prompt`.
+
+    `special_tokens` has them written into the text; a server hides them otherwise.
+    `think` is False to ask a model that thinks natively for its plain answer.
+    """
 
     model: ServedModel
     messages: tuple[Message, ...]
@@ -53,17 +57,26 @@ class Request:
     seed: int | None = None
     format: Format = "text"
     schema: Mapping[str, Any] | None = None
+    prompt: str = ""
+    stop: tuple[str, ...] = ()
+    special_tokens: bool = False
+    think: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A piece of the reply. The last ones carry the finish_reason and the token counts."""
+    """A piece of the reply: its text, or the reasoning that a server tells apart.
+
+    The finish_reason comes with the last text; token counts come with each piece
+    from vLLM (so far) and with the last from other servers.
+    """
 
     text: str = ""
     finish_reason: str | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
     refusal: str = ""
+    reasoning: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +108,14 @@ class Endpoint:
         self._patience = patience
         self.api_key = api_key
         self._special: dict[str, bool] = {}
+        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=api_key or "none",
             max_retries=0,
             timeout=httpx2.Timeout(patience.first, connect=patience.connect),
+            # this machine is not beyond its HTTP_PROXY
+            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
         )
 
     @classmethod
@@ -142,7 +158,7 @@ class Endpoint:
         began, finished = time.monotonic(), False
         with self._named_failures(request):
             async with asyncio.timeout(self._patience.first):
-                stream = await self._client.chat.completions.create(**_arguments(request))
+                stream = await self._create(request)
             try:
                 self._check_event_stream(stream.response)
                 async for piece in self._pieces(stream, began):
@@ -153,6 +169,23 @@ class Endpoint:
         if not finished:
             raise errors.ServerFault("The server's reply ended before it was finished.", _LOOK)
 
+    async def _create(self, request: Request) -> Any:
+        if request.prompt:
+            return await self._client.completions.create(**_arguments(request))
+        return await self._client.chat.completions.create(**_arguments(request))
+
+    async def count(self, text: str) -> int | None:
+        """How many tokens the text is, special ones included; None where no /tokenize tells."""
+        body = {"prompt": text, "add_special_tokens": False}
+        try:
+            counted: Any = await self._client.post(
+                self._beside_v1("/tokenize"), body=body, cast_to=object
+            )
+        except (openai.OpenAIError, httpx2.HTTPError, ValueError):
+            return None
+        found = counted.get("count") if isinstance(counted, dict) else None
+        return found if isinstance(found, int) else None
+
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         """Those of the candidates that the model's tokenizer reads as one token.
 
@@ -160,18 +193,8 @@ class Endpoint:
         """
         for text in candidates:
             if text not in self._special:
-                self._special[text] = await self._is_one_token(text)
+                self._special[text] = await self.count(text) in (1, None)
         return frozenset(text for text in candidates if self._special[text])
-
-    async def _is_one_token(self, text: str) -> bool:
-        body = {"prompt": text, "add_special_tokens": False}
-        try:
-            counted: Any = await self._client.post(
-                self._beside_v1("/tokenize"), body=body, cast_to=object
-            )
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError):
-            return True
-        return not isinstance(counted, dict) or counted.get("count") == 1
 
     def _beside_v1(self, path: str) -> str:
         return self.base_url.removesuffix("/v1") + path
@@ -314,22 +337,37 @@ def _served(model: Mapping[str, Any]) -> ServedModel:
 def _arguments(request: Request) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "model": request.model.name,
-        "messages": list(request.messages),
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
         "stream": True,
         "stream_options": {"include_usage": True},
     }
+    if request.prompt:
+        arguments["prompt"] = request.prompt
+    else:
+        arguments["messages"] = list(request.messages)
     if request.seed is not None:
         arguments["seed"] = request.seed
+    if request.stop:
+        arguments["stop"] = list(request.stop)
     if request.format == "json_schema":
         named = {"name": "step", "schema": request.schema, "strict": True}
         arguments["response_format"] = {"type": "json_schema", "json_schema": named}
     elif request.format == "json_object":
         arguments["response_format"] = {"type": "json_object"}
     if request.model.vllm:  # other servers refuse what they do not know
-        arguments["extra_body"] = {"repetition_detection": _REPETITION}
+        arguments["stream_options"]["continuous_usage_stats"] = True
+        arguments["extra_body"] = _vllm_only(request)
     return arguments
+
+
+def _vllm_only(request: Request) -> dict[str, Any]:
+    extra: dict[str, Any] = {"repetition_detection": _REPETITION}
+    if request.special_tokens:
+        extra["skip_special_tokens"] = False
+    if not request.think:
+        extra["chat_template_kwargs"] = {"enable_thinking": False}
+    return extra
 
 
 # A loop inside one reply ends after 4 rounds of 10 to 60 tokens, not at max_tokens; a shorter
@@ -344,12 +382,16 @@ def _piece(chunk: Any) -> Piece:
     finish = getattr(choice, "finish_reason", None)
     if finish in ("abort", "error"):
         raise errors.ServerFault(f"The server gave up on the reply ({finish}).", _LOOK)
+    text = getattr(delta, "content", None) or getattr(choice, "text", None) or ""
+    # vLLM's name for it now, and the older name that other servers keep
+    reasoning = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
     return Piece(
-        whole_characters(getattr(delta, "content", None) or ""),
+        whole_characters(text),
         finish,
         getattr(usage, "prompt_tokens", None),
         getattr(usage, "completion_tokens", None),
         getattr(delta, "refusal", None) or "",
+        whole_characters(reasoning if isinstance(reasoning, str) else ""),
     )
 
 

@@ -13,6 +13,7 @@
     |   |-- TooLong            the prompt does not fit the context
     |   |-- FormatRefused      the server does not take this response_format
     |   |-- BadQuestion        empty, or longer than is taken
+    |   |-- UnknownWay         the catalogue or a flag names no way of thinking
     |   `-- Refused            any other 4xx
     `-- EmptyAnswer            the model gave nothing but white space, however asked
 
@@ -97,6 +98,10 @@ class FormatRefused(RequestError):
 
 class BadQuestion(RequestError):
     code = "question"
+
+
+class UnknownWay(RequestError):
+    code = "way"
 
 
 class Refused(RequestError):

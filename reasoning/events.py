@@ -2,9 +2,9 @@
 
 Every way of thinking yields these events, in this order:
 
-    Started  (Delta* Retry* Notice* Step)*  Delta*  Answer
-                                             or  Failed
-                                             or  Stopped
+    Started  (Delta* Retry* Notice* Step Correction?)*  Delta*  Answer
+                                                         or  Failed
+                                                         or  Stopped
 
 and every reader (page, terminal, gateway, history) knows nothing but them.
 They are pure values: they import nothing of ours, hold no connection and no
@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, get_args
 TRACE_VERSION = 1
 
 Action = Literal["continue", "final_answer", "reflect", "explore"]
-Part = Literal["title", "content", "answer"]
+Part = Literal["action", "title", "content", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,8 @@ class Started:
 class Delta:
     """More text of what is being written: append `text` to that part of step `number`.
 
-    `part` is "answer" for the answer, with the number after the last step's.
+    `part` is "answer" for the answer, with the number after the last step's, and
+    "action" where a step's action is known before its text.
     """
 
     number: int
@@ -104,10 +105,22 @@ class Notice:
     "context": the context is nearly full, the answer is asked for now.
     "repeat": the model repeats itself, the answer is asked for now.
     "unreadable": three attempts gave nothing readable, the answer is asked for now.
+    "no_tokens": the server hides the model's step tokens; its words tell the steps.
+    "no_box": the model named no answer in a box; its last step stands for one.
+    "no_thinking": the model showed no thinking of its own, only an answer.
     """
 
     code: str
     detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """In step `number` the model overturned an answer of its own: `earlier`, then `later`."""
+
+    number: int
+    earlier: str
+    later: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +155,7 @@ class Stopped:
     seconds: float = 0.0
 
 
-Event = Started | Delta | Step | Retry | Notice | Answer | Failed | Stopped
+Event = Started | Delta | Step | Retry | Notice | Correction | Answer | Failed | Stopped
 KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Answer, Failed, Stopped)
 

@@ -9,17 +9,14 @@ It yields events and holds no connection of its own: the server is a protocol.
 
 from __future__ import annotations
 
-import time
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Protocol
 
-from reasoning.endpoint import Format, Message, Piece, Request, ServedModel
+from reasoning.endpoint import Format, Message, Piece, Request
 from reasoning.errors import EmptyAnswer, FormatRefused, TooLong
-from reasoning.events import Answer, Event, Notice, Retry, Settings, Step
-from reasoning.persistence import Sleep
-from reasoning.prompts import prompt
+from reasoning.events import Answer, Event, Notice, Retry, Step
+from reasoning.prompts import prompt, untitled
 from reasoning.reading import Reading, read
 from reasoning.repeats import repeats
 from reasoning.replies import (
@@ -31,7 +28,7 @@ from reasoning.replies import (
     read_partial,
     step_schema,
 )
-from reasoning.special_tokens import as_plain_text
+from reasoning.task import MARGIN, Task, tokens_at_most
 
 GO_ON = step_schema("continue")
 DECIDE = step_schema("continue", "final_answer")
@@ -43,18 +40,11 @@ MORE_TOKENS = (1.0, 1.5, 2.0)
 WARMER = (0.0, 0.5, 0.9)
 HINTS = {"cut": "retry_cut", "loop": "retry_repeat", "repeat": "retry_repeat"}
 LOWER: dict[Format, Format] = {"json_schema": "json_object", "json_object": "text"}
-UNTITLED = {"en": "Step {}", "zh": "第 {} 步"}
-MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
 
 
-class Server(Protocol):
-    """What the loop needs of an endpoint. `format` is the strictest one it is known to take."""
-
-    format: Format
-
-    def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
-
-    async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]: ...
+def json_steps(task: Task) -> AsyncGenerator[Event, None]:
+    """The events of a chain of JSON steps. Raises StepwiseError."""
+    return JsonSteps(task).events()
 
 
 @dataclass(slots=True)
@@ -74,28 +64,16 @@ class Tally:
 class JsonSteps:
     """One chain. `steps` grows; a chain given finished steps goes on after them."""
 
-    def __init__(
-        self,
-        question: str,
-        server: Server,
-        model: ServedModel,
-        settings: Settings,
-        language: str,
-        *,
-        sleep: Sleep,
-        steps: Iterable[Step] = (),
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.question, self.server, self.model = question, server, model
-        self.settings, self.language = settings, language
-        self.steps, self.format = list(steps), server.format
-        self._clock, self._sleep = clock, sleep
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self.settings, self.language = task.settings, task.language
+        self.steps: list[Step] = []
+        self.format = task.server.format
         self._turns: list[Message] = []
         self._used = 0  # tokens of the context that the turns take, at most
         self._counted = 0  # the same by the server's own count, 0 where it gives none
-        self._context = model.max_model_len or 2**31
-        self._step_tokens = min(settings.step_tokens, self._context // 8)
-        self._answer_tokens = min(settings.answer_tokens, self._context // 4)
+        self._step_tokens = min(task.settings.step_tokens, task.context // 8)
+        self._answer_tokens = min(task.settings.answer_tokens, task.context // 4)
 
     async def events(self) -> AsyncGenerator[Event, None]:
         """What happens from the next step to the answer. Raises StepwiseError."""
@@ -112,31 +90,27 @@ class JsonSteps:
     async def _open(self) -> None:
         bounds = {"min_steps": self.settings.min_steps, "max_steps": self.settings.max_steps}
         self._say("system", prompt(self.language, "step", **bounds))
-        self._say("user", await self._plain(self.question))
-        done, self.steps = self.steps, []
-        for step in done:
+        self._say("user", await self._task.plain(self._task.question))
+        for step in self._task.steps:
             await self._append(step)
 
     async def _append(self, step: Step) -> None:
         """The step becomes a turn of the model's, to the letter: so the prefix cache holds."""
         if self.steps:
             self._say("user", self._next(step.number))
-        self._say("assistant", await self._plain(step.raw or step.content))
+        self._say("assistant", await self._task.plain(step.raw or step.content))
         self.steps.append(step)
 
     def _say(self, role: str, text: str) -> None:
         self._turns.append({"role": role, "content": text})
-        self._used += _tokens_at_most(text)
-
-    async def _plain(self, text: str) -> str:
-        return await as_plain_text(text, self.server.special_tokens)
+        self._used += tokens_at_most(text)
 
     def _next(self, number: int) -> str:
         return prompt(self.language, "next", number=number, max_steps=self.settings.max_steps)
 
     def _room(self) -> int:
         """Tokens that the context still holds for a turn of ours and a reply to it."""
-        return self._context - self._used - 4 * MARGIN
+        return self._task.context - self._used - 4 * MARGIN
 
     def _forget_the_middle(self) -> bool:
         """Drops the middle half of the steps' turns; False when there are too few."""
@@ -144,7 +118,7 @@ class JsonSteps:
         if pairs < 4:
             return False
         del self._turns[1 + 2 * (pairs // 4) : 1 + 2 * (pairs - pairs // 4)]
-        self._used = sum(_tokens_at_most(turn["content"]) for turn in self._turns)
+        self._used = sum(tokens_at_most(turn["content"]) for turn in self._turns)
         return True
 
     # -- the steps
@@ -180,7 +154,7 @@ class JsonSteps:
         """The attempts at a step. Ends in the Step, or in the Notice why there is none."""
         tally, bad = Tally(), BadReply("empty", "")
         while tally.attempts < self.settings.attempts:
-            reading = Reading(self._clock)
+            reading = Reading(self._task.clock)
             async with aclosing(self._read_step(number, tally.attempts, bad, reading)) as events:
                 async for event in events:
                     yield event
@@ -220,7 +194,7 @@ class JsonSteps:
             turns[-1] = {"role": "user", "content": f"{turns[-1]['content']}\n\n{hint}"}
         level = min(attempt, len(WARMER) - 1)
         return Request(
-            self.model,
+            self._task.model,
             tuple(turns),
             max_tokens=min(int(self._step_tokens * MORE_TOKENS[level]), max(1, self._room())),
             temperature=max(self.settings.temperature, WARMER[level]),
@@ -248,7 +222,7 @@ class JsonSteps:
         allowed = self._schema(number)["properties"]["next_action"]["enum"]
         return Step(
             number,
-            reply.title or self._untitled(number),
+            reply.title or untitled(self.language, number),
             reply.content,
             reply.action if reply.action in allowed else allowed[0],
             tally.seconds,
@@ -268,7 +242,7 @@ class JsonSteps:
             return Notice("unreadable", bad.detail)
         return Step(
             number,
-            bad.draft.title or self._untitled(number),
+            bad.draft.title or untitled(self.language, number),
             bad.draft.content,
             "final_answer",
             tally.seconds,
@@ -278,16 +252,13 @@ class JsonSteps:
             cut=True,
         )
 
-    def _untitled(self, number: int) -> str:
-        return UNTITLED[self.language].format(number)
-
     # -- the answer
 
     async def _answer(self) -> AsyncGenerator[Event, None]:
         """The answer in free text. An empty one is asked for again, then it is a failure."""
         tally, number = Tally(), len(self.steps) + 1
         while tally.attempts < self.settings.attempts:
-            reading = Reading(self._clock)
+            reading = Reading(self._task.clock)
             async with aclosing(self._read_answer(number, tally.attempts, reading)) as events:
                 async for event in events:
                     yield event
@@ -308,7 +279,9 @@ class JsonSteps:
             ask: Message = {"role": "user", "content": prompt(self.language, "answer")}
             tokens = max(1, min(self._answer_tokens, self._room()))
             warmth = max(self.settings.temperature, WARMER[min(attempt, len(WARMER) - 1)])
-            return Request(self.model, (*self._turns, ask), tokens, warmth, seed=attempt or None)
+            return Request(
+                self._task.model, (*self._turns, ask), tokens, warmth, seed=attempt or None
+            )
 
         async with aclosing(self._reply(number, request, reading)) as items:
             async for item in items:
@@ -342,15 +315,10 @@ class JsonSteps:
                     raise
                 yield Notice("context", "The steps in the middle were left out.")
             else:
-                self.server.format = self.format
+                self._task.server.format = self.format
                 return
 
     def _ask(
         self, number: int, request: Callable[[], Request], reading: Reading
     ) -> AsyncGenerator[Piece | Retry, None]:
-        return read(reading, number, lambda: self.server.chat(request()), self._sleep)
-
-
-def _tokens_at_most(text: str) -> int:
-    """A bound that English and Chinese keep: three bytes of UTF-8 a token, and a margin."""
-    return len(text.encode("utf-8", "replace")) // 3 + MARGIN
+        return read(reading, number, lambda: self._task.server.chat(request()), self._task.sleep)

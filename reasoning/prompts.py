@@ -17,14 +17,27 @@ _CHINESE = re.compile(r"[\u4e00-\u9fff]")
 _KANA_OR_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 
 
+UNTITLED = {"en": "Step {}", "zh": "第 {} 步"}
+
+
 @cache
-def _template(language: str, name: str) -> Template:
-    return Template((FOLDER / language / f"{name}.md").read_text(encoding="utf-8").strip())
+def _template(path: str) -> Template:
+    return Template((FOLDER / path).read_text(encoding="utf-8").strip())
 
 
 def prompt(language: str, name: str, **variables: object) -> str:
     """The prompt `name` in a language, filled in. KeyError names a missing variable."""
-    return _template(language, name).substitute(variables)
+    return _template(f"{language}/{name}.md").substitute(variables)
+
+
+def plain_prompt(name: str, **variables: object) -> str:
+    """A prompt that has one language only: the one its model was trained with."""
+    return _template(f"{name}.md").substitute(variables)
+
+
+def untitled(language: str, number: int) -> str:
+    """The title of a step that has none."""
+    return UNTITLED[language].format(number)
 
 
 def language_of(text: str) -> str:

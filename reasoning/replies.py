@@ -106,7 +106,7 @@ def read_partial(text: str) -> Draft:
         return Draft()
     title, content = values.get("title"), values.get("content")
     return Draft(
-        _one_line(_steady(title)) if isinstance(title, str) else "",
+        one_line(_steady(title)) if isinstance(title, str) else "",
         _steady(content) if isinstance(content, str) else "",
     )
 
@@ -162,7 +162,7 @@ def _reply(values: Mapping[str, Any]) -> Reply | BadReply:
     if not content.strip():
         return BadReply("no_content", "The reply has no content.")
     action = _action(values.get("next_action"))
-    return Reply(_one_line(_text(values.get("title"))), content[:MAX_CONTENT], action)
+    return Reply(one_line(_text(values.get("title"))), content[:MAX_CONTENT], action)
 
 
 def _repaired(text: str) -> Reply | None:
@@ -197,7 +197,8 @@ def _text(value: Any) -> str:
     return mend_latex(whole_characters(value))
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
+    """The text as a title: one line, capped."""
     return " ".join(text[: MAX_TITLE * 2].split())[:MAX_TITLE]
 
 

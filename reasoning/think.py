@@ -12,13 +12,25 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 
+from reasoning.coat import coat
+from reasoning.direct import direct
 from reasoning.endpoint import Endpoint, Request, ServedModel
-from reasoning.errors import BadQuestion, StepwiseError
+from reasoning.errors import BadQuestion, StepwiseError, UnknownWay
 from reasoning.events import Answer, Event, Failed, Retry, Settings, Started, Step
-from reasoning.json_steps import SCHEMAS, JsonSteps, Server
+from reasoning.json_steps import SCHEMAS, json_steps
+from reasoning.native import native
 from reasoning.persistence import Sleep
 from reasoning.prompts import language_of, prompt
 from reasoning.replies import whole_characters
+from reasoning.task import Server, Task, Way
+
+# The ways of thinking, by the word that a catalogue entry names. Each yields the same events.
+WAYS: dict[str, Way] = {
+    "json_steps": json_steps,
+    "coat": coat,
+    "native": native,
+    "direct": direct,
+}
 
 MAX_QUESTION = 8_000  # characters; about 2,000 tokens, which leaves room in a context of 4,096
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -45,6 +57,7 @@ async def think(
     *,
     endpoint: Server,
     model: ServedModel,
+    way: str = "json_steps",
     settings: Settings = Settings(),
     language: str | None = None,
     steps: Sequence[Step] = (),
@@ -53,25 +66,39 @@ async def think(
 ) -> AsyncGenerator[Event, None]:
     """Think about a question; the last event is an Answer or a Failed, never an exception.
 
-    `steps` are finished steps to go on after: they come again as events, and the
-    model is asked for the next one. Closing the iterator ends the server's work.
+    `way` is a key of WAYS. `steps` are finished steps to go on after: they come again
+    as events, and the model is asked for the next one. Closing the iterator ends the
+    server's work.
     """
     language = language or language_of(question)
-    yield Started(question, model.name, "json_steps", language, time.time(), settings)
+    yield Started(question, model.name, way, language, time.time(), settings)
     for step in steps:
         yield step
     unfinished = Stopwatch(clock)
     try:
-        cleaned = clean_question(question)
-        chain = JsonSteps(
-            cleaned, endpoint, model, settings, language, steps=steps, clock=clock, sleep=sleep
+        task = Task(
+            clean_question(question),
+            endpoint,
+            model,
+            settings,
+            language,
+            tuple(steps),
+            clock,
+            sleep,
         )
-        async with aclosing(chain.events()) as events:
+        async with aclosing(_way(way)(task)) as events:
             async for event in events:
                 unfinished.note(event)
                 yield event
     except StepwiseError as error:
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
+
+
+def _way(word: str) -> Way:
+    if word not in WAYS:
+        known = ", ".join(WAYS)
+        raise UnknownWay(f"There is no way of thinking called {word}.", f"There are: {known}.")
+    return WAYS[word]
 
 
 class Stopwatch:

@@ -55,6 +55,9 @@ class Scripted:
         finally:
             self.closed += 1
 
+    async def count(self, text: str) -> int | None:
+        return None
+
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         return self.special & set(candidates)
 

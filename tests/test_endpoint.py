@@ -166,6 +166,14 @@ async def test_a_lone_surrogate_in_a_reply_is_replaced() -> None:
         assert (await ask(endpoint))[0].text == "a\ufffdb"
 
 
+async def test_a_server_on_this_machine_is_not_asked_through_a_proxy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    async with talking(says("Hello")) as (_, endpoint):
+        assert await ask(endpoint)
+
+
 # -- models
 
 

@@ -42,7 +42,7 @@ def reason(base_url: str, *words: str, stdin: str = "") -> subprocess.CompletedP
 
 def test_steps_are_panels_and_the_thinking_time_comes_last() -> None:
     with Stub(*CHAIN) as stub:
-        done = reason(stub.base_url, "How many letters?")
+        done = reason(stub.base_url, "--way", "json_steps", "How many letters?")
     assert done.returncode == 0
     for text in ("1. Read", "2. Count", "3. Check", "Answer", "It is 3."):
         assert text in done.stdout
@@ -52,7 +52,9 @@ def test_steps_are_panels_and_the_thinking_time_comes_last() -> None:
 
 def test_json_prints_the_trace_and_nothing_else() -> None:
     with Stub(*CHAIN) as stub:
-        done = reason(stub.base_url, "--json", "-", stdin="How many letters?\n")
+        done = reason(
+            stub.base_url, "--way", "json_steps", "--json", "-", stdin="How many letters?\n"
+        )
     trace = json.loads(done.stdout)
     assert trace["version"] == 1
     assert [event["kind"] for event in trace["events"]] == ["started", *["step"] * 3, "answer"]
@@ -81,7 +83,7 @@ def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[s
     slow: Play = step("Read", "word " * 400, pause=0.05)
     with Stub(slow) as stub:
         process = subprocess.Popen(
-            [sys.executable, "-m", "reasoning", *flags, "Why?"],
+            [sys.executable, "-m", "reasoning", "--way", "json_steps", *flags, "Why?"],
             cwd=ROOT,
             env=environment(stub.base_url),
             stdout=subprocess.PIPE,

@@ -1,0 +1,49 @@
+"""Which way of thinking a model gets: its catalogue entry says, else it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+
+from reasoning.endpoint import Request, ServedModel
+from reasoning.errors import StepwiseError
+from reasoning.splitting import META_ACTIONS
+from reasoning.task import Server
+
+DEFAULT = "json_steps"
+PROBE = "What is 1 + 1?"
+PROBE_TOKENS = 24  # a thought shows in its first tokens
+
+
+async def way_of(server: Server, model: ServedModel, catalogue: Mapping[str, str]) -> str:
+    """The way's word, a key of think.WAYS. `catalogue` maps served names to ways.
+
+    An unknown model is Satori's kind when its tokenizer reads each meta-action as one
+    token, thinks natively when its reply to a small question begins with a thought,
+    and is driven in JSON steps otherwise. A server that cannot be asked gets those too:
+    the first question will tell what is wrong with it.
+    """
+    if model.name in catalogue:
+        return catalogue[model.name]
+    try:
+        if await _knows_meta_actions(server):
+            return "coat"
+        return "native" if await _thinks(server, model) else DEFAULT
+    except StepwiseError:
+        return DEFAULT
+
+
+async def _knows_meta_actions(server: Server) -> bool:
+    return all([await server.count(token) == 1 for token in META_ACTIONS])
+
+
+async def _thinks(server: Server, model: ServedModel) -> bool:
+    """Whether a reply comes with a reasoning field, or its text opens a <think> tag."""
+    request = Request(model, ({"role": "user", "content": PROBE},), PROBE_TOKENS)
+    text = ""
+    async with aclosing(server.chat(request)) as pieces:
+        async for piece in pieces:
+            text += piece.text
+            if piece.reasoning or text.lstrip().startswith("<think>"):
+                return True
+    return False

@@ -1,0 +1,94 @@
+"""A streamed text that is cut into steps: from a splitter's cuts to events.
+
+Shared by the ways in which one completion holds all the steps.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from reasoning.events import Delta, Event, Step
+from reasoning.prompts import untitled
+from reasoning.replies import one_line
+from reasoning.splitting import Cut, Opening, StepKind
+
+TITLE_LENGTH = 60  # characters; a title is the first words of its step
+_MARKS = re.compile(r"^[#>*\-\s]+|\*\*|__|`")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s|[。！？]|\n|\$|\\[(\[]")
+
+
+@dataclass(slots=True)
+class Writer:
+    """Writes steps from `number` on. `tokens` is the count of completion tokens so far."""
+
+    number: int
+    clock: Callable[[], float]
+    language: str
+    steps: list[Step] = field(default_factory=list)
+    text: str = ""
+    kind: StepKind | None = None
+    _titled: bool = False
+    _began: float = 0.0
+    _tokens: int = 0  # at the end of the last step
+    _first_token: float | None = None
+
+    def begin(self, tokens: int = 0) -> None:
+        """A try begins: what is open is void, time and tokens count from here."""
+        self.text, self.kind, self._titled = "", None, False
+        self._began, self._tokens = self.clock(), tokens
+
+    def take(self, cut: Cut, tokens: int, first_token: float | None = None) -> Iterator[Event]:
+        self._first_token = first_token
+        if isinstance(cut, Opening):
+            yield from self.close(tokens)
+            self.kind = cut.kind
+            yield Delta(self.number, "action", cut.kind)
+            return
+        if self.kind is None:
+            self.kind = "continue"
+        self.text += cut
+        if not self._titled and (title := headline(self.text, whole=False)):
+            self._titled = True
+            yield Delta(self.number, "title", title)
+        yield Delta(self.number, "content", cut)
+
+    def close(self, tokens: int, cut: bool = False) -> Iterator[Step]:
+        """The open step, finished; nothing when none is open or it has no text."""
+        text, kind = self.text, self.kind or "continue"
+        now = self.clock()
+        if text.strip():
+            title = headline(text, whole=True) or untitled(self.language, self.number)
+            step = Step(
+                self.number,
+                title,
+                text.strip(),
+                kind,
+                now - self._began,
+                max(0, tokens - self._tokens),
+                first_token=self._first_token,
+                cut=cut,
+                raw=text,
+            )
+            self.steps.append(step)
+            self.number += 1
+            self._began, self._tokens = now, tokens
+            yield step
+        self.text, self.kind, self._titled = "", None, False
+
+
+def headline(text: str, whole: bool) -> str:
+    """The first words of a step, for a title; "" while more of them may come, or for none.
+
+    A formula is no title: words end where one begins.
+    """
+    text = text.lstrip()
+    if not whole and len(text) < TITLE_LENGTH and not _SENTENCE_END.search(text[3:]):
+        return ""
+    words = _MARKS.sub("", text)[: TITLE_LENGTH * 2]
+    end = _SENTENCE_END.search(words, 3)
+    words = one_line(words[: end.start()] if end else words).rstrip(".:;,，。：；")
+    if len(words) <= TITLE_LENGTH:
+        return words
+    return words[:TITLE_LENGTH].rsplit(" ", 1)[0] + " ..."

@@ -1,0 +1,65 @@
+"""The way a model gets: by its catalogue entry, else by asking it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import pytest
+
+from reasoning.choosing import way_of
+from reasoning.endpoint import Piece, ServedModel
+from reasoning.errors import Unreachable
+from reasoning.events import Failed
+from reasoning.think import WAYS
+from serving.catalogue import load
+from tests.scripted import Line, Scripted, run
+
+NEW = ServedModel("brand-new", 4096, vllm=True)
+
+
+class Counting(Scripted):
+    """Knows some texts as one token, the others as three."""
+
+    def __init__(self, *lines: Line, known: Iterable[str] = ()) -> None:
+        super().__init__(*lines)
+        self.known = set(known)
+
+    async def count(self, text: str) -> int | None:
+        return 1 if text in self.known else 3
+
+
+COAT = ("<|continue|>", "<|reflect|>", "<|explore|>")
+
+
+@pytest.mark.parametrize(
+    ("server", "way"),
+    [
+        (Counting("It is 2.", known=COAT), "coat"),
+        (Counting("It is 2.", known=COAT[:2]), "json_steps"),
+        (Counting("It is 2."), "json_steps"),
+        (Counting([Piece(reasoning="Okay"), Piece("2", "stop")]), "native"),
+        (Counting("<think>\nOkay"), "native"),
+        (Counting("\n<think>Okay</think>2"), "native"),
+        (Scripted("It is 2."), "json_steps"),
+        (Scripted(Unreachable("Gone.", "Start it.")), "json_steps"),
+    ],
+)
+async def test_an_unknown_model_is_asked(server: Scripted, way: str) -> None:
+    assert await way_of(server, NEW, {}) == way
+
+
+async def test_a_model_of_the_catalogue_is_not_asked() -> None:
+    server = Scripted("It is 2.")
+    assert await way_of(server, NEW, {"brand-new": "direct"}) == "direct"
+    assert server.requests == []
+
+
+def test_every_catalogue_entry_names_a_way_that_exists() -> None:
+    for model in load().values():
+        assert model.way in WAYS, model.name
+
+
+async def test_a_way_that_does_not_exist_is_a_failure_that_names_those_that_do() -> None:
+    events = await run(Scripted("It is 2."), way="magic")
+    assert isinstance(events[-1], Failed)
+    assert "json_steps" in events[-1].remedy
