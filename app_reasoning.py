@@ -1,0 +1,12 @@
+"""The page's front door: streamlit run app_reasoning.py
+
+What the page shows is in page/main.py; which model it asks is in the environment:
+OPENAI_BASE_URL, OPENAI_API_KEY and MODEL (default: the server of ./serve.sh).
+"""
+
+from starlette.middleware import Middleware
+from streamlit.starlette import App
+
+from page.headers import SafeHeaders
+
+app = App("page/main.py", middleware=[Middleware(SafeHeaders)])

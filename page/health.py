@@ -1,0 +1,77 @@
+"""Which model is served, and whether its server answers: asked once for all pages.
+
+The server is asked while somebody looks, and left alone otherwise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from reasoning.endpoint import ServedModel
+from reasoning.errors import StepwiseError
+
+INTERVAL = 2.0  # seconds between two questions
+LOOKED_AT = 10.0  # seconds after the last look in which the server is still asked
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What was last heard: a model, or why there is none; neither before the first word."""
+
+    model: ServedModel | None = None
+    error: StepwiseError | None = None
+
+    @property
+    def name(self) -> str:
+        return self.model.name if self.model else ""
+
+
+class Health:
+    """Asks the server now and then; `state()` is the last answer, at once."""
+
+    def __init__(
+        self,
+        ask: Callable[[], Awaitable[ServedModel]],
+        greet: Callable[[], Awaitable[None]] | None = None,
+        interval: float = INTERVAL,
+    ) -> None:
+        self._ask = ask
+        self._greet = greet
+        self._interval = interval
+        self._state = State()
+        self._looked = time.monotonic()
+
+    def state(self) -> State:
+        self._looked = time.monotonic()
+        return self._state
+
+    async def watch(self) -> None:
+        """Asks for ever. A model that is new here is greeted once: its caches are warmed."""
+        while True:
+            if time.monotonic() - self._looked < LOOKED_AT:
+                before, self._state = self._state, await self._heard()
+                if self._state.model and self._state.model != before.model:
+                    await self._greeted()
+            await asyncio.sleep(self._interval)
+
+    async def _heard(self) -> State:
+        try:
+            return State(model=await self._ask())
+        except StepwiseError as error:
+            return State(error=error)
+        except Exception as error:  # the watch must not die: it is what notices a recovery
+            _log.exception("The model server could not be asked")
+            return State(error=StepwiseError(f"Stepwise made a mistake: {error}.", ""))
+
+    async def _greeted(self) -> None:
+        if self._greet is None:
+            return
+        try:
+            await self._greet()
+        except StepwiseError as error:
+            _log.warning("The model was not warmed: %s", error)

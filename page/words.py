@@ -1,0 +1,53 @@
+"""The page's words in the languages it speaks: the files under words/.
+
+What the model writes is not in here, nor what it is told (prompts/).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from pathlib import Path
+from string import Template
+from typing import Any
+
+FOLDER = Path(__file__).resolve().parent / "words"
+LANGUAGES = ("en", "zh")
+
+
+class Words:
+    """One language's words. A name that is not given, or a key that is not there, is an error."""
+
+    def __init__(self, language: str) -> None:
+        self.language = language
+        self._words = load(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        return Template(self._words[key]).substitute(values)
+
+    def of(self, table: str, code: str, **values: object) -> str:
+        """The words for a code that the core gives; a code unknown here has general words."""
+        words = self._words[table]
+        return Template(words.get(code, words["other"])).substitute(values)
+
+    def seconds(self, seconds: float) -> str:
+        return self("seconds", seconds=f"{seconds:.1f}")
+
+    def tokens(self, tokens: int) -> str:
+        return self("tokens", tokens=f"{tokens:,}")
+
+    def steps(self, steps: int) -> str:
+        return self("one_step") if steps == 1 else self("many_steps", steps=steps)
+
+
+@cache
+def load(language: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / f"{language}.toml").read_text(encoding="utf-8"))
+
+
+def language_of(wanted: str | None, locale: str | None) -> str:
+    """The language asked for on the page, else the browser's, else English."""
+    for name in (wanted, (locale or "")[:2].lower()):
+        if name in LANGUAGES:
+            return name
+    return LANGUAGES[0]

@@ -1,0 +1,517 @@
+"""The page as people see it: a real browser, a real vLLM, and a stub for what goes wrong."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from conftest import Server, free_port
+from page_browser import PHONE, Visitor, chromium, expect, streamlit, until
+from playwright.sync_api import Browser
+from stub import Stub, says, status, step
+
+TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
+LIVE = re.compile(r"Step \d+ of at most 25 · [\d.]+ s")
+
+
+SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking is not asked for
+
+
+def models(name: str) -> Any:
+    listed = {"id": name, "object": "model", "owned_by": "stub", "created": 0}
+    return status(200, {"object": "list", "data": [listed]})
+
+
+def on_stage(*script: Any, port: int, name: str = SERVED) -> Stub:
+    return Stub(*script, port=port, models=models(name))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def real(server: Server) -> Iterator[str]:
+    """The page in front of the real model."""
+    with streamlit(server.base_url, "page-real.log") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def stub_port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def staged(stub_port: int) -> Iterator[str]:
+    """The page in front of a port where each test puts a stub of its own, or none."""
+    with streamlit(f"http://127.0.0.1:{stub_port}/v1", "page-staged.log") as address:
+        yield address
+
+
+@pytest.fixture
+def visitors(browser: Browser) -> Iterator[Any]:
+    """Makes visitors, and sends them home. None of them ever loads a thing from outside."""
+    made: list[Visitor] = []
+
+    def visit(address: str, **options: Any) -> Visitor:
+        made.append(Visitor(browser, address, **options))
+        return made[-1]
+
+    yield visit
+    for visitor in made:
+        outside, dialogs = visitor.outside, visitor.dialogs
+        visitor.close()
+        assert outside == []
+        assert dialogs == []
+
+
+def chain(pause: float = 0.0) -> list[Any]:
+    return [
+        step("Read the question", "The word is **strawberry**. We look at \\(r\\).", pause=pause),
+        step("Count", "\\[ 1 + 2 = 3 \\]\n\nand it costs $5 or $6.", pause=pause),
+        step("Check", "```python\n'strawberry'.count('r')\n```", "final_answer", pause=pause),
+        says("There are **three**: $1 + 2 = 3$.", pause=pause),
+    ]
+
+
+def running(server: Server) -> int:
+    with urllib.request.urlopen(f"{server.root}/metrics", timeout=10) as response:
+        text = response.read().decode()
+    return int(sum(float(n) for n in re.findall(r"(?m)^vllm:num_requests_running\S* (\S+)", text)))
+
+
+# -- in front of the real model
+
+
+def test_a_question_is_thought_through_before_the_eyes(real: str, visitors: Any) -> None:
+    visitor = visitors(real)
+    visitor.sees(SERVED)
+    visitor.shoot("real-first-visit")
+    visitor.ask("What is 2+2?")
+    expect(visitor.bar).to_contain_text(LIVE, timeout=60_000)
+    visitor.steps.first.wait_for()
+    visitor.wait_for_end()
+    expect(visitor.bar).to_contain_text(TOTAL)
+    steps = int(re.findall(r"in (\d+) step", visitor.bar.inner_text())[0])
+    assert 1 <= steps <= 25
+    expect(visitor.steps).to_have_count(steps)
+    expect(visitor.steps.first).to_contain_text(re.compile(r"[\d.]+ s · \d+ tokens"))
+    expect(visitor.run).to_contain_text("Answer")
+    assert '"next_action"' not in visitor.run.inner_text()
+    visitor.shoot("real-answer")
+
+
+def test_stop_ends_the_servers_work_and_keeps_what_was_written(
+    real: str, server: Server, visitors: Any
+) -> None:
+    visitor = visitors(real)
+    visitor.ask("Write down, in many steps, all numbers from one to five hundred.")
+    visitor.steps.first.wait_for()
+    until(lambda: running(server) > 0)
+    visitor.stop()
+    visitor.sees("Stopped. The finished steps are kept.")
+    until(lambda: running(server) == 0)
+    assert visitor.steps.count() >= 1
+    expect(visitor.bar).to_contain_text("Thought for")
+    visitor.shoot("real-stopped")
+
+
+def test_a_closed_tab_loses_nothing(real: str, visitors: Any) -> None:
+    visitor = visitors(real)
+    visitor.ask("Name three colours, one in each step.")
+    visitor.page.wait_for_url(re.compile(r"\?run="))
+    address = visitor.page.url
+    visitor.page.close()
+    time.sleep(1)
+    visitor.page = visitor.open(address)
+    visitor.sees("Name three colours")
+    visitor.wait_for_end()
+    expect(visitor.bar).to_contain_text("Thought for")
+
+
+# -- what is seen while it is written
+
+
+def test_the_first_words_of_a_step_are_seen_before_the_step_is_whole(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    slow = step("Slow title", "These first words come early. " + "More follow. " * 30, pause=0.08)
+    with on_stage(slow, *chain(), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("Slowly?")
+        first = visitor.steps.first
+        expect(first).to_contain_text("Slow title", timeout=60_000)
+        expect(first).to_contain_text("These first words", timeout=60_000)
+        assert "tokens" not in first.inner_text()
+        assert not re.search(r'[{"]', first.inner_text())
+        expect(visitor.bar).to_contain_text("Step 1 of at most 25")
+        visitor.shoot("live")
+        expect(first).to_contain_text("tokens", timeout=60_000)
+        visitor.wait_for_end()
+
+
+def test_mathematics_code_and_money_look_right(staged: str, stub_port: int, visitors: Any) -> None:
+    with on_stage(*chain(), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("How many R's are in strawberry?")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(3)
+        expect(visitor.steps.nth(0).locator(".katex")).to_have_count(1)
+        expect(visitor.steps.nth(1).locator(".katex-display")).to_have_count(1)
+        expect(visitor.steps.nth(1)).to_contain_text("and it costs $5 or $6.")
+        expect(visitor.steps.nth(2).locator("pre code")).to_contain_text("'strawberry'.count")
+        expect(visitor.run.locator("strong", has_text="three")).to_have_count(1)
+        expect(visitor.bar).to_contain_text("in 3 steps")
+        visitor.shoot("answer")
+
+
+def test_a_reload_in_the_middle_goes_on_and_then_looks_the_same(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(pause=0.04), port=stub_port) as stub:
+        visitor = visitors(staged)
+        visitor.ask("Reload?")
+        expect(visitor.steps).to_have_count(2, timeout=60_000)
+        visitor.page.reload()
+        expect(visitor.steps.first).to_contain_text("strawberry", timeout=60_000)
+        visitor.wait_for_end()
+        live = visitor.run.inner_text()
+        assert len(stub.requests) == 4
+    visitor.page.reload()
+    visitor.wait_for_end()
+    expect(visitor.steps).to_have_count(3)
+    assert visitor.run.inner_text() == live
+
+
+def test_the_switch_of_language_in_the_middle_loses_nothing(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(pause=0.04), port=stub_port) as stub:
+        visitor = visitors(staged)
+        visitor.ask("Switch?")
+        visitor.steps.first.wait_for()
+        visitor.page.locator(".st-key-language button").click()
+        expect(visitor.bar).to_contain_text("最多 25 步", timeout=60_000)
+        visitor.wait_for_end()
+        expect(visitor.bar).to_contain_text("共 3 步")
+        expect(visitor.run).to_contain_text("答案")
+        assert len(stub.requests) == 4
+
+
+def test_a_step_that_is_closed_stays_closed_while_the_next_is_written(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(pause=0.05), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("Close?")
+        expect(visitor.steps).to_have_count(2, timeout=60_000)
+        visitor.steps.first.locator("summary").click()
+        visitor.wait_for_end()
+        assert not visitor.steps.first.locator("details").evaluate("details => details.open")
+
+
+def test_attempts_that_failed_are_told_in_words(staged: str, stub_port: int, visitors: Any) -> None:
+    script = [says("no JSON"), *chain()[:2], status(503, {}, "Retry-After: 1"), *chain()[2:]]
+    with on_stage(*script, port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("Again?")
+        visitor.wait_for_end()
+        expect(visitor.steps.nth(0)).to_contain_text("Attempt 1 failed")
+        expect(visitor.steps.nth(0)).to_contain_text("2 attempts")
+        expect(visitor.steps.nth(2)).to_contain_text("Trying again after 1.0 s")
+        expect(visitor.bar).to_contain_text("1.0 s of waiting")
+        visitor.shoot("retries")
+
+
+# -- one question at a time
+
+
+def test_eight_quick_clicks_start_one_run(staged: str, stub_port: int, visitors: Any) -> None:
+    with on_stage(*chain(), port=stub_port) as stub:
+        visitor = visitors(staged)
+        button = visitor.page.locator(".st-key-example_1 button")
+        expect(button).to_be_enabled(timeout=60_000)
+        visitor.page.evaluate(
+            "() => { const b = document.querySelector('.st-key-example_1 button');"
+            " for (let i = 0; i < 8; i++) b.click(); }"
+        )
+        visitor.wait_for_end()
+        time.sleep(1)
+        assert len(stub.requests) == 4
+
+
+def test_two_tabs_are_independent(staged: str, stub_port: int, visitors: Any) -> None:
+    def echo(request: dict[str, Any]) -> Any:
+        question = request["messages"][1]["content"]
+        if "response_format" not in request:
+            return says(f"Answer to {question}", pause=0.02)
+        number = (len(request["messages"]) - 2) // 2 + 1
+        action = "final_answer" if number >= 3 else "continue"
+        return step(f"{question} {number}", f"About {question} {number}.", action, pause=0.02)
+
+    with on_stage(echo, port=stub_port):
+        one, two = visitors(staged), visitors(staged)
+        one.ask("Apples")
+        two.ask("Pears")
+        for visitor, mine, others in ((one, "Apples", "Pears"), (two, "Pears", "Apples")):
+            visitor.wait_for_end()
+            visitor.sees(f"Answer to {mine}")
+            assert others not in visitor.run.inner_text()
+        assert one.page.url != two.page.url
+
+
+def test_the_next_question_leaves_nothing_of_the_last(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(), step("Other", "Quite different.", pause=0.3), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("First?")
+        visitor.wait_for_end()
+        first = visitor.page.url
+        visitor.ask("Second?")
+        expect(visitor.steps.first).to_contain_text("Other", timeout=60_000)
+        expect(visitor.steps).to_have_count(1)
+        assert "strawberry" not in visitor.run.inner_text()
+        visitor.stop()
+        visitor.wait_for_end()
+        visitor.page.go_back()
+        visitor.page.wait_for_url(first)
+        visitor.sees("strawberry")
+        visitor.page.locator(".st-key-new button").click()
+        visitor.sees("Try one of these")
+        assert visitor.steps.count() == 0
+
+
+def test_a_run_that_is_not_known_is_said_to_be_so(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(), port=stub_port):
+        visitor = visitors(f"{staged}?run=guess")
+        visitor.sees("is not known here")
+        visitor.page.get_by_role("button", name="New question").click()
+        visitor.sees("Try one of these")
+
+
+def test_a_question_too_long_or_empty_is_refused_before_any_call(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    with on_stage(*chain(), port=stub_port) as stub:
+        visitor = visitors(staged)
+        visitor.ask("x" * 8_001)
+        visitor.sees("At most 8,000")
+        visitor.ask("   ")
+        time.sleep(1)
+        assert stub.requests == []
+
+
+def test_a_question_is_shown_as_it_was_written(staged: str, stub_port: int, visitors: Any) -> None:
+    question = "<img src=x onerror=alert(1)> **bold** $x$ :smile: ![a](http://127.0.0.1:9/a.png)"
+    with on_stage(*chain(), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask(question)
+        visitor.wait_for_end()
+        expect(visitor.page.locator(".st-key-question")).to_have_text(question)
+
+
+# -- the server goes and comes
+
+
+def test_without_a_server_the_page_says_what_starts_one_and_goes_on_by_itself(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    visitor = visitors(staged)
+    visitor.sees("No model server")
+    visitor.sees("./serve.sh")
+    visitor.shoot("no-server")
+    with on_stage(*chain(), port=stub_port):
+        visitor.sees(SERVED)
+        assert "./serve.sh" not in visitor.page.inner_text("body")
+        visitor.ask("There?")
+        visitor.wait_for_end()
+        visitor.sees("three")
+
+
+def test_a_swapped_model_is_seen_without_a_reload(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    visitor = visitors(staged)
+    for name in ("little-one", "large-one"):
+        with on_stage(*chain(), name=name, port=stub_port):
+            visitor.sees(name)
+
+
+def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
+    staged: str, stub_port: int, visitors: Any
+) -> None:
+    visitor = visitors(staged)
+    dying = [*chain()[:2], step("Slow", "word " * 200, pause=0.2)]
+    with on_stage(*dying, port=stub_port):
+        visitor.ask("Dying?")
+        expect(visitor.steps).to_have_count(3, timeout=60_000)
+    visitor.wait_for_end()
+    visitor.sees("No server answers")
+    visitor.sees("Start one with ./serve.sh")
+    assert "Traceback" not in visitor.page.inner_text("body")
+    visitor.shoot("failed")
+    with on_stage(*chain()[2:], port=stub_port) as stub:
+        visitor.sees(SERVED)
+        visitor.page.get_by_role("button", name="Go on from step 3").click()
+        expect(visitor.bar).to_contain_text("in 3 steps", timeout=60_000)
+        visitor.sees("three")
+        assert "strawberry" in json.dumps(stub.requests[0]["messages"])
+        assert len(stub.requests) == 2
+
+
+def test_ask_again_begins_anew(staged: str, stub_port: int, visitors: Any) -> None:
+    with on_stage(status(401, {"error": "Unauthorized"}), *chain(), port=stub_port) as stub:
+        visitor = visitors(staged)
+        visitor.ask("Key?")
+        visitor.wait_for_end()
+        visitor.sees("OPENAI_API_KEY")
+        assert len(stub.requests) == 1
+        visitor.page.get_by_role("button", name="Ask again").click()
+        visitor.sees("three")
+
+
+# -- hostile text
+
+
+PAYLOADS = """<script>alert(1)</script>
+<img src=x onerror=alert(2)> <svg onload=alert(3)></svg>
+<iframe srcdoc="<script>alert(4)</script>"></iframe> <base href="BEACON">
+<style>*{color:red}</style>
+<form action="BEACON"><input name=a></form> <meta http-equiv="refresh" content="0;url=BEACON">
+![a](BEACON/1.png) ![b][r] ![r] [![c](BEACON/3.png)](BEACON)
+[r]: BEACON/2.png
+
+[x]:
+![d](BEACON/4.png)
+
+- a `
+- ![e](BEACON/5.png) ` b
+
+$`$ ![f](BEACON/6.png) ` <img src="BEACON/7.png"> :red[![g](BEACON/8.png)]
+
+$\\includegraphics{BEACON/9.png}$ $\\href{javascript:alert(5)}{x}$ [j](javascript:alert(6))
+
+| ![h](BEACON/10.png) |
+|---|
+| ![i](BEACON/11.png) ` | ` |
+"""
+
+
+@pytest.fixture
+def beacon() -> Iterator[tuple[str, list[str]]]:
+    """A server that nobody should ever call, and the calls it got."""
+    calls: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            calls.append(self.path)
+            self.send_error(404)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    httpd = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=httpd.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{httpd.server_port}", calls
+    httpd.shutdown()
+
+
+def test_hostile_text_runs_nothing_and_loads_nothing(
+    staged: str, stub_port: int, visitors: Any, beacon: tuple[str, list[str]]
+) -> None:
+    address, calls = beacon
+    text = PAYLOADS.replace("BEACON", address)
+    title = " ".join(text.split()) * 20
+    script = [
+        step(title, text),
+        step("Two", text[::-1] + text),
+        step("Three", "ok", "final_answer"),
+    ]
+    with on_stage(*script, says(text), port=stub_port):
+        visitor = visitors(staged)
+        visitor.ask("Hostile?")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(3)
+        visitor.shoot("hostile")
+        for tag in ("img", "script", "iframe", "svg[onload]", "form", "base", "meta", "style"):
+            assert visitor.run.locator(tag).count() == 0, tag
+        assert visitor.run.locator("a[href^='javascript']").count() == 0
+        label = visitor.steps.first.locator("summary")
+        assert "<script>alert(1)</script>" in label.inner_text()
+        assert len(label.inner_text()) < 200
+        expect(visitor.run).to_contain_text("<iframe srcdoc=")
+    time.sleep(0.5)
+    assert calls == []
+    assert visitor.dialogs == []
+
+
+def test_the_browser_itself_may_load_nothing_from_outside(real: str) -> None:
+    with urllib.request.urlopen(real, timeout=10) as response:
+        policy = response.headers["Content-Security-Policy"]
+        assert response.headers["X-Frame-Options"] == "DENY"
+    assert "default-src 'self'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert not re.search(r"https?:|\*", policy)
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [("Origin: http://evil.example", 403), ("Host: evil.example", 403), ("X-Own: yes", 101)],
+)
+def test_a_foreign_host_or_origin_gets_no_socket(real: str, header: str, status: int) -> None:
+    place = urlsplit(real)
+    host = "" if header.startswith("Host") else f"Host: {place.netloc}\r\n"
+    request = (
+        f"GET /_stcore/stream HTTP/1.1\r\n{host}{header}\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    )
+    with socket.create_connection((place.hostname or "", place.port or 0), timeout=10) as wire:
+        wire.sendall(request.encode())
+        assert wire.recv(100).decode().split()[1] == str(status)
+
+
+# -- languages and widths
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(
+    ("locale", "total"), [("en-GB", "in 3 steps"), ("zh-CN", "共 3 步")], ids=["en", "zh"]
+)
+@pytest.mark.parametrize("size", [(1280, 800), PHONE], ids=["desktop", "phone"])
+def test_every_language_width_and_theme_shows_the_whole_job(
+    staged: str,
+    stub_port: int,
+    visitors: Any,
+    size: tuple[int, int],
+    locale: str,
+    total: str,
+    scheme: str,
+) -> None:
+    name = f"{locale[:2]}-{'phone' if size == PHONE else 'desktop'}-{scheme}"
+    with on_stage(*chain(pause=0.01), port=stub_port):
+        visitor = visitors(staged, size=size, locale=locale, scheme=scheme)
+        button = visitor.page.locator(".st-key-example_1 button")
+        expect(button).to_be_enabled(timeout=60_000)
+        visitor.shoot(f"{name}-first-visit")
+        button.click()
+        visitor.wait_for_end()
+        expect(visitor.bar).to_contain_text(total)
+        visitor.shoot(f"{name}-answer")
+        wide = visitor.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= size[0]
