@@ -101,6 +101,8 @@ class Retry:
 class Notice:
     """Something the reader should know that is no step: `code` is a stable word.
 
+    `seconds` and `tokens` are what was spent on attempts that gave no step.
+
     "format": the server refused the schema; `detail` names the format used now.
     "context": the context is nearly full, the answer is asked for now.
     "repeat": the model repeats itself, the answer is asked for now.
@@ -112,6 +114,8 @@ class Notice:
 
     code: str
     detail: str
+    seconds: float = 0.0
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,7 +190,7 @@ class Trace:
     @property
     def seconds(self) -> float:
         """The total thinking time: the model's time, without waiting for retries."""
-        timed = (Step, Answer, Failed, Stopped)
+        timed = (Step, Notice, Answer, Failed, Stopped)
         return sum(e.seconds for e in self.events if isinstance(e, timed))
 
     @property
@@ -197,7 +201,7 @@ class Trace:
     @property
     def tokens(self) -> int:
         """Completion tokens of all steps and the answer, failed attempts included."""
-        return sum(e.tokens for e in self.events if isinstance(e, (Step, Answer)))
+        return sum(e.tokens for e in self.events if isinstance(e, (Step, Notice, Answer)))
 
 
 def to_dict(event: Event) -> dict[str, Any]:

@@ -237,9 +237,10 @@ class JsonSteps:
     ) -> Step | Notice:
         """What was readable, as a step marked cut; else why the answer is asked for now."""
         if bad.cause == "repeat":
-            return Notice("repeat", "The model repeats itself.")
+            detail = "The model repeats itself."
+            return Notice("repeat", detail, tally.seconds, tally.tokens)
         if not bad.draft.content.strip():
-            return Notice("unreadable", bad.detail)
+            return Notice("unreadable", bad.detail, tally.seconds, tally.tokens)
         return Step(
             number,
             bad.draft.title or untitled(self.language, number),

@@ -16,7 +16,7 @@ from reasoning.coat import coat
 from reasoning.direct import direct
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import BadQuestion, StepwiseError, UnknownWay
-from reasoning.events import Answer, Event, Failed, Retry, Settings, Started, Step
+from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Started, Step
 from reasoning.json_steps import SCHEMAS, json_steps
 from reasoning.native import native
 from reasoning.persistence import Sleep
@@ -109,7 +109,7 @@ class Stopwatch:
         self._since = clock()
 
     def note(self, event: Event) -> None:
-        if isinstance(event, (Step, Answer)):
+        if isinstance(event, (Step, Answer)) or (isinstance(event, Notice) and event.seconds):
             self._since = self._clock()
         elif isinstance(event, Retry):
             self._since += event.wait

@@ -170,8 +170,14 @@ async def test_a_model_that_only_repeats_itself_is_asked_for_the_answer() -> Non
     server = Scripted(lambda request: good(1) if request.schema else "The answer.")
     events = await run(server)
     assert len(only(events, Step)) == 1
-    assert only(events, Notice) == [Notice("repeat", "The model repeats itself.")]
+    assert [notice.code for notice in only(events, Notice)] == ["repeat"]
     assert isinstance(events[-1], Answer)
+
+
+async def test_what_attempts_cost_that_gave_no_step_is_in_the_total() -> None:
+    server = Scripted(lambda request: good(1) if request.schema else "The answer.")
+    trace = Trace(tuple(await run(server)))
+    assert trace.tokens == 4 * (len(good(1)) // 4) + len("The answer.") // 4
 
 
 async def test_the_cost_of_failed_attempts_is_in_the_step() -> None:
