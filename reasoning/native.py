@@ -42,6 +42,7 @@ class Native:
         self._writer = Writer(number, self._task.clock, self._task.language)
         self._voices, self._turns = ThinkSplitter(), TurnSplitter()
         self._field = False
+        self._answering = False
         self._answer, self._answer_began, self._thought_tokens = "", 0.0, 0
         self._writer.begin()
 
@@ -103,8 +104,10 @@ class Native:
                 first = self._reading.first_token if not self._writer.steps else None
                 yield from self._writer.take(cut, self._reading.tokens, first)
             return
-        if not self._answer:
+        if not self._answering:
+            self._answering = True
             yield from self._thought_ends()
+        if not self._answer:
             text = text.lstrip()
         self._answer += text
         if text:
@@ -123,7 +126,8 @@ class Native:
         if self._answer:
             return
         cut = self._reading.finish_reason in ("length", "repetition")
-        yield from self._thought_ends(cut)
+        if not self._answering:
+            yield from self._thought_ends(cut)
         if not (cut or self._field or self._voices.tagged) and self._writer.steps:
             yield Notice("no_thinking", "The model told no thought of its own apart.")
             self._answer = self._reading.text

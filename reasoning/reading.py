@@ -41,7 +41,7 @@ class Reading:
         self.seconds += self.clock() - self._began
 
     def take(self, piece: Piece) -> None:
-        if piece.text and self.first_token is None:
+        if (piece.text or piece.reasoning) and self.first_token is None:
             self.first_token = self.clock() - self._began
         self.text += piece.text
         self.refusal += piece.refusal

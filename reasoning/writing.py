@@ -17,6 +17,12 @@ from reasoning.splitting import Cut, Opening, StepKind
 TITLE_LENGTH = 60  # characters; a title is the first words of its step
 _MARKS = re.compile(r"^[#>*\-\s]+|\*\*|__|`")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|[。！？]|\n|\$|\\[(\[]")
+_FORMULAS = re.compile(
+    r"^(?:\s*(?:\$\$.+?\$\$|\$[^$\n]+\$(?!\d)|\\\[.+?\\\]|\\\(.+?\\\))[\s.,;:]*)+", re.S
+)
+_OPEN_FORMULA = re.compile(r"\$(?!\d)|\\[(\[]")  # "$5" is money
+_BLANKS = re.compile(r"[ \t]+")
+_BETWEEN = " \n\t.:;,，。：；"
 
 
 @dataclass(slots=True)
@@ -81,14 +87,16 @@ class Writer:
 def headline(text: str, whole: bool) -> str:
     """The first words of a step, for a title; "" while more of them may come, or for none.
 
-    A formula is no title: words end where one begins.
+    A formula is no title: words begin after it and end where the next one begins.
     """
-    text = text.lstrip()
-    if not whole and len(text) < TITLE_LENGTH and not _SENTENCE_END.search(text[3:]):
+    words = _FORMULAS.sub("", _MARKS.sub("", text[: TITLE_LENGTH * 8])).lstrip(_BETWEEN)
+    if _OPEN_FORMULA.match(words):
         return ""
-    words = _MARKS.sub("", text)[: TITLE_LENGTH * 2]
+    words = _BLANKS.sub(" ", words)
     end = _SENTENCE_END.search(words, 3)
-    words = one_line(words[: end.start()] if end else words).rstrip(".:;,，。：；")
+    if end is None and not whole and len(words) <= TITLE_LENGTH:
+        return ""
+    words = one_line(words[: end.start()] if end else words).rstrip(_BETWEEN)
     if len(words) <= TITLE_LENGTH:
         return words
     return words[:TITLE_LENGTH].rsplit(" ", 1)[0] + " ..."

@@ -53,7 +53,7 @@ class Model:
     flags: tuple[str, ...] = ()
     gpu_flags: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...] = ()
-    folder: Path | None = None
+    folder: Path | None = None  # that holds the weights; from the catalogue's own folder
 
 
 def models_root() -> Path:
@@ -61,7 +61,9 @@ def models_root() -> Path:
     return Path(os.environ.get("STEPWISE_MODELS") or ROOT / "models").expanduser().absolute()
 
 
-def load(path: Path = CATALOGUE) -> dict[str, Model]:
+def load(path: Path | None = None) -> dict[str, Model]:
+    """The tables of models.toml, or of the file that STEPWISE_CATALOGUE names."""
+    path = path or Path(os.environ.get("STEPWISE_CATALOGUE") or CATALOGUE).expanduser()
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -91,6 +93,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "flags": (list,),
     "gpu_flags": (list,),
     "cpu_flags": (list,),
+    "folder": (str,),
 }
 
 
@@ -100,8 +103,11 @@ def _model(name: str, values: object, path: Path) -> Model:
         raise CatalogueError(f"{path.name}: expected a table [{name}], got {name} = {values!r}.")
     for key, value in values.items():
         _check(where, key, value)
-    lists = {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
-    return Model(**{"served_name": name, **values, **lists, "name": name})
+    given = {"served_name": name, **values, "name": name}
+    given |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
+    if "folder" in values:
+        given["folder"] = path.absolute().parent / Path(values["folder"]).expanduser()
+    return Model(**given)
 
 
 def _check(where: str, key: str, value: Any) -> None:

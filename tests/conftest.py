@@ -1,7 +1,7 @@
-"""What the tests share: one real server for the whole session.
+"""What the tests share: real servers, each started once and for the whole session.
 
-It is started as a user starts it, by ./serve.sh with the bundled model, unless
-OPENAI_BASE_URL names a server that runs already.
+They are started as a user starts them, by ./serve.sh: the bundled model, unless
+OPENAI_BASE_URL names a server that runs already, and the tiny one that recites.
 """
 
 from __future__ import annotations
@@ -15,10 +15,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.reciter import catalogue
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "output"
@@ -70,23 +73,20 @@ def wait_until_served(base_url: str, process: subprocess.Popen[bytes], log: Path
     pytest.exit(f"./serve.sh did not serve within {START} s:\n{log.read_text()}", 1)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """The served bundled model."""
-    if base_url := os.environ.get("OPENAI_BASE_URL"):
-        yield Server(base_url, first_model(base_url))
-        return
+@contextmanager
+def served(log: Path, *arguments: str, **environment: str) -> Iterator[Server]:
+    """What ./serve.sh serves with these arguments, until the block ends."""
     port = free_port()
     base_url = f"http://127.0.0.1:{port}/v1"
-    OUTPUT.mkdir(exist_ok=True)
-    log = OUTPUT / "serve.log"
+    log.parent.mkdir(exist_ok=True)
     with log.open("wb") as output:
         process = subprocess.Popen(
-            [str(ROOT / "serve.sh"), "--model", "smollm2-135m-instruct", "--port", str(port)],
+            [str(ROOT / "serve.sh"), "--port", str(port), *arguments],
             stdout=output,
             stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
+            env={**os.environ, **environment},
         )
     try:
         wait_until_served(base_url, process, log)
@@ -94,3 +94,28 @@ def server() -> Iterator[Server]:
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The served bundled model."""
+    if base_url := os.environ.get("OPENAI_BASE_URL"):
+        yield Server(base_url, first_model(base_url))
+        return
+    with served(OUTPUT / "serve.log", "--model", "smollm2-135m-instruct") as server:
+        yield server
+
+
+@contextmanager
+def reciting() -> Iterator[Server]:
+    """The tiny model of tests/reciter.py, served by its own catalogue."""
+    given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with served(OUTPUT / "reciter.log", "--model", "reciter", **given) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def reciter() -> Iterator[Server]:
+    """A served model whose every word is known."""
+    with reciting() as server:
+        yield server

@@ -80,6 +80,12 @@ async def test_a_box_that_overturns_an_earlier_one_is_a_correction() -> None:
     assert isinstance(events[events.index(Correction(4, "192", "204")) - 1], Step)
 
 
+async def test_of_two_boxes_in_one_step_the_last_is_the_answer() -> None:
+    events = await coat(said("<|continue|>It is $\\boxed{3}$, no, $\\boxed{4}$."))
+    assert only(events, Correction) == [Correction(1, "3", "4")]
+    assert events[-1].content.startswith("$$\\boxed{4}$$")
+
+
 async def test_the_same_box_twice_is_no_correction() -> None:
     events = await coat(said(AYA.replace("204", "192")))
     assert only(events, Correction) == []
