@@ -6,6 +6,7 @@ and which run is shown in the address (?run=...), so that a reload comes back to
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -21,12 +22,12 @@ from page.markdown import title
 from page.runs import Loop, Run, Runs
 from page.show import View, total
 from page.words import LANGUAGES, Words, language_of
-from reasoning.choosing import way_of
-from reasoning.endpoint import Endpoint
+from reasoning.choosing import DEFAULT, way_of
+from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError, Unreachable
-from reasoning.events import Answer, Event, Step
-from reasoning.think import clean_question, think, warm
-from serving.catalogue import ways
+from reasoning.events import Answer, Event, Step, Trace
+from reasoning.think import WAYS, clean_question, think, warm
+from serving.catalogue import CatalogueError, ways
 
 STYLE = Path(__file__).with_name("page.css")
 ICON = Path(__file__).with_name("icon.svg").read_text(encoding="utf-8")
@@ -34,32 +35,55 @@ TICK = 0.05  # seconds: twenty paintings a second
 LOOK = 2.0  # seconds between two looks at the model's health
 EXAMPLES = ("example_1", "example_2", "example_3")
 SLOTS = 3  # places for a view: what one view leaves behind never shows through the next
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all pages of this process share."""
+
+    runs: Runs
+    health: Health
+    own: dict[str, str]  # each model's own way of thinking, as far as it is known
 
 
 @st.cache_resource
-def services() -> tuple[Runs, Health]:
-    """What all pages of this process share: one loop, the runs on it, one health."""
+def services() -> Services:
+    """One loop, the runs on it, one health. A model is asked for its own way once."""
     loop = Loop()
     endpoint = Endpoint.from_environment()
-    known: dict[str, str] = {}  # ways of thinking by model: a model is asked for its own once
+    own = _catalogued()
 
-    async def thinker(question: str, steps: Sequence[Step]) -> AsyncIterator[Event]:
+    async def way_for(model: ServedModel) -> str:
+        if model.name not in own:
+            own[model.name] = await way_of(endpoint, model, own)
+        return own[model.name]
+
+    async def thinker(question: str, steps: Sequence[Step], way: str) -> AsyncIterator[Event]:
         model = await endpoint.model()
-        if model.name not in known:
-            known[model.name] = await way_of(endpoint, model, ways())
-        way = known[model.name]
+        way = way or await way_for(model)
         chain = think(question, endpoint=endpoint, model=model, way=way, steps=steps)
         async with aclosing(chain) as events:
             async for event in events:
                 yield event
 
     async def greet() -> None:
-        if (await endpoint.model()).vllm:  # others compile no grammars, and some are paid for
-            await warm(endpoint)
+        model = await endpoint.model()
+        if model.vllm and await way_for(model) == DEFAULT:  # others compile no grammars,
+            await warm(endpoint)  # and some are paid for
 
     health = Health(endpoint.model, greet)
     loop.start(health.watch())
-    return Runs(loop, thinker), health
+    return Services(Runs(loop, thinker), health, own)
+
+
+def _catalogued() -> dict[str, str]:
+    """The ways that the catalogue names. Without one the page works: models are asked."""
+    try:
+        return dict(ways())
+    except CatalogueError as error:
+        _log.warning("No way of thinking is taken from the catalogue: %s", error)
+        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +91,21 @@ class Site:
     """What every part of the page needs to know."""
 
     words: Words
-    runs: Runs
-    health: Health
+    services: Services
     state: State  # the model's health as this drawing of the page shows it
+    own: str  # the served model's own way of thinking; "" while it is not known
+
+    @property
+    def runs(self) -> Runs:
+        return self.services.runs
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what is served is no longer what this drawing shows."""
+        state = self.services.health.state()
+        seen = (self.state.name, str(self.state.error or ""), self.own)
+        own = self.services.own.get(state.name, "")
+        return seen != (state.name, str(state.error or ""), own)
 
 
 def draw() -> None:
@@ -77,10 +113,12 @@ def draw() -> None:
     st.set_page_config(page_title="Stepwise", page_icon=ICON, layout="centered")
     st.html(STYLE)
     words = Words(language_of(st.query_params.get("lang"), st.context.locale))
-    runs, health = services()
-    site = Site(words, runs, health, health.state())
+    shared = services()
+    state = shared.health.state()
+    site = Site(words, shared, state, shared.own.get(state.name, ""))
     id = _shown()
-    run = runs.get(id)
+    run = site.runs.get(id)
+    _say_what_is_new(site)
     _header(site, home=not id)
     if site.state.error is not None and (run is None or isinstance(run.trace.end, Answer)):
         _say_no_server(words, site.state.error)  # a run that failed says it in its own place
@@ -139,8 +177,13 @@ def _view_place(id: str | None) -> DeltaGenerator:
 # -- what is asked
 
 
-def _ask(runs: Runs, question: str, on: str | None, steps: Sequence[Step] = ()) -> None:
-    """Starts a run, from the view `on`; a click on a view that is no longer there is void."""
+def _ask(
+    runs: Runs, question: str, on: str | None, steps: Sequence[Step] = (), way: str | None = None
+) -> None:
+    """Starts a run, from the view `on`; a click on a view that is no longer there is void.
+
+    It thinks in the given way, else in the one chosen in the header.
+    """
     st.session_state["went"] = True
     here = runs.get(st.session_state.get("run"))
     if st.session_state.get("run") != on:
@@ -149,7 +192,8 @@ def _ask(runs: Runs, question: str, on: str | None, steps: Sequence[Step] = ()) 
         st.session_state["refused"] = "still_thinking"
         return
     try:
-        _go(runs.start(clean_question(question), steps).id)
+        way = _chosen() if way is None else way
+        _go(runs.start(clean_question(question), steps, way).id)
     except StepwiseError as error:
         st.session_state["refused"] = error
 
@@ -186,9 +230,11 @@ def _box(site: Site, run: Run | None) -> None:
 def _header(site: Site, home: bool) -> None:
     row = st.container(horizontal=True, vertical_alignment="center", key="header")
     if not home:
-        row.markdown(f"**{site.words('title')}**", width="content")
+        row.container(key="brand", width="content").markdown(f"**{site.words('title')}**")
     with row.container(key="health", width="stretch"):
         _health(site)
+    if site.state.model is not None:
+        _way(site, row)
     other = Words(LANGUAGES[1 - LANGUAGES.index(site.words.language)])
     speak = (other.language,)
     row.button(other("name"), type="tertiary", on_click=_speak, args=speak, key="language")
@@ -198,22 +244,62 @@ def _speak(language: str) -> None:
     st.query_params["lang"] = language
 
 
+def _say_what_is_new(site: Site) -> None:
+    """A model in the place of another that was served while the page was open."""
+    name = site.state.name
+    before = st.session_state.get("served")
+    if name:
+        st.session_state["served"] = name
+    if name and before not in (None, name):
+        st.toast(site.words("now_served", model=title(name)), icon=":material/swap_horiz:")
+
+
+def _way(site: Site, row: DeltaGenerator) -> None:
+    """How the next question is thought through: the model's own way, unless one is chosen."""
+    words, name = site.words, site.state.name
+    options = ["", *(way for way in WAYS if way != site.own)]
+    wanted = _chosen()
+    label = _way_name(words, wanted or site.own) or words("way_of_thinking")
+    key = f"way-{words.language}-{site.own}-{name}"
+    menu = row.popover(label, type="tertiary", key="way")
+    menu.radio(
+        words("way_help"),
+        options,
+        index=options.index(wanted) if wanted in options else 0,
+        format_func=lambda way: _way_name(words, way) or _own_name(site),
+        captions=[words.of("way_about", way or site.own) for way in options],
+        key=key,
+        on_change=lambda: st.session_state.update(chosen=(name, st.session_state[key])),
+    )
+
+
+def _way_name(words: Words, way: str) -> str:
+    return words.of("way", way, way=way) if way else ""
+
+
+def _own_name(site: Site) -> str:
+    name = _way_name(site.words, site.own)
+    return site.words("way_own", way=name) if name else site.words("way_own_unknown")
+
+
+def _chosen() -> str:
+    """The way chosen for the model that is served; "" for its own."""
+    name, way = st.session_state.get("chosen", ("", ""))
+    return way if name == st.session_state.get("served") else ""
+
+
 @st.fragment(run_every=LOOK)
 def _health(site: Site) -> None:
     """The served model. What is new here is new for the whole page: it is drawn again."""
-    state = site.health.state()
-    if _looks(state) != _looks(site.state):
+    if site.outdated:
         st.rerun()
+    state = site.state
     if state.model is not None:
         st.badge(title(state.name), icon=":material/check_circle:", color="green")
     elif state.error is None:
         st.badge(site.words("looking"), icon=":material/search:", color="gray")
     else:
         st.badge(site.words("no_server"), icon=":material/cloud_off:", color="orange")
-
-
-def _looks(state: State) -> tuple[str, str]:
-    return state.name, str(state.error or "")
 
 
 def _say_no_server(words: Words, error: StepwiseError) -> None:
@@ -254,17 +340,35 @@ def _replay(site: Site, run: Run, view: View, bar: DeltaGenerator) -> None:
     bar.markdown(f":gray[{total(trace, site.words)}]", width="stretch")
     if not isinstance(trace.end, Answer):
         _again(site, run, bar)
+    elif trace.end.cut and _concludes(trace):
+        _go_on(site, run, bar)
     bar.button(site.words("new_question"), on_click=_go, args=(None,), key="new")
 
 
 def _again(site: Site, run: Run, bar: DeltaGenerator) -> None:
     """What can be done about a run without an answer: go on with it, or begin anew."""
-    steps, words, anew = run.trace.steps, site.words, (site.runs, run.question, run.id)
-    kind: Literal["primary", "secondary"] = "secondary" if steps else "primary"
-    if steps:
-        label = words("go_on", number=steps[-1].number + 1)
-        bar.button(label, on_click=_ask, args=(*anew, steps), type="primary", key="go-on")
-    bar.button(words("ask_again"), on_click=_ask, args=anew, type=kind, key="again")
+    anew = (site.runs, run.question, run.id)
+    kind: Literal["primary", "secondary"] = "secondary" if run.trace.steps else "primary"
+    if run.trace.steps:
+        _go_on(site, run, bar)
+    bar.button(site.words("ask_again"), on_click=_ask, args=anew, type=kind, key="again")
+
+
+def _go_on(site: Site, run: Run, bar: DeltaGenerator) -> None:
+    """After the finished steps, in the way they were made."""
+    trace, words = run.trace, site.words
+    way = trace.started.way if trace.started else run.way
+    label = words("go_on", number=trace.steps[-1].number + 1)
+    if _concludes(trace):
+        label = words("conclude")
+    after = (site.runs, run.question, run.id, trace.steps, way)
+    bar.button(label, on_click=_ask, args=after, type="primary", key="go-on")
+
+
+def _concludes(trace: Trace) -> bool:
+    """Whether what follows the steps is the answer at once, and not one more step."""
+    way = trace.started.way if trace.started else ""
+    return bool(trace.steps) and (way == "native" or (way == "coat" and trace.steps[-1].cut))
 
 
 def _follow(site: Site, run: Run, view: View, bar: DeltaGenerator) -> None:
@@ -279,7 +383,7 @@ def _follow(site: Site, run: Run, view: View, bar: DeltaGenerator) -> None:
         seen += len(events)
         view.paint()
         count.markdown(f":shimmer[{_progress(site.words, run, view)}]", width="stretch")
-        if _looks(site.health.state()) != _looks(site.state):
+        if site.outdated:
             break
         time.sleep(TICK)
     st.rerun()

@@ -20,7 +20,8 @@ from reasoning.errors import StepwiseError
 from reasoning.events import ENDS, Event, Failed, Retry, Step, Stopped, Trace
 
 KEPT = 200  # ended runs; a run is some 50 kB
-Thinker = Callable[[str, Sequence[Step]], AsyncIterator[Event]]  # a question, finished steps
+# A question, finished steps, and a way of thinking ("": the model's own)
+Thinker = Callable[[str, Sequence[Step], str], AsyncIterator[Event]]
 _log = logging.getLogger(__name__)
 
 
@@ -50,11 +51,13 @@ class Run:
         self,
         question: str,
         steps: Sequence[Step] = (),
+        way: str = "",
         now: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = secrets.token_urlsafe(16)
         self.question = question
         self.steps = tuple(steps)  # finished before: the chain goes on after them
+        self.way = way
         self._events: list[Event] = []
         self._changed = threading.Condition()
         self._now = now
@@ -106,8 +109,8 @@ class Runs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._lock = threading.Lock()
 
-    def start(self, question: str, steps: Sequence[Step] = ()) -> Run:
-        run = Run(question, steps)
+    def start(self, question: str, steps: Sequence[Step] = (), way: str = "") -> Run:
+        run = Run(question, steps, way)
         with self._lock:
             self._forget_oldest()
             self._runs[run.id] = run
@@ -131,7 +134,7 @@ class Runs:
             del self._runs[id]
 
     async def _think(self, run: Run) -> None:
-        events = self._thinker(run.question, run.steps)
+        events = self._thinker(run.question, run.steps, run.way)
         try:
             async for event in events:
                 run.append(event)

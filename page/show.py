@@ -8,16 +8,20 @@ block of the text being written is sent again.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
-from page.markdown import blocks, title
+from page.markdown import blocks, safe, title
+from page.path import dot, has_turns
 from page.words import Words
 from reasoning.events import (
     Answer,
+    Correction,
     Delta,
     Event,
     Failed,
@@ -31,6 +35,13 @@ from reasoning.events import (
 
 DONE_ICON = ":material/check_circle:"
 BROKEN_ICON = ":material/error:"
+BADGES: dict[str, str] = {
+    "continue": ":gray-badge[:material/arrow_forward: {}]",
+    "reflect": ":orange-badge[:material/undo: {}]",
+    "explore": ":violet-badge[:material/alt_route: {}]",
+}
+LONGEST_FORMULA = 200  # characters of a corrected value that is drawn as mathematics
+_LATEX = re.compile(r"[\\^_{}]")
 
 
 class Flow:
@@ -69,19 +80,28 @@ class Page:
     """A step on the page: what is known of it, and where it is drawn once it is."""
 
     number: int
+    action: str = ""
     title: str = ""
     content: str = ""
     step: Step | None = None
     retries: list[Retry] = field(default_factory=list)
+    corrections: list[Correction] = field(default_factory=list)
     dropped: bool = False
     box: DeltaGenerator | None = None
     notes: DeltaGenerator | None = None
+    after: DeltaGenerator | None = None
     flow: Flow | None = None
     drawn: tuple[Any, ...] = ()
 
     @property
     def empty(self) -> bool:
         return self.step is None and not (self.title or self.content)
+
+    def clear(self) -> None:
+        """What was written of it is void: it is written anew."""
+        self.action = self.title = self.content = ""
+        self.step = None
+        self.corrections = []
 
 
 class View:
@@ -90,7 +110,9 @@ class View:
     def __init__(self, place: DeltaGenerator, words: Words) -> None:
         self._words = words
         self._place = place
-        self._status: StatusContainer | DeltaGenerator | None = None
+        self._timeline: DeltaGenerator | None = None
+        self._opened = False
+        self._started: Started | None = None
         self._steps: dict[int, Page] = {}
         self._retries: list[Retry] = []
         self._notices: list[Notice] = []
@@ -98,22 +120,25 @@ class View:
         self._answer_flow: Flow | None = None
         self._end: Answer | Failed | Stopped | None = None
         self._noted: tuple[int, int] = (0, 0)
+        self._names_every_step = False
         self.most = 0  # steps; 0 where the way of thinking has no bound of its own
 
     def show(self, event: Event) -> None:
         """Takes in what happened. Nothing is drawn before `paint`."""
         match event:
             case Started():
+                self._started = event
+                self._names_every_step = event.way == "coat"
                 self.most = event.settings.max_steps if event.way == "json_steps" else 0
             case Delta(part="answer"):
                 self._drop_unfinished()
                 self._answer += event.text
-            case Delta(part="title"):
-                self._step(event.number).title += event.text
             case Delta():
-                self._step(event.number).content += event.text
+                self._write(event)
             case Step():
                 self._step(event.number).step = event
+            case Correction():
+                self._step(event.number).corrections.append(event)
             case Retry():
                 self._retry(event)
             case Notice():
@@ -136,8 +161,10 @@ class View:
 
     def paint(self) -> None:
         """Draws what changed."""
-        if self._status is None:
+        if not self._opened:
             self._open()
+        if self._started is not None:
+            self._paint_made(self._started)
         for page in self._steps.values():
             self._paint_step(page)
         self._paint_notes()
@@ -147,13 +174,21 @@ class View:
     def close(self, trace: Trace) -> None:
         """Draws how the run ended, once."""
         words, end = self._words, trace.end
+        if isinstance(end, Answer) and has_turns(trace.steps):
+            self._draw_path(trace.steps)
         if isinstance(end, Failed):
             said = {"message": title(end.message), "remedy": title(end.remedy)}
             self._ending.error(words.of("failed", end.code, **said), icon=BROKEN_ICON)
         elif isinstance(end, Stopped):
             self._ending.info(words("stopped"), icon=":material/stop_circle:")
         elif isinstance(end, Answer) and end.cut:
-            self._ending.caption(words("cut_answer"))
+            thought_cut = bool(trace.steps) and trace.steps[-1].cut
+            self._ending.caption(words("cut_thought" if thought_cut else "cut_answer"))
+
+    def _draw_path(self, steps: Sequence[Step]) -> None:
+        place = self._ending.container(key="path", gap="xsmall")
+        place.graphviz_chart(dot(steps), width="content", alt=self._words("path"))
+        place.caption(self._words("path_legend"))
 
     # -- taking in
 
@@ -164,13 +199,23 @@ class View:
             self._retries = []
         return page
 
-    def _retry(self, event: Retry) -> None:
-        page = self._steps.get(event.number)
-        if page is None or page.step is not None:
-            self._retries.append(event)
+    def _write(self, event: Delta) -> None:
+        page = self._step(event.number)
+        if page.step is not None:
+            page.clear()
+        if event.part == "action":
+            page.action = event.text
+        elif event.part == "title":
+            page.title += event.text
         else:
-            page.title = page.content = ""
-            page.retries.append(event)
+            page.content += event.text
+
+    def _retry(self, event: Retry) -> None:
+        """Drafts are void. It is told at the step that is tried again: the draft, or the next."""
+        drafts = [page for page in self._steps.values() if page.step is None]
+        for page in drafts:
+            page.clear()
+        (drafts[-1].retries if drafts else self._retries).append(event)
         self._answer = ""
 
     def _drop_unfinished(self) -> None:
@@ -180,32 +225,57 @@ class View:
     # -- drawing
 
     def _open(self) -> None:
-        """The parts from top to bottom: steps, what is said about them, answer, ending."""
-        self._status = self._place.expander(
-            self._words("steps_head"), type="compact", expanded=True, icon=":material/psychology:"
-        )
-        self._timeline = self._status.container(gap=None)
-        self._remarks = self._status.empty()
+        """The parts from top to bottom: how it was made, steps, what is said, answer, ending."""
+        self._opened = True
+        self._made = self._place.empty()
+        self._steps_place = self._place.container(gap=None)
+        self._remarks = self._place.empty()
         self._answer_place = self._place.container(gap="xsmall")
         self._ending = self._place.container()
 
+    def _paint_made(self, started: Started) -> None:
+        """Which model thinks, and how: true of this run, whatever is served or chosen now."""
+        way = self._words.of("way", started.way, way=started.way)
+        self._made.caption(f"{title(started.model)} \u00b7 {way}")
+        self._started = None
+
     def _paint_step(self, page: Page) -> None:
-        now = (page.title, page.content, page.step, len(page.retries), page.dropped, self._end)
+        now = (
+            (page.action, page.title, page.step, page.dropped, self._end),
+            page.content,
+            len(page.retries),
+            len(page.corrections),
+        )
         if now == page.drawn or (page.box is None and (page.empty or page.dropped)):
             return
         first = page.box is None
         if first:
             self._open_step(page)
-        self._paint_retries(page, page.drawn[3] if page.drawn else 0)
+        self._paint_retries(page, page.drawn[2] if page.drawn else 0)
         if page.flow is not None:
             page.flow.write(page.step.content if page.step else page.content)
-        if isinstance(page.box, StatusContainer):
+        if isinstance(page.box, StatusContainer) and page.drawn[:1] != now[:1]:
             self._update_step(page, page.box)
-        if page.step is not None and page.step.cut and page.notes is not None:
-            page.notes.caption(self._words("cut_step"))
+        self._paint_after(page, page.drawn[3] if page.drawn else 0)
         page.drawn = now
 
+    def _paint_after(self, page: Page, drawn: int) -> None:
+        """What is said under a finished step."""
+        if page.after is None or page.step is None:
+            return
+        if page.step.cut and not (page.drawn and page.drawn[0][2]):
+            page.after.caption(self._words("cut_tries" if page.step.attempts > 1 else "cut_step"))
+        for correction in page.corrections[drawn:]:
+            earlier, later = value(correction.earlier), value(correction.later)
+            said = self._words("corrected", earlier=earlier, later=later)
+            page.after.caption(said, help=self._words("corrected_help"))
+
     def _open_step(self, page: Page) -> None:
+        if self._timeline is None:
+            head = self._words("steps_head")
+            icon = ":material/psychology:"
+            steps = self._steps_place.expander(head, type="compact", expanded=True, icon=icon)
+            self._timeline = steps.container(gap=None)
         timeline = self._timeline
         if page.step is not None or self._end is not None:
             icon = DONE_ICON if page.step else BROKEN_ICON
@@ -214,28 +284,36 @@ class View:
             page.box = timeline.status(self._label(page), type="step", expanded=True)
         page.notes = page.box.container(gap=None)
         page.flow = Flow(page.box)
+        page.after = page.box.container(gap=None)
 
     def _update_step(self, page: Page, box: StatusContainer) -> None:
         """A new label opens the step again: so it is sent only when it is new."""
         label = self._label(page)
         state = "complete" if page.step else "error" if page.dropped or self._end else "running"
-        seen = page.drawn and (page.drawn[0], page.drawn[2], page.drawn[4:])
-        if seen != (page.title, page.step, (page.dropped, self._end)):
-            box.update(label=label, state=state, expanded=not page.dropped)  # type: ignore[arg-type]
+        box.update(label=label, state=state, expanded=not page.dropped)  # type: ignore[arg-type]
 
     def _label(self, page: Page) -> str:
         words, step = self._words, page.step
         if page.dropped:
             return words("discarded")
         name = title(step.title if step else page.title) or words("step", number=page.number)
-        label = f"**{page.number}**\u2002{name}"
+        label = f"**{page.number}**\u2002{self._badge(page)}{name}"
         if step is not None:
             return f"{label} :small[:gray[{self._cost(step)}]]"
         return f"{label} :small[:gray[{words('unfinished')}]]" if self._end else label
 
+    def _badge(self, page: Page) -> str:
+        """What kind of step it is. To go on is worth a word only where the model says so."""
+        action = page.step.action if page.step else page.action
+        if action not in BADGES or (action == "continue" and not self._names_every_step):
+            return ""
+        return BADGES[action].format(self._words.of("action", action)) + " "
+
     def _cost(self, step: Step) -> str:
         words = self._words
-        parts = [words.seconds(step.seconds), words.tokens(step.tokens)]
+        parts = [words.seconds(step.seconds)]
+        if step.tokens:
+            parts.append(words.tokens(step.tokens))
         if step.attempts > 1:
             parts.append(words("attempts", attempts=step.attempts))
         return " \u00b7 ".join(parts)
@@ -269,6 +347,14 @@ class View:
             self._answer_place.markdown(f"#### {self._words('answer')}", anchors=False)
             self._answer_flow = Flow(self._answer_place)
         self._answer_flow.write(self._answer)
+
+
+def value(text: str) -> str:
+    """A value that a model named, on one line: as mathematics when it looks like LaTeX."""
+    line = " ".join(text.split())
+    if _LATEX.search(line) and len(line) <= LONGEST_FORMULA:
+        return safe(f"\\({line}\\)")
+    return title(line)
 
 
 def total(trace: Trace, words: Words) -> str:

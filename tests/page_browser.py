@@ -15,6 +15,7 @@ from typing import Any
 
 from conftest import OUTPUT, ROOT, free_port
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
+from stub import status
 
 CHROMIUM = "/usr/bin/chromium"
 FLAGS = (
@@ -67,6 +68,29 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def visiting(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+    """Makes visitors, and sends them home. None of them ever loads a thing from outside."""
+    made: list[Visitor] = []
+
+    def visit(address: str, **options: Any) -> Visitor:
+        made.append(Visitor(browser, address, **options))
+        return made[-1]
+
+    yield visit
+    for visitor in made:
+        outside, dialogs = visitor.outside, visitor.dialogs
+        visitor.close()
+        assert outside == []
+        assert dialogs == []
+
+
+def models(name: str, owner: str = "stub") -> Any:
+    """What a server that serves one model lists."""
+    listed = {"id": name, "object": "model", "owned_by": owner, "created": 0}
+    return status(200, {"object": "list", "data": [listed]})
+
+
 class Visitor:
     """A person with a browser: what is seen, and what the browser asked for from elsewhere."""
 
@@ -113,6 +137,14 @@ class Visitor:
         box.fill(question)
         box.press("Enter")
 
+    def choose_way(self, name: str) -> None:
+        """In the menu of the header; then the menu is closed."""
+        self.way.click()
+        menu = self.page.locator('[data-testid="stPopoverBody"]')
+        menu.get_by_text(name, exact=True).click(timeout=10_000)
+        expect(self.way).to_contain_text(name.split(" (")[0])
+        self.page.keyboard.press("Escape")
+
     def stop(self) -> None:
         self.page.locator(".st-key-stop button").click()
 
@@ -131,6 +163,10 @@ class Visitor:
     @property
     def steps(self) -> Locator:
         return self.page.locator(STEP)
+
+    @property
+    def way(self) -> Locator:
+        return self.page.locator(".st-key-way button")
 
     @property
     def bar(self) -> Locator:

@@ -1,7 +1,7 @@
 """An OpenAI-compatible server that says, or does, what its script says, on real sockets.
 
 For what a real server will not do on demand: drip, break, refuse, talk nonsense. It
-remembers every chat request. `with Stub(step("A", "a"), says("text")) as server:`
+remembers every request for a reply. `with Stub(step("A", "a"), says("text")) as server:`
 plays one reply per request, the last one for ever.
 """
 
@@ -13,7 +13,7 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
 Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -63,6 +63,44 @@ def says(
     return play
 
 
+def recites(
+    text: str, finish_reason: str | None = "stop", pause: float = 0.0, size: int = 4
+) -> Play:
+    """As `says`, for a completion of a prompt: the text is the choice's own."""
+
+    async def play(writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, "text/event-stream"))
+        for start in range(0, len(text), size):
+            piece = {"index": 0, "text": text[start : start + size], "finish_reason": None}
+            counts = {"prompt_tokens": 10, "completion_tokens": start // size + 1}
+            writer.write(_event({"choices": [piece], "usage": {**counts, "total_tokens": 0}}))
+            await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+        writer.write(
+            _event({"choices": [{"index": 0, "text": "", "finish_reason": finish_reason}]})
+        )
+        writer.write(usage(10, max(1, len(text) // 4)) + b"data: [DONE]\n\n")
+
+    return play
+
+
+def thinks(thought: str, text: str, pause: float = 0.0) -> Play:
+    """A thought in a field of its own, then the text, as a model with a reasoning parser."""
+
+    async def play(writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, "text/event-stream"))
+        for start in range(0, len(thought), 4):
+            writer.write(chunk(reasoning=thought[start : start + 4]))
+            await writer.drain()
+            if pause:
+                await asyncio.sleep(pause)
+        writer.write(chunk(text) + chunk(finish_reason="stop"))
+        writer.write(usage(10, (len(thought) + len(text)) // 4) + b"data: [DONE]\n\n")
+
+    return play
+
+
 def step_text(title: str, content: str, action: str = "continue") -> str:
     return json.dumps({"title": title, "content": content, "next_action": action})
 
@@ -104,12 +142,21 @@ EVENTS = head(200, "text/event-stream")
 
 
 class Stub:
-    """The server. `requests` are the bodies of the chat requests; `gone` counts hang-ups."""
+    """The server. `requests` are the bodies of the requests for a reply; `gone` counts hang-ups.
+
+    /tokenize reads each of the `special` texts as one token; it is not there without them.
+    """
 
     def __init__(
-        self, *script: Script, models: Any = None, port: int = 0, max_model_len: int | None = None
+        self,
+        *script: Script,
+        models: Any = None,
+        port: int = 0,
+        max_model_len: int | None = None,
+        special: Iterable[str] = (),
     ) -> None:
         self.script, self.port = list(script), port
+        self.special = frozenset(special)
         model = {"id": "stub", "object": "model", "owned_by": "stub", "created": 0}
         if max_model_len:
             model["max_model_len"] = max_model_len
@@ -165,7 +212,10 @@ class Stub:
         path = lines.split(" ")[1]
         if path.endswith("/models"):
             return self.models
-        if not path.endswith("/chat/completions"):
+        if path.endswith("/tokenize") and self.special:
+            text = json.loads(body)["prompt"]
+            return status(200, {"count": 1 if text in self.special else 2 + len(text) // 4})
+        if not path.endswith("/completions"):
             return status(404, {"detail": "Not Found"})
         self.headers.append(lines)
         self.requests.append(json.loads(body))

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from conftest import Server, free_port
-from page_browser import PHONE, Visitor, chromium, expect, streamlit, until
+from page_browser import PHONE, chromium, expect, models, streamlit, until, visiting
 from playwright.sync_api import Browser
 from stub import Stub, says, status, step
 
@@ -24,11 +24,6 @@ LIVE = re.compile(r"Step \d+ of at most 25 · [\d.]+ s")
 
 
 SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking is not asked for
-
-
-def models(name: str) -> Any:
-    listed = {"id": name, "object": "model", "owned_by": "stub", "created": 0}
-    return status(200, {"object": "list", "data": [listed]})
 
 
 def on_stage(*script: Any, port: int, name: str = SERVED) -> Stub:
@@ -62,19 +57,8 @@ def staged(stub_port: int) -> Iterator[str]:
 
 @pytest.fixture
 def visitors(browser: Browser) -> Iterator[Any]:
-    """Makes visitors, and sends them home. None of them ever loads a thing from outside."""
-    made: list[Visitor] = []
-
-    def visit(address: str, **options: Any) -> Visitor:
-        made.append(Visitor(browser, address, **options))
-        return made[-1]
-
-    yield visit
-    for visitor in made:
-        outside, dialogs = visitor.outside, visitor.dialogs
-        visitor.close()
-        assert outside == []
-        assert dialogs == []
+    with visiting(browser) as visit:
+        yield visit
 
 
 def chain(pause: float = 0.0) -> list[Any]:

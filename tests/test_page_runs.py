@@ -26,11 +26,13 @@ class Script:
     def __init__(self, *events: Event | Exception) -> None:
         self.events = events
         self.gate = threading.Event()
-        self.asked: list[tuple[str, tuple[Step, ...]]] = []
+        self.asked: list[tuple[str, tuple[Step, ...], str]] = []
         self.closed = threading.Event()
 
-    async def __call__(self, question: str, steps: Sequence[Step]) -> AsyncIterator[Event]:
-        self.asked.append((question, tuple(steps)))
+    async def __call__(
+        self, question: str, steps: Sequence[Step], way: str
+    ) -> AsyncIterator[Event]:
+        self.asked.append((question, tuple(steps), way))
         try:
             for event in self.events[:-1]:
                 yield self.said(event)
@@ -150,7 +152,7 @@ def test_runs_are_found_by_ids_that_cannot_be_guessed(loop: Loop) -> None:
 
 
 def test_two_runs_do_not_mix(loop: Loop) -> None:
-    async def thinker(question: str, steps: Sequence[Step]) -> AsyncIterator[Event]:
+    async def thinker(question: str, steps: Sequence[Step], way: str) -> AsyncIterator[Event]:
         for _ in range(20):
             yield Delta(1, "content", question)
             await asyncio.sleep(0)
@@ -168,8 +170,8 @@ def test_only_the_newest_ended_runs_are_kept_and_a_running_one_always(loop: Loop
     quick = Script(ANSWER)
     quick.gate.set()
 
-    def thinker(question: str, steps: Sequence[Step]) -> AsyncIterator[Event]:
-        return (waiting if question == "slow" else quick)(question, steps)
+    def thinker(question: str, steps: Sequence[Step], way: str) -> AsyncIterator[Event]:
+        return (waiting if question == "slow" else quick)(question, steps, way)
 
     runs = Runs(loop, thinker, kept=3)
     slow = runs.start("slow")
@@ -182,12 +184,12 @@ def test_only_the_newest_ended_runs_are_kept_and_a_running_one_always(loop: Loop
     runs.stop(slow.id)
 
 
-def test_a_run_goes_on_after_finished_steps(loop: Loop) -> None:
+def test_a_run_goes_on_after_finished_steps_in_the_way_asked_for(loop: Loop) -> None:
     script = Script(STARTED, STEP, ANSWER)
     runs = Runs(loop, script)
-    run = runs.start("Why?", (STEP,))
+    run = runs.start("Why?", (STEP,), "coat")
     until(lambda: script.asked)
-    assert script.asked == [("Why?", (STEP,))]
+    assert script.asked == [("Why?", (STEP,), "coat")]
     assert run.seconds() >= STEP.seconds
     runs.stop(run.id)
 

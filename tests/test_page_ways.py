@@ -1,0 +1,297 @@
+"""Every way of thinking on the page: badges, corrections, the path, the choice, a swapped model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from conftest import Server, free_port
+from page_browser import PHONE, chromium, expect, models, streamlit, visiting
+from playwright.sync_api import Browser
+from reciter import AYA as ASKED
+from reciter import NAME as RECITER
+from stub import Script, Stub, recites, says, status, step, thinks
+
+SATORI, SMALL, QWEN = "Satori-7B-Round2", "SmolLM2-135M-Instruct", "Qwen3-8B"
+TOKEN = re.compile(r"<\|\w+\|>|</?think>")
+META = ("<|continue|>", "<|reflect|>", "<|explore|>")
+AYA = (
+    "<|continue|>First, we determine the time Aya walks: $$ s(4 - \\frac{t}{60}) = 9 $$\n"
+    "<|continue|>After simplifying, the answer is: $$ \\boxed{192} $$\n"
+    "<|reflect|>Wait, let's reassess my previous conclusion. It is too long for $t < 4$.\n"
+    "<|explore|>Let's switch to a new solution. From $t = 24$ we get $s = 2.5$.\n"
+    "<|continue|>At 3 kilometers per hour it takes $180 + 24$ minutes, "
+    "so the answer is: $$ \\boxed{\\frac{408}{2}} $$"
+)
+THOUGHT = (
+    "Okay, I count the letters one by one.\n\n"
+    "There are two, I think: $1 < 2$.\n\n"
+    "Wait, the word ends in r, r, y.\n\n"
+    "Alternatively, I split it: one and two."
+)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def page(port: int) -> Iterator[str]:
+    """The page in front of a port where each test puts a stub of its own."""
+    with streamlit(f"http://127.0.0.1:{port}/v1", "page-ways.log") as address:
+        yield address
+
+
+@pytest.fixture
+def visitors(browser: Browser) -> Iterator[Any]:
+    with visiting(browser) as visit:
+        yield visit
+
+
+def serving(name: str, *script: Script, port: int, special: tuple[str, ...] = ()) -> Stub:
+    return Stub(*script, models=models(name), port=port, special=special)
+
+
+def in_json() -> list[Any]:
+    return [step("One", "a"), step("Two", "b"), step("Three", "c", "final_answer"), says("Done.")]
+
+
+# -- Satori's
+
+
+def test_a_coat_chain_shows_badges_a_correction_and_its_path(
+    page: str, port: int, visitors: Any
+) -> None:
+    with serving(SATORI, recites(AYA), port=port) as stub:
+        visitor = visitors(page)
+        visitor.ask("How many minutes does it take?")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(5)
+        kinds = ("Continue", "Continue", "Reflect", "Explore", "Continue")
+        for number, kind in enumerate(kinds):
+            expect(visitor.steps.nth(number).locator("summary")).to_contain_text(kind)
+        expect(visitor.steps.nth(2)).to_contain_text("Wait, let's reassess my previous conclusion")
+        corrected = visitor.steps.nth(4).get_by_text("Corrected: 192, then")
+        expect(corrected).to_have_count(1)
+        expect(corrected.locator(".katex")).to_have_count(1)
+        expect(visitor.run).to_contain_text(f"{SATORI} · COAT")
+        path = visitor.page.locator(".st-key-path svg g.node")
+        expect(path).to_have_count(6)
+        assert not TOKEN.search(visitor.page.inner_text("body"))
+        assert "prompt" in stub.requests[0]
+    shown = visitor.run.inner_text()
+    visitor.page.reload()
+    visitor.wait_for_end()
+    expect(path).to_have_count(6)
+    assert visitor.run.inner_text() == shown
+
+
+def test_the_kind_of_a_coat_step_is_seen_while_it_is_written(
+    page: str, port: int, visitors: Any
+) -> None:
+    slow = "<|reflect|>Wait, this comes slowly. " + "More follows. " * 40
+    with serving(SATORI, recites("<|continue|>So it is 4.\n" + slow, pause=0.05), port=port):
+        visitor = visitors(page)
+        visitor.ask("Slowly?")
+        second = visitor.steps.nth(1)
+        expect(second).to_contain_text("More follows", timeout=60_000)
+        expect(second.locator("summary")).to_contain_text("Reflect")
+        text = second.inner_text()
+        assert "tokens" not in text
+        assert text.lower().count("reflect") == 1
+        visitor.shoot("ways-coat-live")
+        visitor.stop()
+        visitor.wait_for_end()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("light", {}),
+        ("dark", {"scheme": "dark"}),
+        ("phone", {"size": PHONE}),
+        ("zh-phone-dark", {"size": PHONE, "locale": "zh-CN", "scheme": "dark"}),
+    ],
+)
+def test_a_coat_chain_fits_every_width_theme_and_language(
+    page: str, port: int, visitors: Any, name: str, options: dict[str, Any]
+) -> None:
+    with serving(SATORI, recites(AYA + 20 * "<|continue|>On.\n<|reflect|>Hm."), port=port):
+        visitor = visitors(page, **options)
+        visitor.ask("How many minutes does it take?")
+        visitor.wait_for_end()
+        expect(visitor.page.locator(".st-key-path svg g.node")).to_have_count(46)
+        wide = visitor.page.evaluate("document.documentElement.scrollWidth")
+        assert wide <= visitor.page.viewport_size["width"]
+    with serving(SATORI, recites(AYA), port=port):
+        visitor = visitors(page, **options)
+        visitor.ask("How many minutes does it take?")
+        visitor.wait_for_end()
+        visitor.page.locator(".st-key-path svg g.node").first.wait_for()
+        visitor.shoot(f"ways-coat-{name}")
+        size = visitor.page.viewport_size["width"]
+        visitor.page.set_viewport_size({"width": size, "height": 1900})
+        visitor.shoot(f"ways-coat-{name}-whole")
+
+
+def test_a_coat_chain_that_was_cut_can_be_asked_for_its_answer(
+    page: str, port: int, visitors: Any
+) -> None:
+    cut = recites(AYA[:-40], finish_reason="length")
+    with serving(SATORI, cut, recites("204} $$"), port=port) as stub:
+        visitor = visitors(page)
+        visitor.ask("Cut?")
+        visitor.wait_for_end()
+        visitor.sees("The thought was cut off before its end")
+        visitor.page.get_by_role("button", name="Ask for the answer now").click()
+        expect(visitor.page.get_by_role("button", name="Ask for the answer now")).to_have_count(0)
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(5)
+        expect(visitor.run.locator(".katex", has_text="204")).to_have_count(1)
+        assert stub.requests[1]["prompt"].endswith("\\boxed{")
+
+
+def test_a_chain_without_tokens_or_a_box_says_so(page: str, port: int, visitors: Any) -> None:
+    text = "First, we add. It is 2.\nWait, let's reassess my previous conclusion. It is 3."
+    with serving(SATORI, recites(text), port=port):
+        visitor = visitors(page)
+        visitor.ask("Hidden?")
+        visitor.wait_for_end()
+        visitor.sees("hides the model's step tokens")
+        visitor.sees("named no final answer")
+
+
+def test_an_unknown_model_that_reads_satoris_tokens_is_driven_as_satori(
+    page: str, port: int, visitors: Any
+) -> None:
+    with serving("My-Satori", recites(AYA), port=port, special=META):
+        visitor = visitors(page)
+        visitor.ask("Mine?")
+        visitor.wait_for_end()
+        expect(visitor.run).to_contain_text("My-Satori · COAT")
+        expect(visitor.steps).to_have_count(5)
+
+
+def test_a_real_server_with_satoris_tokens_is_shown_as_satori(
+    reciter: Server, visitors: Any
+) -> None:
+    with streamlit(reciter.base_url, "page-reciter.log") as address:
+        visitor = visitors(address)
+        expect(visitor.way).to_contain_text("COAT", timeout=60_000)
+        visitor.ask(ASKED)
+        visitor.wait_for_end()
+        expect(visitor.run).to_contain_text(f"{RECITER} · COAT")
+        expect(visitor.steps).to_have_count(6)
+        for number, kind in ((2, "Continue"), (3, "Reflect"), (4, "Explore")):
+            expect(visitor.steps.nth(number).locator("summary")).to_contain_text(kind)
+        expect(visitor.steps.nth(5)).to_contain_text("Corrected: 192, then 204")
+        expect(visitor.page.locator(".st-key-path svg g.node")).to_have_count(7)
+        assert not TOKEN.search(visitor.page.inner_text("body"))
+        size = visitor.page.viewport_size["width"]
+        visitor.page.set_viewport_size({"width": size, "height": 1500})
+        visitor.shoot("ways-coat-real")
+
+
+# -- a model's own thinking, and none
+
+
+def test_a_models_own_thinking_becomes_steps_and_its_answer_stands_apart(
+    page: str, port: int, visitors: Any
+) -> None:
+    with serving(QWEN, thinks(THOUGHT, "There are **three**.", pause=0.01), port=port):
+        visitor = visitors(page)
+        visitor.ask("How many?")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(3)
+        expect(visitor.steps.nth(1).locator("summary")).to_contain_text("Reflect")
+        expect(visitor.steps.nth(2).locator("summary")).to_contain_text("Explore")
+        assert "Continue" not in visitor.run.inner_text()
+        expect(visitor.run.locator("strong", has_text="three")).to_have_count(1)
+        expect(visitor.run).to_contain_text(f"{QWEN} · Own thinking")
+        visitor.page.locator(".st-key-path svg g.node").first.wait_for()
+        visitor.shoot("ways-native")
+
+
+def test_the_plain_answer_is_chosen_for_the_next_question_and_has_no_steps(
+    page: str, port: int, visitors: Any
+) -> None:
+    with serving(SMALL, says("It is **four**.", pause=0.02), port=port) as stub:
+        visitor = visitors(page)
+        expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
+        visitor.way.click()
+        visitor.page.get_by_role("radio").first.wait_for(state="attached")
+        visitor.shoot("ways-menu")
+        visitor.page.keyboard.press("Escape")
+        visitor.choose_way("Direct")
+        visitor.ask("What is 2+2?")
+        visitor.wait_for_end()
+        visitor.sees("four")
+        expect(visitor.run).to_contain_text(f"{SMALL} · Direct")
+        expect(visitor.run.locator('[data-testid="stExpander"]')).to_have_count(0)
+        assert len(stub.requests) == 1
+        assert "response_format" not in stub.requests[0]
+        visitor.shoot("ways-direct")
+
+
+def test_a_run_goes_on_in_the_way_it_was_made(page: str, port: int, visitors: Any) -> None:
+    broken = [*in_json()[:2], status(401, {"error": "no"})]
+    with serving(SATORI, *broken, *in_json()[2:], port=port) as stub:
+        visitor = visitors(page)
+        expect(visitor.way).to_contain_text("COAT", timeout=60_000)
+        visitor.choose_way("JSON steps")
+        visitor.ask("On?")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(2)
+        visitor.choose_way("COAT (the model's own)")
+        visitor.page.get_by_role("button", name="Go on from step 3").click()
+        visitor.sees("Done.")
+        visitor.wait_for_end()
+        expect(visitor.run).to_contain_text(f"{SATORI} · JSON steps")
+        assert all("messages" in request for request in stub.requests)
+
+
+def test_json_steps_have_no_badge_and_no_path(page: str, port: int, visitors: Any) -> None:
+    with serving(SMALL, *in_json(), port=port):
+        visitor = visitors(page)
+        visitor.ask("Plain?")
+        visitor.wait_for_end()
+        assert "Continue" not in visitor.run.inner_text()
+        expect(visitor.page.locator(".st-key-path")).to_have_count(0)
+
+
+# -- another model in its place
+
+
+def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_with(
+    page: str, port: int, visitors: Any
+) -> None:
+    with serving(SMALL, says("Plainly."), port=port):
+        visitor = visitors(page)
+        expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
+        visitor.choose_way("Direct")
+        visitor.ask("Before?")
+        visitor.wait_for_end()
+        first = visitor.page.url
+    with serving(SATORI, recites(AYA), port=port):
+        toast = visitor.page.get_by_test_id("stToast")
+        expect(toast).to_contain_text(f"Now served: {SATORI}", timeout=30_000)
+        visitor.shoot("ways-swapped")
+        expect(visitor.way).to_contain_text("COAT")
+        expect(visitor.run).to_contain_text(f"{SMALL} · Direct")
+        visitor.ask("After?")
+        expect(visitor.run).to_contain_text(f"{SATORI} · COAT", timeout=60_000)
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(5)
+        visitor.page.goto(first)
+        visitor.wait_for_end()
+        expect(visitor.run).to_contain_text(f"{SMALL} · Direct")
+        visitor.sees("Plainly.")
