@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Request, ServedModel
-from reasoning.errors import StepwiseError
 from reasoning.splitting import META_ACTIONS
 from reasoning.task import Server
 
@@ -20,17 +19,14 @@ async def way_of(server: Server, model: ServedModel, catalogue: Mapping[str, str
 
     An unknown model is Satori's kind when its tokenizer reads each meta-action as one
     token, thinks natively when its reply to a small question begins with a thought,
-    and is driven in JSON steps otherwise. A server that cannot be asked gets those too:
-    the first question will tell what is wrong with it.
+    and is driven in JSON steps otherwise. Raises a StepwiseError when the server
+    cannot be asked.
     """
     if model.name in catalogue:
         return catalogue[model.name]
-    try:
-        if await _knows_meta_actions(server):
-            return "coat"
-        return "native" if await _thinks(server, model) else DEFAULT
-    except StepwiseError:
-        return DEFAULT
+    if await _knows_meta_actions(server):
+        return "coat"
+    return "native" if await _thinks(server, model) else DEFAULT
 
 
 async def _knows_meta_actions(server: Server) -> bool:

@@ -35,6 +35,9 @@ async def coat(task: Task) -> AsyncGenerator[Event, None]:
     where the context ended, it is asked for the box at once.
     """
     chain = Coat(task)
+    for step in task.steps:
+        for correction in chain.keep(step):
+            yield correction
     concluding = bool(task.steps) and task.steps[-1].cut
     async with aclosing(chain.conclude() if concluding else chain.think()) as events:
         async for event in events:
@@ -47,9 +50,9 @@ class Coat:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._context = task.model.max_model_len or DEFAULT_CONTEXT
-        self._steps = list(task.steps)
+        self._steps: list[Step] = []
         self._reading = Reading(task.clock)
-        self._writer = Writer(len(self._steps) + 1, task.clock, task.language)
+        self._writer = Writer(len(task.steps) + 1, task.clock, task.language)
         self._hidden_said = bool(task.steps)
 
     async def think(self) -> AsyncGenerator[Event, None]:
@@ -59,7 +62,7 @@ class Coat:
         cut = self._reading.finish_reason in ("length", "repetition")
         for step in self._writer.close(self._reading.tokens, cut):
             yield step
-            for event in self._kept(step):
+            for event in self.keep(step):
                 yield event
         if not self._steps:
             raise EmptyAnswer("The model wrote nothing.", "Ask again, or serve another model.")
@@ -78,7 +81,7 @@ class Coat:
         async with aclosing(read(self._reading, number, ask, self._task.sleep)) as items:
             async for item in items:
                 if not isinstance(item, Piece):
-                    yield item
+                    yield replace(item, number=self._writer.number)
                     splitter, request = CoatSplitter(), await self._request()
                     self._writer.begin()
                     continue
@@ -96,9 +99,9 @@ class Coat:
             for event in self._writer.take(cut, self._reading.tokens, first):
                 yield event
                 if isinstance(event, Step):
-                    yield from self._kept(event)
+                    yield from self.keep(event)
 
-    def _kept(self, step: Step) -> Iterator[Correction]:
+    def keep(self, step: Step) -> Iterator[Correction]:
         """The step is the chain's; what it overturns of an earlier answer is said."""
         earlier = [box for done in self._steps for box in boxes(done.content)]
         self._steps.append(step)

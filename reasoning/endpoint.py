@@ -108,6 +108,7 @@ class Endpoint:
         self._patience = patience
         self.api_key = api_key
         self._special: dict[str, bool] = {}
+        self._served: tuple[ServedModel, ...] = ()
         local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
@@ -139,7 +140,10 @@ class Endpoint:
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
             raise self._not_openai()
-        return tuple(_served(model) for model in listed if isinstance(model, dict))
+        served = tuple(_served(model) for model in listed if isinstance(model, dict))
+        if served != self._served:  # another model knows other tokens and takes other formats
+            self._served, self._special, self.format = served, {}, "json_schema"
+        return served
 
     async def model(self) -> ServedModel:
         """The model to use: the one asked for by MODEL, else the first one served."""

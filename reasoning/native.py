@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from dataclasses import replace
 
 from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
@@ -35,6 +36,7 @@ class Native:
     def __init__(self, task: Task) -> None:
         self._task = task
         self._reading = Reading(task.clock)
+        self._finished: list[Step] = []  # of tries that broke off: a finished step stays
         self._fresh(len(task.steps) + 1)
 
     def _fresh(self, number: int) -> None:
@@ -60,7 +62,7 @@ class Native:
         if self._answer.strip() or not self._writer.steps:
             yield self._answered()
             return
-        async with aclosing(self._conclude(tuple(self._writer.steps))) as events:
+        async with aclosing(self._conclude((*self._finished, *self._writer.steps))) as events:
             async for event in events:
                 yield event
 
@@ -77,8 +79,9 @@ class Native:
                     for event in self._taken(item):
                         yield event
                 else:
-                    yield item
-                    self._fresh(number)
+                    yield replace(item, number=self._writer.number)
+                    self._finished += self._writer.steps
+                    self._fresh(self._writer.number)
 
     async def _request(self) -> Request:
         question = await self._task.plain(self._task.question)

@@ -41,11 +41,15 @@ COAT = ("<|continue|>", "<|reflect|>", "<|explore|>")
         (Counting("<think>\nOkay"), "native"),
         (Counting("\n<think>Okay</think>2"), "native"),
         (Scripted("It is 2."), "json_steps"),
-        (Scripted(Unreachable("Gone.", "Start it.")), "json_steps"),
     ],
 )
 async def test_an_unknown_model_is_asked(server: Scripted, way: str) -> None:
     assert await way_of(server, NEW, {}) == way
+
+
+async def test_a_server_that_cannot_be_asked_is_an_error_and_no_guess() -> None:
+    with pytest.raises(Unreachable):
+        await way_of(Scripted(Unreachable("Gone.", "Start it.")), NEW, {})
 
 
 async def test_a_model_of_the_catalogue_is_not_asked() -> None:

@@ -102,6 +102,15 @@ async def test_a_broken_stream_begins_anew_and_its_draft_is_void() -> None:
     assert [step.number for step in only(events, Step)] == [1, 2, 3]
 
 
+async def test_a_step_that_was_finished_before_the_break_stays() -> None:
+    at = next(i for i, p in enumerate(told()) if "Alt" in p.reasoning)
+    broken = [*told()[: at + 9], Unreachable("Gone.", "Start it.")]
+    events = await native(Scripted(broken, told()))
+    assert [step.number for step in only(events, Step)] == [1, 2, 3, 4, 5]
+    assert only(events, Retry)[0].number == 3
+    assert events[-1].content == ANSWER
+
+
 async def test_nothing_at_all_is_a_failure() -> None:
     events = await native(Scripted(written("")))
     assert isinstance(events[-1], Failed)
