@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -13,11 +14,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from conftest import OUTPUT, ROOT, free_port
 from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
-from stub import status
 
-CHROMIUM = "/usr/bin/chromium"
+from tests.conftest import OUTPUT, ROOT, free_port
+from tests.stub import status
+
+CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = (
     "--no-sandbox",
     "--disable-background-networking",

@@ -14,10 +14,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from conftest import Server, free_port
-from page_browser import PHONE, chromium, expect, models, streamlit, until, visiting
 from playwright.sync_api import Browser
-from stub import Stub, says, status, step
+
+from tests.conftest import Server, free_port
+from tests.page_browser import PHONE, chromium, expect, models, streamlit, until, visiting
+from tests.stub import Stub, says, status, step
 
 TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
 LIVE = re.compile(r"Step \d+ of at most 25 · [\d.]+ s")

@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from conftest import Server, free_port
-from page_browser import PHONE, chromium, expect, models, streamlit, visiting
 from playwright.sync_api import Browser
-from reciter import AYA as ASKED
-from reciter import NAME as RECITER
-from stub import Script, Stub, recites, says, status, step, thinks
+
+from tests.conftest import Server, free_port
+from tests.page_browser import PHONE, chromium, expect, models, streamlit, visiting
+from tests.reciter import AYA as ASKED
+from tests.reciter import NAME as RECITER
+from tests.stub import Script, Stub, recites, says, status, step, thinks
+from tests.switch import Switch
 
 SATORI, SMALL, QWEN = "Satori-7B-Round2", "SmolLM2-135M-Instruct", "Qwen3-8B"
 TOKEN = re.compile(r"<\|\w+\|>|</?think>")
@@ -295,3 +297,29 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
         visitor.wait_for_end()
         expect(visitor.run).to_contain_text(f"{SMALL} · Direct")
         visitor.sees("Plainly.")
+
+
+def test_a_real_server_is_swapped_for_another_under_the_open_page(
+    server: Server, reciter: Server, visitors: Any
+) -> None:
+    with (
+        Switch(server.base_url) as switch,
+        streamlit(switch.base_url, "page-switch.log") as address,
+    ):
+        visitor = visitors(address)
+        expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
+        visitor.choose_way("Direct")
+        visitor.ask("What is the capital of France?")
+        visitor.wait_for_end()
+        first = visitor.page.url
+        switch.to(reciter.base_url)
+        toast = visitor.page.get_by_test_id("stToast")
+        expect(toast).to_contain_text(f"Now served: {RECITER}", timeout=60_000)
+        expect(visitor.way).to_contain_text("COAT", timeout=60_000)
+        visitor.ask(ASKED)
+        expect(visitor.run).to_contain_text(f"{RECITER} · COAT", timeout=60_000)
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(6)
+        visitor.page.goto(first)
+        visitor.wait_for_end()
+        expect(visitor.run).to_contain_text(f"{server.model} · Direct")

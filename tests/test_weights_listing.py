@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from hub import model_files
 from hypothesis import given
 from hypothesis import strategies as st
 
 from serving.weights_errors import Unfit
 from serving.weights_listing import File, Listing, check_config, check_shards, choose
+from tests.hub import model_files
 
 
 def listing(*names: str) -> Listing:
