@@ -14,19 +14,24 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.reciter import catalogue
 
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
+    from tests.page_browser import Visitor
+
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "output"
 START = 600  # seconds: a first start converts the model and loads it on two busy cores
-SERVER_VARIABLES = ("OPENAI_BASE_URL", "OPENAI_API_KEY", "MODEL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,3 +124,20 @@ def reciter() -> Iterator[Server]:
     """A served model whose every word is known."""
     with reciting() as server:
         yield server
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    from tests.page_browser import chromium  # which imports this file
+
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def visitors(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+    """Sends people to a page, and looks that their browsers loaded nothing from outside."""
+    from tests.page_browser import visiting
+
+    with visiting(browser) as visit:
+        yield visit

@@ -14,10 +14,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser
 
 from tests.conftest import Server, free_port
-from tests.page_browser import PHONE, chromium, expect, models, streamlit, until, visiting
+from tests.page_browser import PHONE, expect, models, streamlit, until
 from tests.stub import Stub, says, status, step
 
 TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
@@ -29,12 +28,6 @@ SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking
 
 def on_stage(*script: Any, port: int, name: str = SERVED) -> Stub:
     return Stub(*script, port=port, models=models(name))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +47,6 @@ def staged(stub_port: int) -> Iterator[str]:
     """The page in front of a port where each test puts a stub of its own, or none."""
     with streamlit(f"http://127.0.0.1:{stub_port}/v1", "page-staged.log") as address:
         yield address
-
-
-@pytest.fixture
-def visitors(browser: Browser) -> Iterator[Any]:
-    with visiting(browser) as visit:
-        yield visit
 
 
 def chain(pause: float = 0.0) -> list[Any]:

@@ -7,10 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser
 
 from tests.conftest import Server, free_port
-from tests.page_browser import PHONE, chromium, expect, models, streamlit, visiting
+from tests.page_browser import PHONE, expect, models, streamlit
 from tests.reciter import AYA as ASKED
 from tests.reciter import NAME as RECITER
 from tests.stub import Script, Stub, recites, says, status, step, thinks
@@ -36,12 +35,6 @@ THOUGHT = (
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
-
-
-@pytest.fixture(scope="module")
 def port() -> int:
     return free_port()
 
@@ -51,12 +44,6 @@ def page(port: int) -> Iterator[str]:
     """The page in front of a port where each test puts a stub of its own."""
     with streamlit(f"http://127.0.0.1:{port}/v1", "page-ways.log") as address:
         yield address
-
-
-@pytest.fixture
-def visitors(browser: Browser) -> Iterator[Any]:
-    with visiting(browser) as visit:
-        yield visit
 
 
 def serving(name: str, *script: Script, port: int, special: tuple[str, ...] = ()) -> Stub:
