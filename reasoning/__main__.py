@@ -1,7 +1,8 @@
 """The core in a terminal: python -m reasoning "question".
 
 Steps appear as panels while they are written, then the answer and the total thinking
-time; `--json` prints the trace instead. It shows events and knows nothing of the way.
+time; `--json` prints the trace instead. `--chains 5` thinks five times at once and says
+what most chains came to. It shows events and knows nothing of the way.
 """
 
 from __future__ import annotations
@@ -12,7 +13,6 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import get_args
 
 from rich.console import Console, Group, RenderableType
@@ -37,12 +37,14 @@ from reasoning.events import (
     Step,
     Stopped,
     Trace,
-    to_dict,
 )
-from reasoning.think import WAYS, Stopwatch, think
+from reasoning.think import WAYS, Stopwatch, think, varied
+from reasoning.traces import trace_to_json
+from reasoning.voting import Ballot, count_votes
 from serving.catalogue import ways
 
 CODES = {Failed: 1, Stopped: 130}
+MOST_CHAINS = 16
 
 
 def parser() -> argparse.ArgumentParser:
@@ -62,61 +64,102 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--max-steps", type=int, default=defaults.max_steps, metavar="N")
     it.add_argument("--min-steps", type=int, default=defaults.min_steps, metavar="N")
     it.add_argument("--temperature", type=float, default=defaults.temperature, metavar="T")
+    it.add_argument("--seed", type=int, help="the same for the same chain again")
+    it.add_argument(
+        "--chains",
+        type=int,
+        default=1,
+        choices=range(1, MOST_CHAINS + 1),
+        metavar="N",
+        help=f"think so many times at once and count the answers (1 to {MOST_CHAINS})",
+    )
     return it
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
-    wanted = (arguments.min_steps, arguments.max_steps)
-    if not 1 <= wanted[0] <= wanted[1]:
-        parser().error(f"expected 1 <= --min-steps <= --max-steps, got {wanted[0]} and {wanted[1]}")
+    try:
+        settings = Settings(
+            min_steps=arguments.min_steps,
+            max_steps=arguments.max_steps,
+            temperature=arguments.temperature,
+            seed=arguments.seed,
+        )
+    except ValueError as error:
+        parser().error(str(error))
     question = sys.stdin.read().strip() if arguments.question == "-" else arguments.question
     try:
-        return asyncio.run(_ask(question, arguments))
+        return asyncio.run(_ask(question, settings, arguments))
     except KeyboardInterrupt:
         return CODES[Stopped]
 
 
-async def _ask(question: str, arguments: argparse.Namespace) -> int:
+async def _ask(question: str, settings: Settings, arguments: argparse.Namespace) -> int:
     """Asks, shows, and returns the exit code."""
     console = Console(stderr=arguments.json)
     endpoint = Endpoint.from_environment()
     try:
         model = await endpoint.model()
-        settings = replace(
-            Settings(),
-            min_steps=arguments.min_steps,
-            max_steps=arguments.max_steps,
-            temperature=arguments.temperature,
+        way = arguments.way or await way_of(endpoint, model, ways())
+
+        def chain(settings: Settings) -> AsyncGenerator[Event, None]:
+            language = arguments.language
+            return think(
+                question,
+                endpoint=endpoint,
+                model=model,
+                way=way,
+                settings=settings,
+                language=language,
+            )
+
+        if arguments.chains > 1:
+            many = [chain(one) for one in varied(settings, arguments.chains)]
+            return await _vote(many, console, arguments.json)
+        trace = await (
+            _collect(chain(settings)) if arguments.json else _show(chain(settings), console)
         )
-        events = think(
-            question,
-            endpoint=endpoint,
-            model=model,
-            way=arguments.way or await way_of(endpoint, model, ways()),
-            settings=settings,
-            language=arguments.language,
-        )
-        trace = await (_collect(events) if arguments.json else _show(events, console))
     except StepwiseError as error:
         console.print(Text(str(error), style="bold red"))
         return 1
     finally:
         await endpoint.close()
     if arguments.json:
-        print(json.dumps(as_json(trace), ensure_ascii=False, indent=2))
+        _print_json(trace_to_json(trace))
     return CODES.get(type(trace.end), 0)
 
 
-def as_json(trace: Trace) -> dict[str, object]:
-    """The trace as JSON values: its events but for the deltas, which the steps hold whole."""
-    return {
-        "version": trace.version,
-        "seconds": round(trace.seconds, 3),
-        "waited": round(trace.waited, 3),
-        "tokens": trace.tokens,
-        "events": [to_dict(event) for event in trace.events if not isinstance(event, Delta)],
-    }
+async def _vote(
+    chains: Sequence[AsyncGenerator[Event, None]], console: Console, as_json: bool
+) -> int:
+    """All chains at once; their answers are counted. The exit code is 0 if one has answered."""
+    traces = await asyncio.gather(*map(_collect, chains))
+    ballots = count_votes([trace.answer.content if trace.answer else "" for trace in traces])
+    if as_json:
+        votes = [{"answer": ballot.shown, "chains": ballot.members} for ballot in ballots]
+        _print_json({"votes": votes, "traces": [trace_to_json(trace) for trace in traces]})
+    else:
+        end = traces[ballots[0].members[0] if ballots else 0].end
+        console.print(show(end) if end else "")
+        for line in tally(ballots, traces):
+            console.print(Text(line, style="bold"))
+    return 0 if any(trace.answer for trace in traces) else 1
+
+
+def tally(ballots: Sequence[Ballot], traces: Sequence[Trace]) -> list[str]:
+    """A line for each answer with its share of all chains, and one for the time."""
+    lines = []
+    for ballot in ballots:
+        votes, chains = len(ballot.members), len(traces)
+        lines.append(f"{votes} of {chains} chains ({votes / chains:.0%}): {ballot.shown}")
+    longest = max(trace.seconds + trace.waited for trace in traces)
+    tokens = sum(trace.tokens for trace in traces)
+    lines = lines or ["No chain came to a clear answer."]
+    return [*lines, f"Thought for {longest:.1f} s in {len(traces)} chains at once, {tokens} tokens"]
+
+
+def _print_json(values: object) -> None:
+    print(json.dumps(values, ensure_ascii=False, indent=2))
 
 
 async def _collect(events: AsyncGenerator[Event, None]) -> Trace:

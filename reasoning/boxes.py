@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-_OPENING = re.compile(r"\\f?boxed\s*\{")
+_BRACES = re.compile(r"(?P<box>\\f?boxed\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.S)
 _SAME = re.compile(
     r"\\(?:text|mathrm|left|right|displaystyle|,|;|!|\s)|[\s{}$]|(?<=\d),(?=\d{3})|\.$"
 )
@@ -15,25 +15,14 @@ def boxes(text: str) -> list[str]:
 
     Braces nest (\boxed{\frac{1}{2}}); an escaped brace is no brace.
     """
-    found = []
-    for opening in _OPENING.finditer(text):
-        end = _closing(text, opening.end())
-        if end is not None:
-            found.append(text[opening.end() : end].strip())
-    return found
-
-
-def _closing(text: str, start: int) -> int | None:
-    depth, at = 1, start
-    while at < len(text):
-        if text[at] == "\\":
-            at += 1
-        elif text[at] in "{}":
-            depth += 1 if text[at] == "{" else -1
-            if depth == 0:
-                return at
-        at += 1
-    return None
+    found: dict[int, str] = {}  # by where they begin
+    opened: list[int | None] = []  # where a box's content begins; None for another brace
+    for brace in _BRACES.finditer(text):
+        if brace["box"] or brace["open"]:
+            opened.append(brace.end() if brace["box"] else None)
+        elif brace["close"] and opened and (start := opened.pop()) is not None:
+            found[start] = text[start : brace.start()].strip()
+    return [found[start] for start in sorted(found)]
 
 
 def same_answer(one: str, other: str) -> bool:

@@ -2,7 +2,8 @@
 
 Prompt, sampling and stop tokens are those of the model card of
 Satori-reasoning/Satori-7B-Round2 (paper: arXiv 2502.02508): no system turn,
-temperature 0. The answer is the last balanced box.
+temperature 0 (but for several chains, and for a step that must be another one). The
+answer is the last balanced box.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from dataclasses import replace
 
 from reasoning.boxes import boxes, same_answer
 from reasoning.endpoint import Piece, Request
-from reasoning.errors import EmptyAnswer, TooLong
+from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
 from reasoning.events import Answer, Correction, Event, Notice, Step
-from reasoning.prompts import plain_prompt
-from reasoning.reading import Reading, read
+from reasoning.reading import Reading
 from reasoning.splitting import END_TOKENS, META_ACTIONS, CoatSplitter, Cut
-from reasoning.task import MARGIN, Task
+from reasoning.task import LEAST_STEP, MARGIN, NEARLY_SPENT, Task, tokens_at_most
 from reasoning.writing import Writer
 
 TOKENS: dict[str, str] = {kind: token for token, kind in META_ACTIONS.items()}
 DEFAULT_CONTEXT = 4096  # Qwen2.5-Math's; the card says no more
 MAX_TOKENS = 4096  # the card's
+TURN_END = "<|im_end|>\n"
 ROOM_TO_CONCLUDE = 96  # tokens for a box
+ANOTHER = 0.7  # the temperature of a chain in which a step must be another one
 CONCLUSION = "Therefore, the final answer is: $$ \\boxed{"
 
 
@@ -32,14 +34,18 @@ async def coat(task: Task) -> AsyncGenerator[Event, None]:
     """The events of a Satori chain. Raises StepwiseError.
 
     Given finished steps, the completion goes on after them; given ones that end
-    where the context ended, it is asked for the box at once.
+    where the context ended, or a reader who wants no more, it is asked for the box at once.
     """
     chain = Coat(task)
+    for notice in await chain.recall():
+        yield notice
     for step in task.steps:
         for correction in chain.keep(step):
             yield correction
-    concluding = bool(task.steps) and task.steps[-1].cut
-    async with aclosing(chain.conclude() if concluding else chain.think()) as events:
+    if not chain.may_think():
+        yield NEARLY_SPENT
+    at_once = chain.concludes() or not chain.may_think()
+    async with aclosing(chain.conclude() if at_once else chain.think()) as events:
         async for event in events:
             yield event
 
@@ -53,53 +59,109 @@ class Coat:
         self._steps: list[Step] = []
         self._reading = Reading(task.clock)
         self._writer = Writer(len(task.steps) + 1, task.clock, task.language)
+        self._splitter = CoatSplitter()
         self._hidden_said = bool(task.steps)
+        self._earlier = ""  # the conversation before the question, as text
+
+    async def recall(self) -> tuple[Notice, ...]:
+        """The conversation so far becomes text, in the form the model was trained with."""
+        needed = tokens_at_most(self._task.instructions) + tokens_at_most(self._task.question)
+        needed += self._context // 4
+        turns, notices = await self._task.earlier(needed, self._context)
+        for question, answer in zip(turns[::2], turns[1::2], strict=True):
+            self._earlier += self._asked(question["content"]) + answer["content"] + TURN_END
+        return notices
+
+    def concludes(self) -> bool:
+        how = self._task.asked_of(self._writer.number)
+        cut = bool(self._task.steps) and self._task.steps[-1].cut
+        return how == "answer" or (cut and how not in ("again", "doubt"))
+
+    def may_think(self) -> bool:
+        """Whether the budget holds another step beside the box."""
+        return self._left() >= LEAST_STEP
+
+    def _left(self) -> int:
+        return self._task.left - ROOM_TO_CONCLUDE
 
     async def think(self) -> AsyncGenerator[Event, None]:
-        async with aclosing(self._transcript()) as events:
+        spent = False
+        try:
+            async with aclosing(self._transcript()) as events:
+                async for event in events:
+                    yield event
+        except BudgetSpent:  # on tries that broke off; the box's share is left
+            spent = True
+        cut = self._reading.cut
+        for step in self._writer.close(self._reading.tokens, cut):
+            for event in self._finished(step):
+                yield event
+        spent = spent or (cut and not self.may_think())
+        async with aclosing(self._ending(cut, spent)) as events:
             async for event in events:
                 yield event
-        cut = self._reading.finish_reason in ("length", "repetition")
-        for step in self._writer.close(self._reading.tokens, cut):
-            yield step
-            for event in self.keep(step):
-                yield event
-        if not self._steps:
+
+    async def _ending(self, cut: bool, spent: bool) -> AsyncGenerator[Event, None]:
+        """The answer that the transcript names; one that its budget ended is asked for a box."""
+        if not self._steps and not spent:
             raise EmptyAnswer("The model wrote nothing.", "Ask again, or serve another model.")
-        async for event in self._answer(cut):
+        if spent:
+            yield NEARLY_SPENT
+        if spent and not any(boxes(step.content) for step in self._steps):
+            async with aclosing(self.conclude()) as events:
+                async for event in events:
+                    yield event
+            return
+        for event in self._answer(cut):
             yield event
 
     async def _transcript(self) -> AsyncGenerator[Event, None]:
         """The completion, read into steps; a try that breaks off goes on after the last one."""
-        splitter, request = CoatSplitter(), await self._request()
-        self._writer.begin()
+        most, number = await self._begin(), self._writer.number
 
-        def ask() -> AsyncGenerator[Piece, None]:
-            return self._task.server.chat(request)
+        def request() -> Request:
+            return replace(most, max_tokens=min(most.max_tokens, self._left()))
 
-        number = self._writer.number
-        async with aclosing(read(self._reading, number, ask, self._task.sleep)) as items:
+        for event in self._written(self._splitter.feed(self._opening())):
+            yield event
+        async with aclosing(self._task.read(self._reading, number, request)) as items:
             async for item in items:
                 if not isinstance(item, Piece):
                     yield replace(item, number=self._writer.number)
-                    splitter, request = CoatSplitter(), await self._request()
-                    self._writer.begin()
-                    continue
-                for event in self._written(splitter.feed(item.text)):
+                    most = await self._begin()
+                text = item.text if isinstance(item, Piece) else self._opening()
+                for event in self._written(self._splitter.feed(text)):
                     yield event
-                if splitter.hidden and not self._hidden_said:
+                if self._splitter.hidden and not self._hidden_said:
                     self._hidden_said = True
                     yield Notice("no_tokens", "The server hides the model's step tokens.")
-        for event in self._written(splitter.end()):
+        for event in self._written(self._splitter.end()):
             yield event
+
+    async def _begin(self) -> Request:
+        """A try begins: what was read of an earlier one is void, the finished steps stay."""
+        self._splitter = CoatSplitter()
+        self._writer.begin()
+        return await self._request(self._opening())
 
     def _written(self, cuts: list[Cut]) -> Iterator[Event]:
         for cut in cuts:
             first = self._reading.first_token if not self._writer.steps else None
             for event in self._writer.take(cut, self._reading.tokens, first):
-                yield event
                 if isinstance(event, Step):
-                    yield from self.keep(event)
+                    yield from self._finished(event)
+                else:
+                    yield event
+
+    def _finished(self, step: Step) -> Iterator[Event]:
+        if self._task.asked_of(step.number) == "doubt":
+            step = replace(step, asked="doubt")
+        yield step
+        yield from self.keep(step)
+
+    def _opening(self) -> str:
+        """The token that a step asked to doubt begins with; the model chooses the others."""
+        return TOKENS["reflect"] if self._task.asked_of(self._writer.number) == "doubt" else ""
 
     def keep(self, step: Step) -> Iterator[Correction]:
         """The step is the chain's; what it overturns of an earlier answer is said."""
@@ -111,55 +173,80 @@ class Coat:
             earlier.append(box)
 
     async def _request(self, ending: str = "") -> Request:
-        question = await self._task.plain(self._task.question)
-        text = plain_prompt("satori", question=question) + "\n" + self._so_far() + ending
-        room = self._context - await self._task.tokens(text) - MARGIN
+        task, number = self._task, self._writer.number
+        question = "\n\n".join(filter(None, (task.instructions, task.question)))
+        asked = self._asked(await task.plain(question))
+        text = self._earlier + asked + await self._so_far() + ending
+        room = self._context - await task.tokens(text) - MARGIN
         if room < ROOM_TO_CONCLUDE:
-            raise TooLong(
-                f"The question leaves no room in the model's context of {self._context:,} tokens.",
-                "Ask a shorter one.",
-            )
+            raise self._too_long()
         return Request(
-            self._task.model,
+            task.model,
             (),
             min(room, MAX_TOKENS),
+            self._warmth(),
+            task.seed(number=number),
             prompt=text,
             stop=END_TOKENS,
             special_tokens=True,
         )
 
-    def _so_far(self) -> str:
-        return "".join(TOKENS[_kind(step)] + step.raw for step in self._steps)
+    def _too_long(self) -> TooLong:
+        who, remedy = "The question leaves", "Ask a shorter one."
+        if self._steps:
+            who, remedy = "The steps leave", "Ask for the answer now, or a shorter question."
+        room = f"{who} no room in the model's context of {self._context:,} tokens."
+        return TooLong(room, remedy)
+
+    def _asked(self, question: str) -> str:
+        return self._task.prompt("satori", question=question) + "\n"
+
+    def _warmth(self) -> float:
+        """Greedy, as the card has it, unless several chains or another step are wanted."""
+        settings = self._task.settings
+        if self._task.asked_of(self._writer.number) == "again":
+            return max(settings.temperature, ANOTHER)
+        return 0.0 if settings.seed is None else settings.temperature
+
+    async def _so_far(self) -> str:
+        texts = [TOKENS[_kind(step)] + await self._task.plain(step.raw) for step in self._steps]
+        return "".join(texts)
 
     # -- the answer
 
-    async def _answer(self, cut: bool) -> AsyncGenerator[Event, None]:
+    def _answer(self, cut: bool) -> Iterator[Event]:
         """The last box with the step that holds it; without one, the last step."""
         tokens = self._reading.tokens - sum(step.tokens for step in self._writer.steps)
         for step in reversed(self._steps):
             if found := boxes(step.content):
-                content = f"{_boxed(found[-1])}\n\n{step.content}"
+                content = self._until_stop(f"{_boxed(found[-1])}\n\n{step.content}")
                 yield Answer(content, 0.0, max(0, tokens), cut=cut)
                 return
         yield Notice("no_box", "The model named no answer in a box; this is its last step.")
-        yield Answer(self._steps[-1].content, 0.0, max(0, tokens), cut=cut)
+        last = self._until_stop(self._steps[-1].content)
+        yield Answer(last, 0.0, max(0, tokens), cut=cut)
+
+    def _until_stop(self, content: str) -> str:
+        """The server is not asked to stop there: a step may say the same."""
+        for stop in self._task.answer_form.stop:
+            content = content.split(stop, 1)[0]
+        return content.rstrip()
 
     async def conclude(self) -> AsyncGenerator[Event, None]:
         """The box alone, after as much of the chain as leaves room for it."""
         request = await self._conclusion()
-        reading, number = self._reading, self._writer.number
-
-        def ask() -> AsyncGenerator[Piece, None]:
-            return self._task.server.chat(request)
-
-        async with aclosing(read(reading, number, ask, self._task.sleep)) as items:
+        reading, number = Reading(self._task.clock), self._writer.number
+        async with aclosing(self._task.read(reading, number, lambda: request)) as items:
             async for item in items:
                 if not isinstance(item, Piece):
                     yield item
-        found = boxes("\\boxed{" + reading.text)
-        if not found:
+        cost = (reading.seconds, reading.tokens, reading.first_token)
+        if found := boxes("\\boxed{" + reading.text):
+            yield Answer(self._until_stop(_boxed(found[0])), *cost)
+        elif reading.cut and reading.text.strip():
+            yield Answer(self._until_stop(reading.text.strip()), *cost, cut=True)
+        else:
             raise EmptyAnswer("The model named no answer.", "Ask again, perhaps in other words.")
-        yield Answer(_boxed(found[0]), reading.seconds, reading.tokens, reading.first_token)
 
     async def _conclusion(self) -> Request:
         while True:

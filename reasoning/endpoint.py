@@ -16,7 +16,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
 import httpx2
@@ -27,7 +27,13 @@ from reasoning.replies import whole_characters
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 Format = Literal["json_schema", "json_object", "text"]
+FORMATS: tuple[Format, ...] = get_args(Format)  # the strictest first
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
+
+
+def lower(format: Format) -> Format:
+    """The next one to ask for where a server refuses this; below text there is none."""
+    return FORMATS[FORMATS.index(format) + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +67,7 @@ class Request:
     stop: tuple[str, ...] = ()
     special_tokens: bool = False
     think: bool = True
+    top_p: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,8 @@ class Piece:
     """A piece of the reply: its text, or the reasoning that a server tells apart.
 
     The finish_reason comes with the last text; token counts come with each piece
-    from vLLM (so far) and with the last from other servers.
+    from vLLM (so far) and with the last from other servers. `cached_tokens` are those
+    of the prompt that the server had read before, where it tells.
     """
 
     text: str = ""
@@ -77,6 +85,7 @@ class Piece:
     completion_tokens: int | None = None
     refusal: str = ""
     reasoning: str = ""
+    cached_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -352,6 +361,8 @@ def _arguments(request: Request) -> dict[str, Any]:
         arguments["messages"] = list(request.messages)
     if request.seed is not None:
         arguments["seed"] = request.seed
+    if request.top_p is not None:
+        arguments["top_p"] = request.top_p
     if request.stop:
         arguments["stop"] = list(request.stop)
     if request.format == "json_schema":
@@ -389,6 +400,7 @@ def _piece(chunk: Any) -> Piece:
     text = getattr(delta, "content", None) or getattr(choice, "text", None) or ""
     # vLLM's name for it now, and the older name that other servers keep
     reasoning = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
+    details = getattr(usage, "prompt_tokens_details", None)
     return Piece(
         whole_characters(text),
         finish,
@@ -396,6 +408,7 @@ def _piece(chunk: Any) -> Piece:
         getattr(usage, "completion_tokens", None),
         getattr(delta, "refusal", None) or "",
         whole_characters(reasoning if isinstance(reasoning, str) else ""),
+        getattr(details, "cached_tokens", None),
     )
 
 

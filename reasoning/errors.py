@@ -14,6 +14,10 @@
     |   |-- FormatRefused      the server does not take this response_format
     |   |-- BadQuestion        empty, or longer than is taken
     |   |-- UnknownWay         the catalogue or a flag names no way of thinking
+    |   |-- BadPrompt          a changed prompt asks for what nobody fills in
+    |   |-- CannotSteer        the way of thinking cannot do that after these steps
+    |   |-- FormRefused        the answer cannot have the form that was asked for
+    |   |-- BudgetSpent        the chain's tokens ran out before its answer
     |   `-- Refused            any other 4xx
     `-- EmptyAnswer            the model gave nothing but white space, however asked
 
@@ -102,6 +106,22 @@ class BadQuestion(RequestError):
 
 class UnknownWay(RequestError):
     code = "way"
+
+
+class BadPrompt(RequestError):
+    code = "prompt"
+
+
+class CannotSteer(RequestError):
+    code = "steer"
+
+
+class FormRefused(RequestError):
+    code = "answer_form"
+
+
+class BudgetSpent(RequestError):
+    code = "budget"
 
 
 class Refused(RequestError):

@@ -20,6 +20,7 @@ TRACE_VERSION = 1
 
 Action = Literal["continue", "final_answer", "reflect", "explore"]
 Part = Literal["action", "title", "content", "answer"]
+Steering = Literal["edit", "again", "doubt", "answer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,52 @@ class Settings:
     answer_tokens: int = 1500
     temperature: float = 0.2  # a little, so that a question asked again may go another way
     attempts: int = 3
+    seed: int | None = None  # one of several chains has its own; None leaves it to the server
+    top_p: float | None = None  # None leaves it to the server
+    budget: int | None = None  # completion tokens of the whole chain, the answer's too
+
+    def __post_init__(self) -> None:
+        """Raises ValueError, in one line, where a bound cannot hold."""
+        if not 1 <= self.min_steps <= self.max_steps:
+            got = f"{self.min_steps} and {self.max_steps}"
+            raise ValueError(f"expected 1 <= min_steps <= max_steps, got {got}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"expected 0 < top_p <= 1, got {self.top_p}")
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"expected a budget of at least 1 token, got {self.budget}")
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """An earlier question of a conversation and its answer; `reasoning` where it is sent too."""
+
+    question: str
+    answer: str
+    reasoning: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Steer:
+    """What a reader asks of the chain after its finished steps.
+
+    "edit": go on, the last of them was changed by the reader.
+    "again": another step in the place of one that said `instead_of`.
+    "doubt": the next step examines the last one again, by another method.
+    "answer": no more steps, the answer.
+    """
+
+    how: Steering
+    instead_of: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run began. `at` is wall-clock time, in seconds since the epoch."""
+    """A run began. `at` is wall-clock time, in seconds since the epoch.
+
+    `history` are the earlier turns that the model was given, oldest first, `steer` what
+    a reader asked for, `prompts` the prompts that he wrote in the place of ours, by name,
+    `instructions` a caller's own system prompt, which stands behind ours.
+    """
 
     question: str
     model: str
@@ -44,6 +86,10 @@ class Started:
     language: str
     at: float
     settings: Settings = field(default_factory=Settings)
+    history: tuple[Turn, ...] = ()
+    steer: Steer | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+    instructions: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +113,8 @@ class Step:
     three attempts gave no whole step and this is what could be read. `seconds`
     is the model's time over all `attempts`, `first_token` the time to the first
     token of the attempt that counted; waiting between attempts is in neither.
+    `edited` says that a reader changed the text; the figures are still the model's.
+    `asked` is "doubt" for a step that was asked to examine the one before it.
     """
 
     number: int
@@ -79,6 +127,8 @@ class Step:
     first_token: float | None = None
     cut: bool = False
     raw: str = ""
+    edited: bool = False
+    asked: Literal["", "doubt"] = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +154,9 @@ class Notice:
     `seconds` and `tokens` are what was spent on attempts that gave no step.
 
     "format": the server refused the schema; `detail` names the format used now.
+    "history": the oldest turns of the conversation did not fit and were not sent.
     "context": the context is nearly full, the answer is asked for now.
+    "budget": the chain's budget is nearly spent, the answer is asked for now.
     "repeat": the model repeats itself, the answer is asked for now.
     "unreadable": three attempts gave nothing readable, the answer is asked for now.
     "no_tokens": the server hides the model's step tokens; its words tell the steps.
@@ -199,6 +251,11 @@ class Trace:
         return sum(e.wait for e in self.events if isinstance(e, Retry))
 
     @property
+    def tokens_per_second(self) -> float:
+        """How fast the model wrote; 0 where the server counts no tokens."""
+        return self.tokens / self.seconds if self.seconds > 0 else 0.0
+
+    @property
     def tokens(self) -> int:
         """Completion tokens of all steps and the answer, failed attempts included."""
         return sum(e.tokens for e in self.events if isinstance(e, (Step, Notice, Answer)))
@@ -216,10 +273,20 @@ def from_dict(values: dict[str, Any]) -> Event:
         raise ValueError(f"expected an event kind of {sorted(KINDS)}, got {values.get('kind')!r}")
     known = {f.name for f in fields(kind)}
     given = {key: value for key, value in values.items() if key in known}
-    if isinstance(given.get("settings"), dict):
-        given["settings"] = Settings(**given["settings"])
     try:
+        if kind is Started:
+            given |= _started(given)
         event: Event = kind(**given)
     except TypeError as error:
         raise ValueError(f"expected the fields {sorted(known)}: {error}") from None
     return event
+
+
+def _started(given: dict[str, Any]) -> dict[str, Any]:
+    """The values inside a Started, which JSON holds as dicts and lists."""
+    settings, steer = given.get("settings") or {}, given.get("steer")
+    return {
+        "settings": Settings(**settings),
+        "history": tuple(Turn(**turn) for turn in given.get("history") or ()),
+        "steer": Steer(**steer) if steer else None,
+    }

@@ -12,12 +12,11 @@ from dataclasses import replace
 
 from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
-from reasoning.errors import EmptyAnswer, TooLong
+from reasoning.errors import BudgetSpent, TooLong
 from reasoning.events import Answer, Delta, Event, Notice, Step
-from reasoning.prompts import prompt
-from reasoning.reading import Reading, read
+from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
-from reasoning.task import MARGIN, Task
+from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, tokens_at_most
 from reasoning.writing import Writer
 
 MAX_THINKING = 16_384  # tokens of thought and answer; a context is often smaller
@@ -37,6 +36,9 @@ class Native:
         self._task = task
         self._reading = Reading(task.clock)
         self._finished: list[Step] = []  # of tries that broke off: a finished step stays
+        self._earlier: tuple[Message, ...] = ()
+        # the thought must be free of what the answer is held to, so they are two requests
+        self._apart = task.answer_form != AnswerForm()
         self._fresh(len(task.steps) + 1)
 
     def _fresh(self, number: int) -> None:
@@ -49,48 +51,70 @@ class Native:
         self._writer.begin()
 
     async def events(self) -> AsyncGenerator[Event, None]:
-        if self._task.steps:
-            async with aclosing(self._conclude(self._task.steps)) as events:
+        for notice in await self._open():
+            yield notice
+        if not self._task.steps and self._task.may_think:
+            async with aclosing(self._thought()) as events:
                 async for event in events:
                     yield event
-            return
-        async with aclosing(self._thinking()) as events:
-            async for event in events:
-                yield event
-        for event in self._ended():
-            yield event
-        if self._answer.strip() or not self._writer.steps:
+        if self._answer.strip():
             yield self._answered()
             return
-        async with aclosing(self._conclude((*self._finished, *self._writer.steps))) as events:
+        if not self._task.may_think:
+            yield NEARLY_SPENT
+        async with aclosing(self._conclude()) as events:
             async for event in events:
                 yield event
 
+    async def _open(self) -> tuple[Notice, ...]:
+        """The turns before the question, and what is to be said of them."""
+        opening = await self._task.opening()
+        needed = sum(tokens_at_most(turn["content"]) for turn in opening)
+        needed += tokens_at_most(self._task.question) + self._task.context // 4
+        earlier, notices = await self._task.earlier(needed)
+        self._earlier = (*opening, *earlier)
+        return notices
+
+    async def _thought(self) -> AsyncGenerator[Event, None]:
+        try:
+            async with aclosing(self._thinking()) as events:
+                async for event in events:
+                    yield event
+        except BudgetSpent:  # on tries that broke off; the answer's share is left
+            pass
+        for event in self._ended():
+            yield event
+
     async def _thinking(self) -> AsyncGenerator[Event, None]:
-        request = await self._request()
-        number = self._writer.number
+        most, number = await self._request(), self._writer.number
 
-        def ask() -> AsyncGenerator[Piece, None]:
-            return self._task.server.chat(request)
+        def request() -> Request:
+            return replace(most, max_tokens=min(most.max_tokens, self._task.left_to_think))
 
-        async with aclosing(read(self._reading, number, ask, self._task.sleep)) as items:
+        async with aclosing(self._task.read(self._reading, number, request)) as items:
             async for item in items:
                 if isinstance(item, Piece):
                     for event in self._taken(item):
                         yield event
+                    if self._apart and self._answering:
+                        return
                 else:
                     yield replace(item, number=self._writer.number)
                     self._finished += self._writer.steps
                     self._fresh(self._writer.number)
 
     async def _request(self) -> Request:
-        question = await self._task.plain(self._task.question)
-        turns: tuple[Message, ...] = ({"role": "user", "content": question},)
-        room = self._task.context - await self._task.tokens(question) - 2 * MARGIN
+        task = self._task
+        turns = await self._turns_to(task.question)
+        used = sum([await task.tokens(turn["content"]) + MARGIN for turn in turns])
+        room = task.context - used - MARGIN
         if room < LEAST:
             raise TooLong("The question leaves no room to think.", "Ask a shorter one.")
-        warmth = max(self._task.settings.temperature, TEMPERATURE)
-        return Request(self._task.model, turns, min(room, MAX_THINKING), warmth)
+        warmth = max(task.settings.temperature, TEMPERATURE)
+        return Request(task.model, turns, min(room, MAX_THINKING), warmth, task.seed())
+
+    async def _turns_to(self, text: str) -> tuple[Message, ...]:
+        return (*self._earlier, {"role": "user", "content": await self._task.plain(text)})
 
     def _taken(self, piece: Piece) -> Iterator[Event]:
         if piece.reasoning:
@@ -110,6 +134,8 @@ class Native:
         if not self._answering:
             self._answering = True
             yield from self._thought_ends()
+        if self._apart:
+            return
         if not self._answer:
             text = text.lstrip()
         self._answer += text
@@ -128,27 +154,26 @@ class Native:
             yield from self._say(voice, text)
         if self._answer:
             return
-        cut = self._reading.finish_reason in ("length", "repetition")
+        cut = self._reading.cut
         if not self._answering:
             yield from self._thought_ends(cut)
         if not (cut or self._field or self._voices.tagged) and self._writer.steps:
             yield Notice("no_thinking", "The model told no thought of its own apart.")
-            self._answer = self._reading.text
+            self._answer = "" if self._apart else self._reading.text
 
     def _answered(self) -> Answer:
         seconds = self._task.clock() - self._answer_began
         tokens = max(0, self._reading.tokens - self._thought_tokens)
-        if not self._answer.strip():
-            raise EmptyAnswer("The model gave no answer.", "Ask again, or serve another model.")
-        cut = self._reading.finish_reason in ("length", "repetition")
-        return Answer(self._answer.strip(), seconds, tokens, cut=cut)
+        return Answer(self._answer.strip(), seconds, tokens, cut=self._reading.cut)
 
-    async def _conclude(self, steps: tuple[Step, ...]) -> AsyncGenerator[Event, None]:
-        """A thought that was cut, or stopped, is given back for an answer without more of it."""
+    async def _conclude(self) -> AsyncGenerator[Event, None]:
+        """The thought so far is given back for an answer without more of it."""
+        steps = (*self._task.steps, *self._finished, *self._writer.steps)
         thought = "\n\n".join(step.content for step in steps)[-KEPT_TO_CONCLUDE:]
-        ask = prompt(self._task.language, "answer")
-        text = f"{self._task.question}\n\n{thought}\n\n{ask}"
-        turns: tuple[Message, ...] = ({"role": "user", "content": await self._task.plain(text)},)
-        async with aclosing(answer(self._task, turns, steps[-1].number + 1)) as events:
+        text = self._task.question
+        if steps:
+            text = f"{text}\n\n{thought}\n\n{self._task.prompt('answer')}"
+        turns = await self._turns_to(await self._task.in_form(text))
+        async with aclosing(answer(self._task, turns, len(steps) + 1)) as events:
             async for event in events:
                 yield event

@@ -213,6 +213,14 @@ def whole_characters(text: str) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+def clean(text: str) -> str:
+    """A person's text without what no model should get: control characters, lone surrogates."""
+    return _CONTROL.sub("", whole_characters(text)).strip()
+
+
 # JSON knows the escapes \b \f \n \r \t, so a model that writes \frac or \times with one
 # backslash gets a control character and "rac", "imes". Form feed, backspace and a bare
 # carriage return have no other use in a step; tab and newline do, so after them only what

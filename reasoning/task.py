@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Protocol
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from string import Template
+from typing import Any, Protocol
+from zlib import crc32
 
-from reasoning.endpoint import Format, Piece, Request, ServedModel
-from reasoning.events import Event, Settings, Step
+from reasoning.endpoint import Format, Message, Piece, Request, ServedModel
+from reasoning.errors import BudgetSpent, RequestError
+from reasoning.events import Event, Notice, Retry, Settings, Steer, Steering, Step, Turn
 from reasoning.persistence import Sleep
+from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
+from reasoning.reading import Reading, read
+from reasoning.replies import clean
 from reasoning.special_tokens import as_plain_text
+
+Cure = Callable[[RequestError], Notice | None]
 
 
 class Server(Protocol):
@@ -26,9 +36,31 @@ class Server(Protocol):
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]: ...
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerForm:
+    """What the final answer must look like; the steps are not touched by it.
+
+    `stop` ends the answer before any of these texts. `schema` is a JSON Schema, given
+    with the format "json_schema" alone. Raises ValueError where the two do not agree.
+    """
+
+    stop: tuple[str, ...] = ()
+    format: Format = "text"
+    schema: Mapping[str, Any] | None = None
+
+    def __post_init__(self) -> None:
+        if (self.format == "json_schema") != (self.schema is not None):
+            raise ValueError(f"expected a schema with json_schema alone, got {self.format}")
+
+
 @dataclass(slots=True)
 class Task:
-    """One question to think about. `steps` are finished ones to go on after."""
+    """One question to think about.
+
+    `steps` are finished ones to go on after, `steer` is what a reader asks for there,
+    `history` are the earlier turns of the conversation, `prompts` the reader's texts in
+    the place of ours, `instructions` the caller's own system prompt.
+    """
 
     question: str
     server: Server
@@ -36,8 +68,20 @@ class Task:
     settings: Settings = field(default_factory=Settings)
     language: str = "en"
     steps: tuple[Step, ...] = ()
+    history: tuple[Turn, ...] = ()
+    steer: Steer | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    instructions: str = ""
+    answer_form: AnswerForm = AnswerForm()
     clock: Callable[[], float] = time.monotonic
     sleep: Sleep = asyncio.sleep
+    readings: list[Reading] = field(default_factory=list)  # of all replies so far
+
+    def prompt(self, name: str, **variables: object) -> str:
+        """The prompt filled in: the reader's text, which `check_prompt` has seen, or our file."""
+        if name in self.prompts:
+            return Template(self.prompts[name].strip()).substitute(variables)
+        return prompt(self.language, name, **variables)
 
     async def plain(self, text: str) -> str:
         """The text with no special token in it, to be sent to the model."""
@@ -51,12 +95,155 @@ class Task:
     @property
     def context(self) -> int:
         """The model's context in tokens; practically endless where the server tells none."""
-        return self.model.max_model_len or 2**31
+        return self.model.max_model_len or ENDLESS
+
+    def asked_of(self, number: int) -> Steering | None:
+        """What the reader asked of step `number`: it is the first after the finished ones."""
+        return self.steer.how if self.steer and number == len(self.steps) + 1 else None
+
+    def seed(self, attempt: int = 0, number: int = 0) -> int | None:
+        """A request's seed. Without one in the settings only another attempt has its own.
+
+        One at a step that is asked for again depends on what it is to replace.
+        """
+        if self.steer and self.asked_of(number) == "again":
+            attempt += 1 + crc32(self.steer.instead_of.encode("utf-8", "replace")) % 10**6
+        if self.settings.seed is None:
+            return attempt or None
+        return self.settings.seed + attempt
+
+    def read(
+        self, reading: Reading, number: int, request: Callable[[], Request]
+    ) -> AsyncGenerator[Piece | Retry, None]:
+        """The pieces of the reply; each try asks `request` anew for what to send."""
+        if not any(one is reading for one in self.readings):
+            self.readings.append(reading)
+        return read(reading, number, lambda: self._ask(request()), self.sleep)
+
+    async def read_cured(
+        self, reading: Reading, number: int, request: Callable[[], Request], cure: Cure
+    ) -> AsyncGenerator[Piece | Retry | Notice, None]:
+        """As `read`, but an error that `cure` has a Notice for is followed by another try."""
+        while True:
+            try:
+                async with aclosing(self.read(reading, number, request)) as items:
+                    async for item in items:
+                        yield item
+                return
+            except RequestError as error:
+                if (notice := cure(error)) is None:
+                    raise
+                yield notice
+
+    def _ask(self, request: Request) -> AsyncGenerator[Piece, None]:
+        """What holds for every request of a chain: the budget, and top_p."""
+        tokens = min(request.max_tokens, self.left)
+        if tokens < 1:
+            message = f"The budget of {self.settings.budget} tokens is spent."
+            raise BudgetSpent(message, "Ask again with a larger one.")
+        return self.server.chat(replace(request, max_tokens=tokens, top_p=self.settings.top_p))
+
+    # -- the budget
+
+    @property
+    def left(self) -> int:
+        """Completion tokens that the budget still holds; practically endless without one."""
+        if self.settings.budget is None:
+            return ENDLESS
+        finished = sum(step.tokens for step in self.steps)
+        return self.settings.budget - finished - sum(reading.spent for reading in self.readings)
+
+    @property
+    def left_to_think(self) -> int:
+        """The same without the answer's share: a quarter of the budget, no less than it needs."""
+        share = max(LEAST_ANSWER, (self.settings.budget or 0) // 4)
+        return self.left - min(self.settings.answer_tokens, share)
+
+    @property
+    def may_think(self) -> bool:
+        """Whether the budget holds another step, and then the answer."""
+        return self.left_to_think >= LEAST_STEP
+
+    # -- the conversation
+
+    async def opening(self) -> tuple[Message, ...]:
+        """The caller's instructions as a system turn, where a way has none of its own."""
+        if not self.instructions:
+            return ()
+        return ({"role": "system", "content": await self.plain(self.instructions)},)
+
+    async def in_form(self, text: str) -> str:
+        """What asks for the answer, with a sentence more where that must be JSON."""
+        form = self.answer_form
+        if form.format == "text":
+            return text
+        words = [text, AS_JSON[self.language]]
+        if form.schema is not None:
+            schema = json.dumps(form.schema, ensure_ascii=False, separators=(",", ":"))
+            words.append(BY_SCHEMA[self.language] + await self.plain(schema))
+        return "\n\n".join(words)
+
+    async def earlier(
+        self, needed: int, context: int = 0
+    ) -> tuple[tuple[Message, ...], tuple[Notice, ...]]:
+        """The earlier turns as messages, and a Notice where the oldest are left out.
+
+        They get half of the context, and never what the question and its thought need.
+        The steps so far play no part: a chain that goes on is told the same as before.
+        """
+        context = context or self.context
+        room = min(context // 2, context - needed)
+        messages: list[Message] = []
+        for turn in reversed(self.history):
+            pair = [await self._said("user", turn.question)]
+            pair += [await self._said("assistant", f"{turn.reasoning}\n\n{turn.answer}")]
+            room -= sum(tokens_at_most(message["content"]) for message in pair)
+            if room < 0:
+                return tuple(messages), (Notice("history", "The oldest turns do not fit."),)
+            messages[:0] = pair
+        return tuple(messages), ()
+
+    async def _said(self, role: str, text: str) -> Message:
+        return {"role": role, "content": await self.plain(clean(text))}
 
 
-Way = Callable[[Task], AsyncGenerator[Event, None]]
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way of thinking: what does it, and what a page can offer of it.
 
+    `prompts` are the names of those it sends, `steers` what it can do after finished
+    steps, `settings` the fields of Settings that it heeds. `names_actions`: each of its
+    steps tells its own kind. `ends` says whether the answer follows a last step at once,
+    `answers_json` whether it can be JSON.
+    """
+
+    think: Callable[[Task], AsyncGenerator[Event, None]]
+    prompts: tuple[str, ...] = ()
+    steers: frozenset[Steering] = frozenset()
+    settings: frozenset[str] = frozenset()
+    names_actions: bool = False
+    ends: Callable[[Step], bool] = lambda last: False
+    answers_json: bool = True
+
+    def concludes(self, steps: Sequence[Step]) -> bool:
+        """Whether going on after these finished steps gives the answer at once."""
+        return bool(steps) and self.ends(steps[-1])
+
+
+ENDLESS = 2**31  # tokens
+LEAST_STEP = 128  # tokens: a step of two sentences and its title
+LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
+NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
+
+
+# Each attempt differs from the last: at temperature 0 the same request fails the same way.
+WARMER = (0.0, 0.5, 0.9)
+
+
+def warmer(attempt: int) -> float:
+    """The least temperature of an attempt, the first of which is 0."""
+    return WARMER[min(attempt, len(WARMER) - 1)]
 
 
 def tokens_at_most(text: str) -> int:

@@ -7,33 +7,83 @@ async for event in think(question, endpoint=endpoint, model=await endpoint.model
 from __future__ import annotations
 
 import asyncio
-import re
+import random
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import fields, replace
+from types import MappingProxyType
+from typing import get_args
 
 from reasoning.coat import coat
 from reasoning.direct import direct
 from reasoning.endpoint import Endpoint, Request, ServedModel
-from reasoning.errors import BadQuestion, StepwiseError, UnknownWay
-from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Started, Step
+from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
+from reasoning.events import (
+    Answer,
+    Event,
+    Failed,
+    Notice,
+    Retry,
+    Settings,
+    Started,
+    Steer,
+    Steering,
+    Step,
+    Turn,
+)
+from reasoning.heading_steps import heading_steps
 from reasoning.json_steps import SCHEMAS, json_steps
 from reasoning.native import native
 from reasoning.persistence import Sleep
-from reasoning.prompts import language_of, prompt
-from reasoning.replies import whole_characters
-from reasoning.task import Server, Task, Way
+from reasoning.prompts import LANGUAGES, check_prompt, language_of, prompt
+from reasoning.replies import clean
+from reasoning.step_loop import ends
+from reasoning.task import AnswerForm, Server, Task, Way
+
+ALL_STEERS: frozenset[Steering] = frozenset(get_args(Steering))
+ALL_SETTINGS = frozenset(field.name for field in fields(Settings))
+OF_ONE_REPLY = frozenset({"answer_tokens", "temperature", "seed", "top_p", "budget"})
+RETRIES = ("retry_cut", "retry_format", "retry_repeat")
+HEADING_RETRIES = ("heading_cut", "heading_format", "retry_repeat")
 
 # The ways of thinking, by the word that a catalogue entry names. Each yields the same events.
 WAYS: dict[str, Way] = {
-    "json_steps": json_steps,
-    "coat": coat,
-    "native": native,
-    "direct": direct,
+    "json_steps": Way(
+        json_steps,
+        prompts=("step", "next", "doubt", *RETRIES, "answer"),
+        steers=ALL_STEERS,
+        settings=ALL_SETTINGS,
+        ends=ends,
+    ),
+    "heading_steps": Way(
+        heading_steps,
+        prompts=("heading_step", "next", "doubt", *HEADING_RETRIES, "answer"),
+        steers=ALL_STEERS,
+        settings=ALL_SETTINGS,
+        ends=ends,
+    ),
+    "coat": Way(
+        coat,
+        prompts=("satori",),
+        steers=ALL_STEERS,
+        settings=frozenset({"seed", "top_p", "budget"}),  # with a seed the temperature too
+        names_actions=True,
+        ends=lambda last: last.cut,
+        answers_json=False,
+    ),
+    "native": Way(
+        native,
+        prompts=("answer",),
+        steers=frozenset({"edit", "answer"}),
+        settings=OF_ONE_REPLY,
+        ends=lambda last: True,
+    ),
+    "direct": Way(direct, settings=OF_ONE_REPLY),
 }
 
 MAX_QUESTION = 8_000  # characters; about 2,000 tokens, which leaves room in a context of 4,096
-_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+VOTE = 0.7  # self-consistency samples at 0.5 to 0.7 (arXiv 2203.11171); colder chains are all one
 
 
 def clean_question(text: str) -> str:
@@ -41,7 +91,7 @@ def clean_question(text: str) -> str:
 
     Raises BadQuestion when nothing is left or when it is longer than MAX_QUESTION.
     """
-    question = _CONTROL.sub("", whole_characters(text)).strip()
+    question = clean(text)
     if not question:
         raise BadQuestion("The question is empty.", "Write a question.")
     if len(question) > MAX_QUESTION:
@@ -50,6 +100,18 @@ def clean_question(text: str) -> str:
             f"At most {MAX_QUESTION:,} are taken.",
         )
     return question
+
+
+def varied(settings: Settings, chains: int) -> tuple[Settings, ...]:
+    """The settings of several chains for one question: a seed each, and warm enough to differ.
+
+    Without a seed in the settings the seeds are new ones each time.
+    """
+    first = random.getrandbits(31) if settings.seed is None else settings.seed
+    warmth = max(settings.temperature, VOTE)
+    return tuple(
+        replace(settings, seed=first + number, temperature=warmth) for number in range(chains)
+    )
 
 
 async def think(
@@ -61,17 +123,26 @@ async def think(
     settings: Settings = Settings(),
     language: str | None = None,
     steps: Sequence[Step] = (),
+    history: Sequence[Turn] = (),
+    steer: Steer | None = None,
+    prompts: Mapping[str, str] = MappingProxyType({}),
+    instructions: str = "",
+    answer_form: AnswerForm = AnswerForm(),
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = asyncio.sleep,
 ) -> AsyncGenerator[Event, None]:
     """Think about a question; the last event is an Answer or a Failed, never an exception.
 
     `way` is a key of WAYS. `steps` are finished steps to go on after: they come again
-    as events, and the model is asked for the next one. Closing the iterator ends the
-    server's work.
+    as events, and the model is asked for the next one, or for what `steer` says.
+    `history` are the conversation's earlier turns, oldest first. `prompts` are texts in
+    the place of ours, by name; `instructions` is the caller's own system prompt, which
+    stands behind ours. `answer_form` is what the answer must look like. Closing the
+    iterator ends the server's work.
     """
-    language = language or language_of(question)
-    yield Started(question, model.name, way, language, time.time(), settings)
+    language = language if language in LANGUAGES else language_of(question)
+    at, told, own = time.time(), tuple(history), dict(prompts)
+    yield Started(question, model.name, way, language, at, settings, told, steer, own, instructions)
     for step in steps:
         yield step
     unfinished = Stopwatch(clock)
@@ -83,10 +154,15 @@ async def think(
             settings,
             language,
             tuple(steps),
+            told,
+            steer,
+            {name: clean(text) for name, text in prompts.items()},
+            clean(instructions),
+            answer_form,
             clock,
             sleep,
         )
-        async with aclosing(_way(way)(task)) as events:
+        async with aclosing(_way(way, task).think(task)) as events:
             async for event in events:
                 unfinished.note(event)
                 yield event
@@ -94,11 +170,31 @@ async def think(
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
 
 
-def _way(word: str) -> Way:
+def _way(word: str, task: Task) -> Way:
+    """The way, if there is one and it can do what the task asks for."""
     if word not in WAYS:
         known = ", ".join(WAYS)
         raise UnknownWay(f"There is no way of thinking called {word}.", f"There are: {known}.")
-    return WAYS[word]
+    way = WAYS[word]
+    for name in way.prompts:
+        if name in task.prompts:
+            check_prompt(task.language, name, task.prompts[name])
+    if task.answer_form.format != "text" and not way.answers_json:
+        message = f"A chain of the way {word} ends in its own form and cannot answer in JSON."
+        raise FormRefused(message, "Ask for text, or choose another way.")
+    if task.steer is not None:
+        _check_steer(word, way, task.steer.how, task.steps)
+    return way
+
+
+def _check_steer(word: str, way: Way, how: Steering, steps: Sequence[Step]) -> None:
+    if how not in way.steers:
+        can = ", ".join(sorted(way.steers)) or "nothing of the kind"
+        message = f'A chain of the way {word} cannot be steered by "{how}".'
+        raise CannotSteer(message, f"It can do: {can}.")
+    if not steps and how != "again":
+        message = f'"{how}" needs a finished step, and there is none.'
+        raise CannotSteer(message, "Wait for the first step, or ask again.")
 
 
 class Stopwatch:

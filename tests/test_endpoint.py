@@ -1,6 +1,7 @@
 """Every way a server can misbehave becomes a named failure, on real sockets."""
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -37,6 +38,24 @@ async def test_a_reply_comes_in_pieces_with_its_finish_reason_and_counts() -> No
     assert [p.text for p in pieces if p.text] == ["Hell", "o, w", "orld"]
     assert [p.finish_reason for p in pieces if p.finish_reason] == ["stop"]
     assert (pieces[-1].prompt_tokens, pieces[-1].completion_tokens) == (7, 3)
+
+
+async def test_top_p_is_sent_where_it_is_asked_for_and_left_to_the_server_else() -> None:
+    async with talking(says("Hello")) as (stub, endpoint):
+        await ask(endpoint, top_p=0.9)
+        await ask(endpoint)
+    assert [request.get("top_p") for request in stub.requests] == [0.9, None]
+
+
+async def test_what_the_server_had_cached_of_the_prompt_is_told() -> None:
+    counts = {"prompt_tokens": 7, "completion_tokens": 1, "total_tokens": 8}
+    usage = {**counts, "prompt_tokens_details": {"cached_tokens": 5}}
+    body = {"id": "x", "object": "chat.completion.chunk", "created": 0, "model": "stub"}
+    told = b"data: " + json.dumps({**body, "choices": [], "usage": usage}).encode() + b"\n\n"
+    done = chunk("Hi", "stop") + told + b"data: [DONE]\n\n"
+    async with talking(raw(EVENTS, done)) as (_, endpoint):
+        pieces = await ask(endpoint)
+    assert [piece.cached_tokens for piece in pieces] == [None, 5]
 
 
 def error(text: object) -> dict[str, object]:

@@ -8,13 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 
 from reasoning.__main__ import summary
 from reasoning.events import Answer, Retry, Started, Step, Trace
 from tests.conftest import ROOT, Server
-from tests.stub import Play, Stub, says, step
+from tests.stub import Play, Stub, says, status, step
 
 CHAIN = (
     step("Read", "There are [bold]three[/bold] letters."),
@@ -71,7 +72,62 @@ def test_no_server_is_one_line_that_says_what_to_start() -> None:
     assert "Traceback" not in done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("words", [["Why?", "--max-steps", "2"], [], ["Why?", "--language", "fr"]])
+def voting(request: dict[str, Any]) -> Play:
+    """Three steps, then what the chain's seed comes to: one in three says 5."""
+    if "response_format" not in request:
+        return says(f"The answer is {5 if request['seed'] % 3 == 0 else 4}.")
+    number = len(request["messages"]) // 2
+    return step(
+        f"Step {number}", f"Number {number}.", "final_answer" if number == 3 else "continue"
+    )
+
+
+def test_several_chains_vote_and_the_majority_is_shown_with_its_share() -> None:
+    with Stub(voting) as stub:
+        done = reason(stub.base_url, "--way", "json_steps", "--chains", "3", "--seed", "9", "2+2?")
+    assert done.returncode == 0
+    assert "The answer is 4." in done.stdout
+    assert "The answer is 5." not in done.stdout
+    lines = done.stdout.splitlines()
+    assert lines[-3:-1] == ["2 of 3 chains (67%): 4", "1 of 3 chains (33%): 5"]
+    assert "in 3 chains at once" in lines[-1]
+    assert {request["temperature"] for request in stub.requests} == {0.7}
+    assert {request["seed"] for request in stub.requests} == {9, 10, 11}
+
+
+def test_several_chains_as_json_are_their_votes_and_their_traces() -> None:
+    with Stub(voting) as stub:
+        words = ("--json", "--chains", "2", "--seed", "0", "2+2?")
+        done = reason(stub.base_url, "--way", "json_steps", *words)
+    printed = json.loads(done.stdout)
+    assert printed["votes"] == [{"answer": "5", "chains": [0]}, {"answer": "4", "chains": [1]}]
+    assert [trace["version"] for trace in printed["traces"]] == [1, 1]
+
+
+def test_chains_that_all_fail_say_why() -> None:
+    with Stub(status(400, {"error": "No."})) as stub:
+        done = reason(stub.base_url, "--way", "direct", "--chains", "2", "2+2?")
+    assert done.returncode == 1
+    assert "The server refused the request (400)." in done.stdout
+    assert "No chain came to a clear answer." in done.stdout
+
+
+def test_a_seed_is_sent_with_every_request() -> None:
+    with Stub(*CHAIN) as stub:
+        reason(stub.base_url, "--way", "json_steps", "--seed", "7", "How many letters?")
+    assert [request["seed"] for request in stub.requests] == [7] * 4
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["Why?", "--max-steps", "2"],
+        [],
+        ["Why?", "--language", "fr"],
+        ["Why?", "--chains", "17"],
+        ["Why?", "--seed", "x"],
+    ],
+)
 def test_bad_flags_are_refused_with_what_was_expected(words: list[str]) -> None:
     done = reason("http://127.0.0.1:9/v1", *words)
     assert done.returncode == 2
@@ -105,6 +161,12 @@ def test_a_real_question_is_answered_in_the_terminal(server: Server) -> None:
     done = reason(server.base_url, "--max-steps", "3", "What is 2 + 3?")
     assert done.returncode == 0, done.stdout
     assert "Thought for" in done.stdout
+
+
+def test_several_real_chains_are_counted(server: Server) -> None:
+    done = reason(server.base_url, "--max-steps", "3", "--chains", "2", "What is 2 + 3?")
+    assert done.returncode == 0, done.stdout
+    assert "in 2 chains at once" in done.stdout.splitlines()[-1]
 
 
 def test_the_summary_tells_waiting_from_thinking() -> None:

@@ -16,7 +16,7 @@ import pytest
 from reasoning.boxes import boxes
 from reasoning.choosing import way_of
 from reasoning.endpoint import Endpoint, Piece, Request
-from reasoning.events import Answer, Correction, Delta, Event, Notice, Step, Trace
+from reasoning.events import Answer, Correction, Delta, Event, Notice, Steer, Step, Trace, Turn
 from reasoning.think import think
 from serving.catalogue import ROOT, load
 from tests import reciter as known
@@ -255,6 +255,61 @@ async def test_finished_steps_are_gone_on_from(endpoint: Counting) -> None:
         (s.number, s.action, s.content) for s in whole
     ]
     assert only(events, Correction) == [Correction(6, "192", "204")]
+
+
+async def test_a_doubted_chain_goes_on_with_a_reflection_to_the_letter(
+    endpoint: Counting,
+) -> None:
+    """The model is given <|reflect|> and recites what it knows to come after it."""
+    whole = only(await collect(endpoint, known.AYA, "coat"), Step)
+    events = await collect(
+        endpoint, known.AYA, "coat", steps=tuple(whole[:3]), steer=Steer("doubt")
+    )
+    assert endpoint.requests[-1].prompt.endswith("\\boxed{192} $$\n<|reflect|>")
+    steps = only(events, Step)
+    assert [(s.number, s.action, s.content) for s in steps] == [
+        (s.number, s.action, s.content) for s in whole
+    ]
+    assert [step.asked for step in steps] == ["", "", "", "doubt", "", ""]
+
+
+async def test_a_chain_that_is_to_answer_names_its_box_at_once(endpoint: Counting) -> None:
+    whole = only(await collect(endpoint, known.ENDLESS, "coat"), Step)
+    events = await collect(
+        endpoint, known.ENDLESS, "coat", steps=tuple(whole[:2]), steer=Steer("answer")
+    )
+    assert only(events, Step) == whole[:2]
+    assert events[-1].content == "$$\\boxed{\\infty}$$"  # type: ignore[union-attr]
+
+
+async def test_another_step_is_sampled_with_a_seed(endpoint: Counting) -> None:
+    """This model can say one thing only, so it says it again: what is sent differs."""
+    whole = only(await collect(endpoint, known.AYA, "coat"), Step)
+    again = Steer("again", whole[3].content)
+    events = await collect(endpoint, known.AYA, "coat", steps=tuple(whole[:3]), steer=again)
+    assert endpoint.requests[-1].temperature > 0
+    assert endpoint.requests[-1].seed
+    assert isinstance(events[-1], Answer)
+
+
+async def test_an_earlier_question_of_the_conversation_stands_before_this_one(
+    endpoint: Counting,
+) -> None:
+    turn = Turn(known.HALF, "$$\\boxed{\\frac{1}{2}}$$")
+    await collect(endpoint, known.AYA, "coat", history=(turn,))
+    before = known.satori_prompt(known.HALF) + turn.answer + "<|im_end|>\n"
+    assert endpoint.requests[-1].prompt == before + known.satori_prompt(known.AYA)
+    model = await endpoint.model()
+    messages = [*known_turns(turn), card_turn(known.AYA)]
+    chat = post(
+        f"{endpoint.base_url.removesuffix('/v1')}/tokenize",
+        {"model": model.name, "messages": messages, "chat_template": TEMPLATE.read_text()},
+    )
+    assert chat["count"] == await endpoint.count(endpoint.requests[-1].prompt)
+
+
+def known_turns(turn: Turn) -> list[dict[str, str]]:
+    return [card_turn(turn.question), {"role": "assistant", "content": turn.answer}]
 
 
 # -- stopping

@@ -1,0 +1,109 @@
+"""The final answer: asked for in the caller's form, and read from the reply.
+
+Shared by the ways that ask for it on its own. An empty answer, or one that is no JSON
+although it must be, is asked for again; after the last attempt it is a failure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import replace
+
+from reasoning.endpoint import FORMATS, Piece, Request, lower
+from reasoning.errors import EmptyAnswer, FormatRefused, FormRefused, RequestError
+from reasoning.events import Answer, Event, Notice, Retry
+from reasoning.json_answers import json_alone, json_begun
+from reasoning.reading import Reading, Tally
+from reasoning.task import Cure, Task, warmer
+
+EMPTY, NOT_JSON = "The answer is empty.", "The answer is not the JSON that was asked for."
+
+
+class Answering:
+    """One answer. `ask` gives the messages and the most tokens, anew for each try.
+
+    `read` makes Markdown of the text, whole or as far as it is written; it grows with it.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        number: int,
+        ask: Callable[[], Request],
+        read: Callable[[str, bool], str] = lambda text, whole: text,
+        cure: Cure = lambda error: None,
+    ) -> None:
+        self._task, self._number, self._form = task, number, task.answer_form
+        self._ask, self._read, self._cure_other = ask, read, cure
+        # the weaker of the two: what is wanted, and what the server is known to take
+        self._format = max(self._form.format, task.server.format, key=FORMATS.index)
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """Ends in the Answer. Raises StepwiseError."""
+        tally, most, why = Tally(), self._task.settings.attempts, EMPTY
+        while tally.attempts < most:
+            reading = Reading(self._task.clock)
+            async with aclosing(self._attempt(tally.attempts, reading)) as events:
+                async for event in events:
+                    yield event
+            tally.add(reading)
+            if content := self._content(reading) or reading.refusal:
+                for delta in reading.news(self._number, "answer", content):
+                    yield delta
+                cost = (tally.seconds, tally.tokens)
+                yield Answer(content, *cost, reading.first_token, reading.cut)
+                return
+            why = NOT_JSON if reading.text.strip() and self._form.format != "text" else EMPTY
+            if tally.attempts < most:
+                cause = "not_json" if why == NOT_JSON else "empty"
+                yield Retry(self._number, tally.attempts, cause, why)
+        raise _no_answer(why)
+
+    async def _attempt(self, attempt: int, reading: Reading) -> AsyncGenerator[Event, None]:
+        def request() -> Request:
+            return self._request(attempt)
+
+        items = self._task.read_cured(reading, self._number, request, self._cure)
+        async with aclosing(items):
+            async for item in items:
+                if not isinstance(item, Piece):
+                    yield item
+                    continue
+                for delta in reading.news(self._number, "answer", self._draft(reading.text)):
+                    yield delta
+
+    def _request(self, attempt: int) -> Request:
+        return replace(
+            self._ask(),
+            temperature=max(self._task.settings.temperature, warmer(attempt)),
+            seed=self._task.seed(attempt),
+            format=self._format,
+            schema=self._form.schema if self._format == "json_schema" else None,
+            stop=self._form.stop,
+        )
+
+    def _cure(self, error: RequestError) -> Notice | None:
+        if isinstance(error, FormatRefused) and self._format != "text":
+            self._format = lower(self._format)
+            return Notice("format", self._format)
+        return self._cure_other(error)
+
+    def _draft(self, text: str) -> str:
+        if self._form.format != "text":
+            return json_begun(text)
+        return self._read(text, False).lstrip()
+
+    def _content(self, reading: Reading) -> str:
+        """The answer; "" where there is none. JSON that was broken off stays as it is."""
+        if self._form.format == "text":
+            return self._read(reading.text, True).strip()
+        broken = reading.cut or self._form.stop
+        begins = "{" if self._form.format == "json_object" else "{["
+        return json_alone(reading.text, begins) or (reading.text.strip() if broken else "")
+
+
+def _no_answer(why: str) -> EmptyAnswer | FormRefused:
+    if why == NOT_JSON:
+        return FormRefused(NOT_JSON, "Ask again, or a server that can hold its model to JSON.")
+    return EmptyAnswer("The model gave no answer.", "Ask again, or serve another model.")

@@ -1,0 +1,354 @@
+"""The step loop: a chain of requests, each for one step, then the answer.
+
+How a step is asked for and read is its form's business (json_steps.py, heading_steps.py);
+how long a chain is, what is done about a reply that is no step, and what the context and
+the budget still hold is decided here.
+
+It yields events and holds no connection of its own: the server is a protocol.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import Literal
+
+from reasoning.answering import Answering
+from reasoning.endpoint import Format, Message, Piece, Request, lower
+from reasoning.errors import BudgetSpent, FormatRefused, RequestError, TooLong
+from reasoning.events import Event, Notice, Retry, Step
+from reasoning.prompts import untitled
+from reasoning.reading import Reading, Tally
+from reasoning.repeats import repeats
+from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
+from reasoning.task import MARGIN, NEARLY_SPENT, Task, tokens_at_most, warmer
+
+Actions = tuple[StepAction, ...]
+MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
+STEPS_BESIDE_HISTORY = 3  # the earlier turns of a conversation leave room for as many
+
+
+@dataclass(frozen=True, slots=True)
+class StepForm:
+    """How a step is asked for, and how its text is read.
+
+    `system` is the system prompt's name, `hints` names the prompts for another attempt by
+    what was wrong with the last ("" for all the rest). `schemas` holds a schema for each
+    set of actions that a step may end in; without them the loop alone decides. `stop` ends
+    the first attempt at a step. `read_answer` makes Markdown of an answer, whole or being
+    written, also where it is in the form of a step, out of habit.
+    """
+
+    system: str
+    hints: Mapping[str, str]
+    read: Callable[[str, str | None], Reply | BadReply]
+    draft: Callable[[str], Draft]
+    write: Callable[[Reply], str]
+    read_answer: Callable[[str, bool], str]
+    schemas: Mapping[Actions, Schema] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+
+
+def ends(last: Step) -> bool:
+    """Whether a chain with this last step has concluded, and the answer is next."""
+    return last.cut or last.action == "final_answer"
+
+
+class StepLoop:
+    """One chain. `steps` grows; a chain given finished steps goes on after them."""
+
+    def __init__(self, task: Task, form: StepForm) -> None:
+        self._task, self._form = task, form
+        self.settings, self.language = task.settings, task.language
+        self.steps: list[Step] = []
+        self.format: Format = task.server.format if form.schemas else "text"
+        self._turns: list[Message] = []
+        self._asked_at = 1  # where the question stands: after the system turn and earlier ones
+        self._used = 0  # tokens of the context that the turns take, at most
+        self._counted = 0  # the same by the server's own count, 0 where it gives none
+        self._step_tokens = min(task.settings.step_tokens, task.context // 8)
+        self._answer_tokens = min(task.settings.answer_tokens, task.context // 4)
+
+    async def events(self) -> AsyncGenerator[Event, None]:
+        """What happens from the next step to the answer. Raises StepwiseError."""
+        for notice in await self._open():
+            yield notice
+        async with aclosing(self._chain()) as events:
+            async for event in events:
+                yield event
+        async with aclosing((await self._answering()).events()) as events:
+            async for event in events:
+                yield event
+
+    # -- the turns
+
+    async def _open(self) -> tuple[Notice, ...]:
+        system = await self._system()
+        question = await self._task.plain(self._task.question)
+        needed = self._step_tokens * STEPS_BESIDE_HISTORY + self._answer_tokens
+        needed += tokens_at_most(system) + tokens_at_most(question)
+        earlier, notices = await self._task.earlier(needed)
+        for turn in ({"role": "system", "content": system}, *earlier):
+            self._say(turn["role"], turn["content"])
+        self._asked_at = len(self._turns)
+        self._say("user", question)
+        for step in self._task.steps:
+            await self._append(step)
+        if self.steps and self._no_other():  # by the bound; the server counts better
+            counts = [await self._task.tokens(turn["content"]) for turn in self._turns]
+            self._used = sum(counts) + MARGIN * len(counts)
+        return notices
+
+    async def _system(self) -> str:
+        """Our system prompt, and the caller's instructions behind it: one turn, always the same."""
+        bounds = {"min_steps": self.settings.min_steps, "max_steps": self.settings.max_steps}
+        ours = self._task.prompt(self._form.system, **bounds)
+        own = [turn["content"] for turn in await self._task.opening()]
+        return "\n\n".join([ours, *own])
+
+    async def _append(self, step: Step) -> None:
+        """The step becomes a turn of the model's, to the letter: so the prefix cache holds."""
+        if self.steps:
+            self._say("user", self._next(step.number, step.asked))
+        self._say("assistant", await self._task.plain(self._written(step)))
+        self.steps.append(step)
+
+    def _written(self, step: Step) -> str:
+        """The model's own text; what a reader changed of it, in the same form."""
+        if not step.edited:
+            return step.raw or step.content
+        action: StepAction = "final_answer" if step.action == "final_answer" else "continue"
+        return self._form.write(Reply(step.title, step.content, action))
+
+    def _say(self, role: str, text: str) -> None:
+        self._turns.append({"role": role, "content": text})
+        self._used += tokens_at_most(text)
+
+    def _next(self, number: int, asked: str | None) -> str:
+        if asked == "doubt":
+            return self._task.prompt("doubt", number=number, before=number - 1)
+        return self._task.prompt("next", number=number, max_steps=self.settings.max_steps)
+
+    def _turns_and(self, *words: str) -> tuple[Message, ...]:
+        """The turns with one more of ours; before any step these go into the question's own turn.
+
+        Some chat templates refuse two turns of the same side in a row.
+        """
+        turns = list(self._turns)
+        before = [turns.pop()["content"]] if turns[-1]["role"] == "user" else []
+        return (*turns, {"role": "user", "content": "\n\n".join([*before, *words])})
+
+    def _room(self) -> int:
+        """Tokens that the context still holds for a turn of ours and a reply to it."""
+        return self._task.context - self._used - 4 * MARGIN
+
+    def _no_other(self) -> Notice | None:
+        """Why there is no room for another step and then the answer; None where there is."""
+        if self._room() < self._step_tokens + self._answer_tokens:
+            return Notice("context", "The context is nearly full.")
+        return None if self._task.may_think else NEARLY_SPENT
+
+    def _forget(self) -> Notice | None:
+        """Drops the earlier turns, next the middle half of the steps'; None when few are left."""
+        first = self._asked_at
+        pairs = (len(self._turns) - first) // 2  # user and assistant
+        if first > 1:
+            del self._turns[1:first]
+            self._asked_at = 1
+            notice = Notice("history", "The earlier turns do not fit.")
+        elif pairs >= 4:
+            del self._turns[1 + 2 * (pairs // 4) : 1 + 2 * (pairs - pairs // 4)]
+            notice = Notice("context", "The steps in the middle were left out.")
+        else:
+            return None
+        self._used = sum(tokens_at_most(turn["content"]) for turn in self._turns)
+        return notice
+
+    def _cure(self, error: RequestError) -> Notice | None:
+        """A refused format is lowered for the rest of the chain, what is too long is shortened."""
+        if isinstance(error, FormatRefused) and self.format != "text":
+            self.format = lower(self.format)
+            return Notice("format", self.format)
+        return self._shorten(error)
+
+    def _shorten(self, error: RequestError) -> Notice | None:
+        return self._forget() if isinstance(error, TooLong) else None
+
+    # -- the steps
+
+    async def _chain(self) -> AsyncGenerator[Event, None]:
+        """Step after step, until one is final or there is no room for another."""
+        while not self._concluded():
+            if notice := self._no_other():
+                yield notice
+                return
+            event: Event | None = None
+            try:
+                async with aclosing(self._step(len(self.steps) + 1)) as events:
+                    async for event in events:
+                        yield event
+            except TooLong:
+                if not self.steps:
+                    raise
+                yield Notice("context", "The context is full.")
+                return
+            except BudgetSpent:  # on tries that broke off; the answer's share is left
+                yield NEARLY_SPENT
+                return
+            if not isinstance(event, Step):
+                return
+            await self._append(event)
+            self._used = self._counted or self._used
+
+    def _concluded(self) -> bool:
+        how = self._task.asked_of(len(self.steps) + 1)
+        if how == "answer":
+            return True
+        if how in ("again", "doubt") or not self.steps:
+            return False
+        return ends(self.steps[-1]) or self.steps[-1].number >= self.settings.max_steps
+
+    async def _step(self, number: int) -> AsyncGenerator[Event, None]:
+        """The attempts at a step. Ends in the Step, or in the Notice why there is none."""
+        tally, bad = Tally(), BadReply("empty", "")
+        while self._may_try(tally):
+            reading = Reading(self._task.clock)
+            async with aclosing(self._read_step(number, tally.attempts, bad, reading)) as events:
+                async for event in events:
+                    yield event
+            tally.add(reading)
+            outcome = self._judge(number, reading)
+            if isinstance(outcome, Reply):
+                yield self._finished(number, outcome, reading, tally)
+                return
+            bad = outcome
+            if self._may_try(tally):
+                yield Retry(number, tally.attempts, bad.cause, bad.detail)
+        for event in self._given_up(number, bad, reading, tally):
+            yield event
+
+    def _may_try(self, tally: Tally) -> bool:
+        return tally.attempts < self.settings.attempts and self._task.may_think
+
+    async def _read_step(
+        self, number: int, attempt: int, bad: BadReply, reading: Reading
+    ) -> AsyncGenerator[Event, None]:
+        def request() -> Request:
+            return self._step_request(number, attempt, bad)
+
+        async with aclosing(self._task.read_cured(reading, number, request, self._cure)) as items:
+            async for item in items:
+                if not isinstance(item, Piece):
+                    yield item
+                    continue
+                draft = self._form.draft(reading.text)
+                for delta in reading.news(number, "title", draft.title):
+                    yield delta
+                for delta in reading.news(number, "content", draft.content):
+                    yield delta
+        if self._form.schemas:
+            self._task.server.format = self.format  # it has worked, for the next chain too
+
+    def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
+        how = self._task.asked_of(number)
+        words = [self._next(number, how)] if self.steps else []
+        if attempt:
+            hints = self._form.hints
+            words.append(self._task.prompt(hints.get(bad.cause, hints[""]), number=number))
+        return Request(
+            self._task.model,
+            self._turns_and(*words),
+            max_tokens=self._tokens_for(attempt),
+            temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
+            seed=self._task.seed(attempt, number),
+            format=self.format,
+            schema=self._form.schemas.get(self._actions(number)),
+            stop=() if attempt else self._form.stop,
+        )
+
+    def _tokens_for(self, attempt: int) -> int:
+        more = MORE_TOKENS[min(attempt, len(MORE_TOKENS) - 1)]
+        most = min(int(self._step_tokens * more), max(1, self._room()))
+        return min(most, self._task.left_to_think)
+
+    def _actions(self, number: int) -> Actions:
+        """What step `number` may end in."""
+        if number >= self.settings.max_steps:
+            return ("final_answer",)
+        return ("continue",) if number < self.settings.min_steps else ("continue", "final_answer")
+
+    def _judge(self, number: int, reading: Reading) -> Reply | BadReply:
+        outcome = self._form.read(reading.text, reading.finish_reason)
+        if isinstance(outcome, BadReply):
+            return outcome
+        earlier = [step.content for step in self.steps]
+        steer = self._task.steer if self._task.asked_of(number) == "again" else None
+        again = repeats(outcome.content, [*earlier, *([steer.instead_of] if steer else [])])
+        if again is None:
+            return outcome
+        said = f"step {again + 1}" if again < len(earlier) else "the step it is to replace"
+        return BadReply("repeat", f"The reply repeats {said}.")
+
+    def _finished(self, number: int, reply: Reply, reading: Reading, tally: Tally) -> Step:
+        self._counted = reading.prompt_tokens and reading.prompt_tokens + reading.tokens
+        allowed = self._actions(number)
+        return Step(
+            number,
+            reply.title or untitled(self.language, number),
+            reply.content,
+            reply.action if reply.action in allowed else allowed[0],
+            tally.seconds,
+            tally.tokens,
+            tally.attempts,
+            reading.first_token,
+            raw=reading.text,
+            asked=self._asked(number),
+        )
+
+    def _asked(self, number: int) -> Literal["", "doubt"]:
+        return "doubt" if self._task.asked_of(number) == "doubt" else ""
+
+    def _given_up(
+        self, number: int, bad: BadReply, reading: Reading, tally: Tally
+    ) -> Iterator[Step | Notice]:
+        """What was readable, as a step marked cut; else why the answer is asked for now."""
+        spent = tally.attempts < self.settings.attempts
+        if bad.cause == "repeat" or not bad.draft.content.strip():
+            yield _no_step(bad, tally, spent)
+            return
+        if spent:
+            yield NEARLY_SPENT
+        yield Step(
+            number,
+            bad.draft.title or untitled(self.language, number),
+            bad.draft.content,
+            "final_answer",
+            tally.seconds,
+            tally.tokens,
+            tally.attempts,
+            reading.first_token,
+            cut=True,
+            asked=self._asked(number),
+        )
+
+    # -- the answer
+
+    async def _answering(self) -> Answering:
+        words = await self._task.in_form(self._task.prompt("answer"))
+
+        def ask() -> Request:
+            tokens = max(1, min(self._answer_tokens, self._room()))
+            return Request(self._task.model, self._turns_and(words), tokens)
+
+        number = len(self.steps) + 1
+        return Answering(self._task, number, ask, self._form.read_answer, self._shorten)
+
+
+def _no_step(bad: BadReply, tally: Tally, spent: bool) -> Notice:
+    code, detail = "unreadable", bad.detail
+    if bad.cause == "repeat":
+        code, detail = "repeat", "The model repeats itself."
+    if spent:
+        code, detail = NEARLY_SPENT.code, NEARLY_SPENT.detail
+    return Notice(code, detail, tally.seconds, tally.tokens)
