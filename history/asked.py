@@ -1,0 +1,84 @@
+"""What a run is asked, and how it hangs together with other runs. Pure values."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from reasoning.events import Settings, Started, Steer, Step, Turn, from_dict, to_dict
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What a run is to think about, and how.
+
+    An empty way is the model's own, an empty language the question's. `steps` are finished
+    steps to go on after; `steer` says how.
+    """
+
+    question: str
+    way: str = ""
+    settings: Settings = field(default_factory=Settings)
+    language: str = ""
+    steps: tuple[Step, ...] = ()
+    history: tuple[Turn, ...] = ()
+    steer: Steer | None = None
+    prompts: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """How a run hangs together with others. All are ids of runs, "" for none.
+
+    thread   the conversation: the run that began it
+    after    the run whose answer it follows up
+    origin   the run it branched off; `parts` is the number of the first step that differs,
+             `how` says why: "edit", "again", "doubt", "answer" or "go_on"
+    group    the first of the runs that were asked together with it
+    """
+
+    thread: str = ""
+    after: str = ""
+    origin: str = ""
+    parts: int = 0
+    how: str = ""
+    group: str = ""
+
+
+def asked_of(started: Started, steps: tuple[Step, ...] = ()) -> Asked:
+    """What must have been asked for a run to begin so."""
+    return Asked(
+        started.question,
+        started.way,
+        started.settings,
+        started.language,
+        steps,
+        started.history,
+        started.steer,
+        started.prompts,
+    )
+
+
+def asked_to_json(asked: Asked) -> dict[str, Any]:
+    """As JSON values: the beginning of a run that no model has taken up yet, and the steps."""
+    started = Started(
+        asked.question,
+        model="",
+        way=asked.way,
+        language=asked.language,
+        at=0.0,
+        settings=asked.settings,
+        history=asked.history,
+        steer=asked.steer,
+        prompts=asked.prompts,
+    )
+    return {"started": to_dict(started), "steps": [to_dict(step) for step in asked.steps]}
+
+
+def asked_from_json(values: dict[str, Any]) -> Asked:
+    """The inverse. Raises ValueError for other values."""
+    started = from_dict(values["started"])
+    steps = tuple(from_dict(step) for step in values["steps"])
+    if not isinstance(started, Started):
+        raise ValueError(f"expected how a run began, got {type(started).__name__}")
+    return asked_of(started, tuple(step for step in steps if isinstance(step, Step)))

@@ -1,0 +1,344 @@
+"""Where the history lies: its tables, and a SQLite file or a PostgreSQL database that holds them.
+
+This file and store.py are the only ones that import SQLAlchemy. What is written to the
+tables and read from them is in store.py. No message and no log shows a password.
+
+StoreError is the only error for what a person can mend: its code is a key of FAULTS.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Connection,
+    Double,
+    Engine,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    QueuePool,
+    Table,
+    Text,
+    create_engine,
+    event,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+
+BUSY = 5.0  # seconds; that long another process may write, or a server take to answer
+DATABASE_URL = "DATABASE_URL"
+_LOCK = 7_837_329  # PostgreSQL's lock for who makes or changes the tables; any number of ours
+_HERE = "or set DATABASE_URL to another place"
+
+FAULTS = {
+    "full": ("There is no room left for the history in {where}.", "Make room on the disk."),
+    "locked": ("Another program keeps the history in {where} locked.", "Wait for it, or end it."),
+    "readonly": ("The history in {where} cannot be written.", f"Make it writable, {_HERE}."),
+    "closed": ("The history in {where} cannot be opened.", f"Give this user its folder, {_HERE}."),
+    "damaged": ("What lies in {where} is no history.", f"Put a backup in its place, {_HERE}."),
+    "disk": ("The disk fails under the history in {where}: {detail}.", "Look at the disk."),
+    "newer": ("The history in {where} is a newer Stepwise's: {detail}.", f"Update, {_HERE}."),
+    "unreachable": ("No answer from {where}: {detail}.", "Start it, or check DATABASE_URL."),
+    "refused": ("The server refuses the user or the password for {where}.", "Check DATABASE_URL."),
+    "missing": ("The server does not have {where}.", "Use createdb, or check DATABASE_URL."),
+    "url": ("DATABASE_URL is not understood: {detail}.", "Write postgresql://user@host/name."),
+    "other": ("The history in {where} fails: {detail}.", "Look at the database."),
+}
+
+
+class StoreError(Exception):
+    """The history cannot be read or written: what is wrong, and what to do about it."""
+
+    def __init__(self, code: str, where: str = "", detail: str = "") -> None:
+        message, remedy = FAULTS[code]
+        self.code = code
+        self.message = message.format(where=where, detail=detail)
+        self.remedy = remedy
+        super().__init__(f"{self.message} {self.remedy}")
+
+
+# -- the tables
+
+METADATA = MetaData()
+
+SCHEMA = Table(
+    "stepwise_schema", METADATA, Column("version", Integer, nullable=False)
+)  # one row; the names begin alike because a database may hold other programs' tables
+
+THREADS = Table(
+    "stepwise_threads",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("name", Text, nullable=False),
+    Column("sought", Text, nullable=False),  # the name as it is searched
+    Column("model", Text, nullable=False),
+    Column("last", Text, nullable=False),
+    Column("touched", Double, nullable=False),
+    Column("pinned", Boolean, nullable=False),
+    Column("deleted", Double, nullable=False),  # when; 0 for what is there
+    Index("stepwise_threads_listed", "owner", "deleted", "pinned", "touched"),
+)
+
+
+def _in_thread(**options: Any) -> Column[str]:
+    key = ForeignKey("stepwise_threads.id", ondelete="CASCADE")
+    return Column("thread", Text, key, nullable=False, index=True, **options)
+
+
+RUNS = Table(
+    "stepwise_runs",
+    METADATA,
+    Column("number", Integer, primary_key=True),  # in the order of asking
+    Column("id", Text, nullable=False, unique=True),
+    _in_thread(),
+    Column("after", Text, nullable=False),
+    Column("origin", Text, nullable=False),
+    Column("parts", Integer, nullable=False),
+    Column("how", Text, nullable=False),
+    Column("together", Text, nullable=False),  # Link.group, which is a word of SQL
+    Column("asked", Text, nullable=False),
+    Column("question", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("way", Text, nullable=False),
+    Column("at", Double, nullable=False),
+    Column("ended", Double, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("seconds", Double, nullable=False),
+    Column("waited", Double, nullable=False),
+    Column("tokens", Integer, nullable=False),
+    Column("steps", Integer, nullable=False),
+    Column("answer", Text, nullable=False),
+    Column("keeper", Text, nullable=False),  # the process that it lives in
+    Column("beat", Double, nullable=False),  # when that process was last known to live
+    Index("stepwise_runs_state", "state"),
+)
+
+EVENTS = Table(
+    "stepwise_events",
+    METADATA,
+    Column("run", ForeignKey("stepwise_runs.number", ondelete="CASCADE"), primary_key=True),
+    Column("place", Integer, primary_key=True),
+    Column("draft", Boolean, nullable=False),  # a Delta
+    Column("body", Text, nullable=False),
+)
+
+TEXTS = Table(  # what is searched, folded; apart from the events, whose bodies hold more
+    "stepwise_texts", METADATA, _in_thread(), Column("text", Text, nullable=False)
+)
+
+PREFERENCES = Table(
+    "stepwise_preferences",
+    METADATA,
+    Column("owner", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+)
+
+# What takes a history of version 1 to 2, of version 2 to 3, ... Change a table above and add
+# how an older one gets there. A new history is made as the tables above say.
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
+
+
+def newest() -> int:
+    """The version of the tables above."""
+    return 1 + len(MIGRATIONS)
+
+
+# -- the database
+
+
+class Database:
+    """An open database whose tables are there and of this version."""
+
+    def __init__(self, url: str | None = None) -> None:
+        url = url or os.environ.get(DATABASE_URL)
+        given = _parsed(url) if url else _default()
+        self.where = _named(given)
+        self._password = given.password or ""
+        self._engine = _engine(given)
+        self._writer = self._engine.execution_options(writing=True)
+        with self.writing() as connection:
+            self._make_tables(connection)
+
+    @property
+    def kind(self) -> str:
+        """ "sqlite" or "postgresql"."""
+        return self._engine.dialect.name
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        with self._explained(), self._engine.begin() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """One transaction; it is in the database when the block has ended."""
+        with self._explained(), self._writer.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns what failed at the database into a StoreError; bad values stay what they are."""
+        try:
+            yield
+        except (DataError, IntegrityError):
+            raise
+        except SQLAlchemyError as error:
+            cause = getattr(error, "orig", None) or error
+            detail = (str(cause).splitlines() or [type(cause).__name__])[0].rstrip(".")
+            detail = detail.rpartition("failed: ")[2]  # the driver names the server before it
+            if self._password:
+                detail = detail.replace(self._password, "***")
+            raise StoreError(_code(cause), self.where, detail) from None
+
+    def _make_tables(self, connection: Connection) -> None:
+        if self.kind == "postgresql":
+            connection.execute(text(f"SELECT pg_advisory_xact_lock({_LOCK})"))
+        if not inspect(connection).has_table(SCHEMA.name):
+            METADATA.create_all(connection)
+            connection.execute(SCHEMA.insert().values(version=newest()))
+        version = connection.scalar(select(SCHEMA.c.version)) or 0
+        if version > newest():
+            detail = f"its version is {version}, this one's {newest()}"
+            raise StoreError("newer", self.where, detail)
+        for migrate in MIGRATIONS[version - 1 :]:
+            migrate(connection)
+        connection.execute(SCHEMA.update().values(version=newest()))
+
+
+# -- its address
+
+
+def _default() -> URL:
+    """The user's data folder, as the XDG specification says."""
+    try:
+        data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    except RuntimeError as error:
+        raise StoreError("closed", "the history in the home folder", str(error)) from None
+    return URL.create("sqlite", database=str(Path(data) / "stepwise" / "history.db"))
+
+
+def _parsed(url: str) -> URL:
+    """The address as users write it, for the driver that is installed."""
+    try:
+        given = make_url(url)
+    except (ArgumentError, ValueError):
+        raise StoreError("url", detail="it is no address") from None
+    kind = given.drivername.partition("+")[0]
+    if kind in ("postgres", "postgresql"):
+        return given.set(drivername="postgresql+psycopg")
+    if kind != "sqlite":
+        raise StoreError("url", detail=f"{kind} is neither postgresql nor sqlite")
+    return given.set(drivername="sqlite")
+
+
+def _named(url: URL) -> str:
+    if url.drivername == "sqlite":
+        return url.database or "the history in memory"
+    port = f":{url.port}" if url.port else ""
+    return f"the database {url.database or 'of the user'} on {url.host or 'this machine'}{port}"
+
+
+# -- its engine
+
+
+def _engine(url: URL) -> Engine:
+    shared: dict[str, Any] = {"hide_parameters": True, "pool_timeout": BUSY}  # no text in a log
+    if url.drivername != "sqlite":
+        waits = {"connect_timeout": int(BUSY), "tcp_user_timeout": int(BUSY * 1000)}
+        return create_engine(url, connect_args=waits, pool_pre_ping=True, **shared)
+    if url.database in (None, "", ":memory:"):  # it lives in one connection, which all share
+        shared |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
+    else:
+        _make_file(Path(url.database))
+    engine = create_engine(
+        url, connect_args={"timeout": BUSY, "check_same_thread": False}, **shared
+    )
+    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "begin", _begin)
+    return engine
+
+
+def _make_file(path: Path) -> None:
+    """An empty file that nobody else may read, in a folder that nobody else may enter."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+    except OSError as error:
+        raise StoreError("closed", str(path), str(error)) from None
+
+
+def _prepare(connection: Any, _record: Any) -> None:
+    """FULL: a commit waits for the disk, so that a power cut too loses nothing that was shown.
+
+    That is cheap here, where one commit holds the events of all runs. What is deleted is
+    overwritten, so that "deleted for good" is true of the file, too.
+    """
+    connection.isolation_level = None  # or the driver begins transactions where it likes
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
+        connection.execute(f"PRAGMA {pragma}").close()
+
+
+def _begin(connection: Connection) -> None:
+    """Who will write locks first: a reader that turns writer is refused without waiting."""
+    writing = connection.get_execution_options().get("writing", False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+# -- what went wrong
+
+_SQLITE = {
+    "SQLITE_FULL": "full",
+    "SQLITE_BUSY": "locked",
+    "SQLITE_LOCKED": "locked",
+    "SQLITE_READONLY": "readonly",
+    "SQLITE_CANTOPEN": "closed",
+    "SQLITE_NOTADB": "damaged",
+    "SQLITE_CORRUPT": "damaged",
+    "SQLITE_IOERR": "disk",
+}
+_POSTGRESQL = {
+    "53100": "full",
+    "55P03": "locked",
+    "25006": "readonly",
+    "42501": "readonly",
+    "28": "refused",
+    "3D": "missing",
+    "08": "unreachable",
+    "57": "unreachable",
+}
+_SAID = {  # by a server that took no connection; then there is no code
+    "authentication failed": "refused",
+    "no pg_hba.conf entry": "refused",
+    "does not exist": "missing",
+}
+
+
+def _code(cause: BaseException) -> str:
+    """The fault behind a driver's error."""
+    name = getattr(cause, "sqlite_errorname", None)
+    if name:
+        found = [code for prefix, code in _SQLITE.items() if name.startswith(prefix)]
+        return found[0] if found else "other"
+    state = getattr(cause, "sqlstate", None)
+    if state:
+        found = [code for prefix, code in _POSTGRESQL.items() if state.startswith(prefix)]
+        return found[0] if found else "other"
+    if type(cause).__name__ not in ("OperationalError", "ConnectionTimeout", "TimeoutError"):
+        return "other"
+    said = [code for words, code in _SAID.items() if words in str(cause)]
+    return said[0] if said else "unreachable"

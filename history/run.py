@@ -1,0 +1,143 @@
+"""A run: one question and all that happened since.
+
+An event is heard first, on the loop where the run thinks; it is shown when the recorder
+says so. Whoever reads a run sees what is shown, and may wait for more.
+"""
+
+from __future__ import annotations
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+from history.asked import Asked, Link
+from history.store import Begun, Heard
+from reasoning.events import ENDS, Event, Retry, Trace
+
+
+class Run:
+    """One question and its events. Its clock stands still while it waits for a retry.
+
+    A run that was thought before, and is only shown here, has no clock: `past`.
+    """
+
+    def __init__(
+        self,
+        asked: Asked,
+        link: Link = Link(),
+        owner: str = "",
+        *,
+        id: str = "",
+        past: bool = False,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.id = id or secrets.token_urlsafe(16)
+        self.asked = asked
+        self.link = replace(link, thread=link.thread or self.id)
+        self.owner = owner
+        self.written = -1  # how many events are in the store; -1: not even that it began
+        self.refused = False  # the store cannot take it
+        self._at = time.time()
+        self._past = past
+        self._events: list[Event] = []
+        self._shown = 0  # of the events
+        self._over = False
+        self._changed = threading.Condition()
+        self._now = now
+        self._began = self._ended = now()
+        self._waits: list[tuple[float, float]] = []  # when it began, how long it is
+
+    # -- for who looks at it
+
+    @property
+    def question(self) -> str:
+        return self.asked.question
+
+    @property
+    def trace(self) -> Trace:
+        with self._changed:
+            return Trace(tuple(self._events[: self._shown]))
+
+    @property
+    def ended(self) -> bool:
+        """Whether nothing more will come."""
+        with self._changed:
+            return self._over and self._shown == len(self._events)
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether it ended without an end: its process was killed."""
+        return self.ended and self.trace.end is None
+
+    def events(self, since: int, timeout: float = 0.0) -> tuple[Event, ...]:
+        """The events from number `since` on; waits up to `timeout` seconds for one."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._shown > since, timeout)
+            return tuple(self._events[since : self._shown])
+
+    def seconds(self) -> float:
+        """The thinking time so far, without the waits before retries."""
+        if self._past:
+            return self.trace.seconds
+        end = self._ended if self._over else self._now()
+        waited = sum(min(wait, end - began) for began, wait in self._waits)
+        before = sum(step.seconds for step in self.asked.steps)
+        return before + max(0.0, end - self._began - waited)
+
+    # -- for who thinks it and who writes it
+
+    @property
+    def over(self) -> bool:
+        """Whether its end was heard; it may not be shown yet."""
+        return self._over
+
+    @property
+    def begun(self) -> Begun:
+        broken = self._past and self._heard().end is None
+        state = "interrupted" if broken else "thinking"
+        return Begun(self.id, self.asked, self.link, self.owner, self._at, state)
+
+    @property
+    def unfinished(self) -> float:
+        """The seconds of thinking that no event has counted."""
+        return max(0.0, self.seconds() - self._heard().seconds)
+
+    @property
+    def unwritten(self) -> Heard:
+        """What the store does not have yet."""
+        with self._changed:
+            since = max(0, self.written)
+            return Heard(self.id, since, tuple(self._events[since:]))
+
+    @property
+    def settled(self) -> bool:
+        """Whether it is over and nothing of it is left to write."""
+        with self._changed:
+            return self._over and self.written == len(self._events)
+
+    def hear(self, event: Event) -> None:
+        """One more event. Nothing follows an end."""
+        with self._changed:
+            if self._over:
+                return
+            if isinstance(event, Retry):
+                self._waits.append((self._now(), event.wait))
+            self._ended = self._now()
+            self._events.append(event)
+            self._over = isinstance(event, ENDS)
+
+    def close(self) -> None:
+        """Nothing more will be heard, whether there was an end or not."""
+        self._over = True
+
+    def show(self, events: int | None = None) -> None:
+        """Shows the first `events` of them; None: all that was heard."""
+        with self._changed:
+            self._shown = len(self._events) if events is None else max(self._shown, events)
+            self._changed.notify_all()
+
+    def _heard(self) -> Trace:
+        with self._changed:
+            return Trace(tuple(self._events))

@@ -1,0 +1,191 @@
+"""Runs: chains of thought that live on a loop of their own, not in a page's script.
+
+A page's script can be stopped at any moment: by a click, a reload, a closed tab. A run
+cannot: it is a task on one background event loop. Whoever knows its id follows it from
+the first event, as often as he likes, also when it was thought in an earlier process: every
+event is in the store before it is shown.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Coroutine
+from dataclasses import replace
+from typing import Any
+
+from history.asked import Asked as Asked
+from history.asked import Link, asked_of
+from history.recorder import Recorder
+from history.run import Run as Run
+from history.store import Entry, Store, StoreError
+from reasoning.errors import StepwiseError
+from reasoning.events import Event, Failed, Stopped, Trace
+
+KEPT = 200  # ended runs in memory, so that they are not read again; a run is some 50 kB
+Thinker = Callable[[Asked], AsyncIterator[Event]]
+_log = logging.getLogger(__name__)
+
+
+class Loop:
+    """An event loop in a thread of its own, for the life of the process."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.new_event_loop()
+        threading.Thread(target=self.loop.run_forever, name="stepwise", daemon=True).start()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Starts the work on the loop, from any other thread."""
+
+        async def created() -> asyncio.Task[None]:
+            return asyncio.create_task(work)
+
+        return asyncio.run_coroutine_threadsafe(created(), self.loop).result()
+
+    def cancel(self, task: asyncio.Task[None]) -> None:
+        self.loop.call_soon_threadsafe(task.cancel)
+
+
+class Runs:
+    """All runs, by id: those that think in this process, and those in the store."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        thinker: Thinker,
+        store: Store,
+        *,
+        recorder: Recorder | None = None,
+        kept: int = KEPT,
+    ) -> None:
+        self._loop = loop
+        self._thinker = thinker
+        self._store = store
+        self._recorder = recorder or Recorder(store)
+        self._kept = kept
+        self._unread: StoreError | None = None
+        self._runs: dict[str, Run] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._lock = threading.Lock()
+
+    @property
+    def trouble(self) -> StoreError | None:
+        """Why the history cannot be saved, or read, now."""
+        return self._recorder.trouble or self._unread
+
+    def start(self, asked: Asked, link: Link = Link(), owner: str = "") -> Run:
+        """Begins to think. It goes on in the linked conversation where that is the owner's."""
+        run = Run(asked, self._own(link, owner), owner)
+        self._recorder.begin(run)
+        self._remember(run)
+        task = self._loop.start(self._think(run))
+        with self._lock:
+            thinking = {id: task for id, task in self._tasks.items() if not task.done()}
+            self._tasks = {**thinking, run.id: task}
+        return run
+
+    def put(self, trace: Trace, owner: str = "") -> Run:
+        """A run that was thought elsewhere, in a conversation of its own.
+
+        Raises ValueError where it does not tell how it began.
+        """
+        if trace.started is None:
+            raise ValueError('expected a trace that begins with an event "started", got none')
+        run = _past(Run(asked_of(trace.started), owner=owner, past=True), trace)
+        self._recorder.begin(run)
+        self._recorder.record(run)
+        self._remember(run)
+        return run
+
+    def get(self, id: str | None) -> Run | None:
+        """The run; None for one that is unknown or deleted."""
+        run = self._runs.get(id or "")
+        if not id or (run and (not run.ended or run.written < 0 or self._recorder.trouble)):
+            return run
+        try:
+            entry = self._store.entry(id)
+            self._unread = None
+            return (run or self._read(entry)) if entry else None
+        except StoreError as error:
+            self._unread = error
+            return run
+
+    def live(self, owner: str) -> list[Run]:
+        """The owner's runs that think now, in this process."""
+        with self._lock:
+            runs = list(self._runs.values())
+        return [run for run in runs if run.owner == owner and not run.ended]
+
+    def stop(self, id: str) -> None:
+        """Ends a run where it is. The core closes its stream, and the server stops working."""
+        with self._lock:
+            task = self._tasks.get(id)
+        if task is not None:
+            self._loop.cancel(task)
+
+    def _own(self, link: Link, owner: str) -> Link:
+        """Whoever has a link may ask on from another's run, but not into his conversation."""
+        try:
+            thread = self._store.thread(link.thread) if link.thread else None
+        except StoreError:  # the recorder says it, when it cannot write
+            return link
+        return replace(link, thread="") if thread and thread.owner != owner else link
+
+    def _read(self, entry: Entry) -> Run:
+        """One that was thought before. One that another process thinks is not kept: it grows."""
+        asked = self._store.asked(entry.id) or Asked(entry.question)
+        run = Run(asked, entry.link, entry.owner, id=entry.id, past=True)
+        run = _past(run, Trace(self._store.events(entry.id)))
+        run.written = len(run.trace.events)
+        run.show()
+        if entry.state != "thinking":
+            self._remember(run)
+        return run
+
+    def _remember(self, run: Run) -> None:
+        """The run, and of those that are over the newest; what is not saved is kept."""
+        with self._lock:
+            self._runs[run.id] = run
+            old = [one for one in self._runs.values() if one.settled or one.refused]
+            for one in old[: -self._kept]:
+                del self._runs[one.id]
+
+    # -- on the loop
+
+    async def _think(self, run: Run) -> None:
+        events = self._thinker(run.asked)
+        try:
+            async for event in events:
+                self._hear(run, event)
+            self._hear(run, _fault("The chain ended without an end."))
+        except asyncio.CancelledError:
+            self._hear(run, Stopped(run.unfinished))
+        except StepwiseError as error:
+            self._hear(run, Failed(error.code, error.message, error.remedy, run.unfinished))
+        except Exception:  # whatever it is, the page must say so instead of waiting for ever
+            _log.exception("Run %s failed", run.id)
+            self._hear(run, _fault(f"The log of the page names the cause, under run {run.id}."))
+        finally:
+            await _close(events)
+
+    def _hear(self, run: Run, event: Event) -> None:
+        run.hear(event)
+        self._recorder.record(run)
+
+
+def _past(run: Run, trace: Trace) -> Run:
+    for event in trace.events:
+        run.hear(event)
+    run.close()
+    return run
+
+
+def _fault(message: str) -> Failed:
+    return Failed("bug", f"Stepwise made a mistake. {message}", "Ask again.")
+
+
+async def _close(events: AsyncIterator[Event]) -> None:
+    close = getattr(events, "aclose", None)
+    if close is not None:
+        await close()

@@ -1,0 +1,455 @@
+"""The history: every run with its events, in conversations, each with its owner.
+
+It knows no thread and no clock of a run: history/recorder.py writes here what the runs heard,
+before it is shown. Where the history lies is in history/database.py.
+
+A delta is kept until its step is finished, which holds its text whole; so a finished run
+takes a row for each step, and one that was cut off still has what was being written.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+import time
+import unicodedata
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import psutil
+from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
+
+from history.asked import Asked, Link, asked_from_json, asked_to_json
+from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS, Database
+from history.database import StoreError as StoreError
+from reasoning.events import (
+    Answer,
+    Delta,
+    Event,
+    Failed,
+    Step,
+    Stopped,
+    Trace,
+    from_dict,
+    to_dict,
+)
+from reasoning.replies import whole_characters
+from reasoning.traces import compact
+
+KEPT_DELETED = 30 * 24 * 3600.0  # seconds in which a deleted conversation can be restored
+SILENT = 120.0  # seconds without a sign of life after which another machine's run is cut off
+SAME = 1.0  # seconds; when a process began is told from the boot, which a set clock moves
+FIGURES = 2_000  # runs; as many points as a chart can show
+LONGEST_NAME = 200  # characters
+LONGEST_SEARCH = 200  # characters; a SQLite pattern has a limit
+_STATES = {Answer: "answered", Failed: "failed", Stopped: "stopped"}
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that begins. Its thread is its own id where it begins a conversation.
+
+    `state` is "interrupted" for one that was broken off before it came here.
+    """
+
+    id: str
+    asked: Asked
+    link: Link
+    owner: str
+    at: float
+    state: str = "thinking"
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """What a run has heard beyond its first `since` events."""
+
+    run: str
+    since: int
+    events: tuple[Event, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A run as it is listed. Times are seconds since the epoch, `ended` is 0 before the end.
+
+    `state` is "thinking", "answered", "failed", "stopped" or "interrupted".
+    """
+
+    id: str
+    question: str
+    model: str
+    way: str
+    link: Link
+    at: float
+    ended: float
+    state: str
+    seconds: float
+    waited: float
+    tokens: int
+    steps: int
+    answer: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A conversation as it is listed; `last` is the id of its newest run, `model` that run's."""
+
+    id: str
+    name: str
+    owner: str
+    touched: float
+    pinned: bool
+    last: str
+    model: str
+
+
+class Store:
+    """The history. Each method is one transaction; any thread may call it.
+
+    `url` is as in DATABASE_URL, which is heeded where none is given; "sqlite://" is a
+    history as long as the process. Every method raises StoreError when the database fails.
+    """
+
+    def __init__(self, url: str | None = None, now: Callable[[], float] = time.time) -> None:
+        self._database = Database(url)
+        self._now = now
+        with self._database.writing() as connection:
+            self._purge(connection)
+            self._mark_interrupted(connection)
+
+    @property
+    def where(self) -> str:
+        """The file, or the database's name and host."""
+        return self._database.where
+
+    def close(self) -> None:
+        self._database.close()
+
+    # -- writing what runs hear
+
+    def write(self, begun: Sequence[Begun] = (), heard: Sequence[Heard] = ()) -> None:
+        """All of it or nothing. What is there already is left as it is: writing twice is safe."""
+        with self._database.writing() as connection:
+            for run in begun:
+                self._begin(connection, run)
+            if heard:
+                self._append(connection, heard)
+
+    def beat(self, ids: Sequence[str]) -> None:
+        """A sign of life from the process in which these runs live."""
+        with self._database.writing() as connection:
+            ours = RUNS.update().where(RUNS.c.id.in_(ids))
+            connection.execute(ours.values(beat=self._now()))
+            self._mark_interrupted(connection)
+
+    def _begin(self, connection: Connection, run: Begun) -> None:
+        if connection.scalar(select(RUNS.c.id).where(RUNS.c.id == run.id)):
+            return
+        question, thread = _plain(run.asked.question), run.link.thread or run.id
+        self._touch(connection, thread, question, run)
+        values = {
+            "id": run.id,
+            "thread": thread,
+            "together": run.link.group,
+            "asked": json.dumps(asked_to_json(run.asked)),
+            "question": question,
+            "way": _plain(run.asked.way),
+            "at": run.at,
+            "state": run.state,
+            "keeper": _keeper(),
+            "beat": self._now(),
+            **{key: getattr(run.link, key) for key in ("after", "origin", "parts", "how")},
+        }
+        connection.execute(RUNS.insert().values(_EMPTY | values))
+        connection.execute(TEXTS.insert().values(thread=thread, text=_sought(question)))
+
+    def _touch(self, connection: Connection, thread: str, question: str, run: Begun) -> None:
+        """The conversation of a run that begins; one that was deleted is there again."""
+        name = _name(question)
+        values = {"id": thread, "owner": run.owner, "name": name, "sought": _sought(name)}
+        connection.execute(_TOUCH, values | {"last": run.link.group or run.id, "touched": run.at})
+
+    def _append(self, connection: Connection, heard: Sequence[Heard]) -> None:
+        known = _written(connection, [one.run for one in heard])
+        rows: list[dict[str, Any]] = []
+        texts: list[dict[str, str]] = []
+        for one in heard:
+            run = known.get(one.run)
+            if run is None:  # its conversation was purged while it was thinking
+                _log.warning("Run %s is no longer in the history: it is not saved", one.run)
+                continue
+            new = one.events[max(0, run.places - one.since) :]
+            drafts = _take_drafts(connection, run.number) if _finishes(new) else ()
+            rows += _rows(run.number, one.since + len(one.events), compact((*drafts, *new)))
+            texts += [{"thread": run.thread, "text": _sought(said)} for said in _said(new)]
+            self._count(connection, run, new)
+        if rows:
+            connection.execute(EVENTS.insert(), rows)
+        if texts:
+            connection.execute(TEXTS.insert(), texts)
+
+    def _count(self, connection: Connection, run: Row[Any], new: tuple[Event, ...]) -> None:
+        """Brings the run's figures up to date, and the model of its conversation."""
+        trace = Trace(new)
+        values: dict[str, Any] = {}
+        if _finishes(new):
+            values |= {name: RUNS.c[name] + getattr(trace, name) for name in _SUMS}
+            values["steps"] = RUNS.c.steps + len(trace.steps)
+        if trace.started:
+            started = trace.started
+            values |= {"model": _plain(started.model), "way": _plain(started.way)}
+            named = THREADS.update().where(THREADS.c.id == run.thread)
+            connection.execute(named.values(model=values["model"]))
+        if trace.end:
+            values |= {"state": _STATES[type(trace.end)], "ended": self._now()}
+        if trace.answer:
+            values["answer"] = _plain(trace.answer.content)
+        if values:
+            connection.execute(RUNS.update().where(RUNS.c.number == run.number).values(values))
+
+    # -- reading runs
+
+    def entry(self, id: str) -> Entry | None:
+        with self._database.reading() as connection:
+            row = connection.execute(_entries().where(RUNS.c.id == id)).one_or_none()
+        return _entry(row) if row else None
+
+    def events(self, id: str) -> tuple[Event, ...]:
+        """What happened, without the deltas that a later event made superfluous."""
+        query = select(EVENTS.c.body).join(RUNS).where(RUNS.c.id == id).order_by(EVENTS.c.place)
+        with self._database.reading() as connection:
+            bodies = connection.scalars(query).all()
+        return compact(tuple(from_dict(json.loads(body)) for body in bodies))
+
+    def asked(self, id: str) -> Asked | None:
+        with self._database.reading() as connection:
+            body = connection.scalar(select(RUNS.c.asked).where(RUNS.c.id == id))
+        return asked_from_json(json.loads(body)) if body else None
+
+    def runs_of(self, thread_id: str) -> list[Entry]:
+        """The runs of a conversation, oldest first."""
+        query = _entries().where(RUNS.c.thread == thread_id).order_by(RUNS.c.number)
+        with self._database.reading() as connection:
+            return [_entry(row) for row in connection.execute(query)]
+
+    def figures(self, owner: str) -> list[Entry]:
+        """The owner's newest answered runs, oldest first."""
+        mine = and_(THREADS.c.owner == owner, RUNS.c.state == "answered")
+        query = _entries().where(mine).order_by(RUNS.c.number.desc()).limit(FIGURES)
+        with self._database.reading() as connection:
+            return [_entry(row) for row in connection.execute(query)][::-1]
+
+    # -- conversations
+
+    def threads(
+        self, owner: str, search: str = "", limit: int = 30, offset: int = 0
+    ) -> list[Thread]:
+        """The owner's conversations: pinned ones first, then those that were touched last.
+
+        Each word of `search` occurs in the name, a question, a step or an answer.
+        """
+        order = (THREADS.c.pinned.desc(), THREADS.c.touched.desc(), THREADS.c.id.desc())
+        query = _listed(select(THREADS), owner, search).order_by(*order)
+        with self._database.reading() as connection:
+            return [_thread(row) for row in connection.execute(query.limit(limit).offset(offset))]
+
+    def count_threads(self, owner: str, search: str = "") -> int:
+        query = _listed(select(func.count()).select_from(THREADS), owner, search)
+        with self._database.reading() as connection:
+            return connection.scalar(query) or 0
+
+    def thread(self, id: str) -> Thread | None:
+        query = select(THREADS).where(THREADS.c.id == id, THREADS.c.deleted == 0)
+        with self._database.reading() as connection:
+            row = connection.execute(query).one_or_none()
+        return _thread(row) if row else None
+
+    def rename(self, thread_id: str, name: str) -> None:
+        """An empty name is the first question again."""
+        with self._database.writing() as connection:
+            if not name.strip():
+                first = select(RUNS.c.question).where(RUNS.c.thread == thread_id)
+                name = connection.scalar(first.order_by(RUNS.c.number).limit(1)) or ""
+            name = _name(_plain(name))
+            _change(connection, thread_id, name=name, sought=_sought(name))
+
+    def pin(self, thread_id: str, pinned: bool) -> None:
+        with self._database.writing() as connection:
+            _change(connection, thread_id, pinned=pinned)
+
+    def delete(self, thread_id: str) -> None:
+        """Hides the conversation; it is gone for good 30 days later."""
+        with self._database.writing() as connection:
+            _change(connection, thread_id, deleted=self._now())
+            self._purge(connection)
+
+    def restore(self, thread_id: str) -> None:
+        with self._database.writing() as connection:
+            _change(connection, thread_id, deleted=0.0)
+
+    # -- what an owner prefers
+
+    def preferences(self, owner: str) -> dict[str, Any]:
+        query = select(PREFERENCES.c.body).where(PREFERENCES.c.owner == owner)
+        with self._database.reading() as connection:
+            values: dict[str, Any] = json.loads(connection.scalar(query) or "{}")
+        return values
+
+    def prefer(self, owner: str, values: dict[str, Any]) -> None:
+        """These values, in the place of all earlier ones."""
+        with self._database.writing() as connection:
+            connection.execute(_PREFER, {"owner": owner, "body": json.dumps(values)})
+
+    # -- keeping house
+
+    def _purge(self, connection: Connection) -> None:
+        old = and_(THREADS.c.deleted > 0, THREADS.c.deleted < self._now() - KEPT_DELETED)
+        connection.execute(THREADS.delete().where(old))
+
+    def _mark_interrupted(self, connection: Connection) -> None:
+        """The runs that still think, by what is written, in a process that is gone."""
+        thinking = RUNS.c.state == "thinking"
+        query = select(RUNS.c.keeper, func.max(RUNS.c.beat)).where(thinking).group_by(RUNS.c.keeper)
+        keepers = connection.execute(query).all()
+        gone = [keeper for keeper, beat in keepers if not self._lives(keeper, beat)]
+        if gone:
+            theirs = RUNS.update().where(thinking, RUNS.c.keeper.in_(gone))
+            connection.execute(theirs.values(state="interrupted", ended=RUNS.c.beat))
+
+    def _lives(self, keeper: str, beat: float) -> bool:
+        """A process of this machine is looked for, of another one a sign of life is awaited."""
+        host, pid, began = keeper.rsplit(" ", 2)
+        if host != socket.gethostname():
+            return self._now() - beat < SILENT
+        try:
+            created: float = psutil.Process(int(pid)).create_time()
+            return abs(created - float(began)) < SAME
+        except psutil.Error:
+            return False
+
+
+# -- rows to values
+
+_SUMS = ("seconds", "waited", "tokens")
+_EMPTY = {"model": "", "ended": 0.0, "steps": 0, "answer": "", **dict.fromkeys(_SUMS, 0)}
+
+
+def _entries() -> Select[Any]:
+    """The runs of all conversations that are there."""
+    return select(RUNS, THREADS.c.owner).join(THREADS).where(THREADS.c.deleted == 0)
+
+
+def _entry(row: Row[Any]) -> Entry:
+    link = Link(row.thread, row.after, row.origin, row.parts, row.how, row.together)
+    names = [name for name in Entry.__slots__ if name != "link"]
+    return Entry(link=link, **{name: getattr(row, name) for name in names})
+
+
+def _thread(row: Row[Any]) -> Thread:
+    return Thread(**{name: getattr(row, name) for name in Thread.__slots__})
+
+
+def _listed(query: Select[Any], owner: str, search: str) -> Select[Any]:
+    query = query.where(THREADS.c.owner == owner, THREADS.c.deleted == 0)
+    return query.where(*map(_holds, _sought(search[:LONGEST_SEARCH]).split()))
+
+
+def _holds(word: str) -> ColumnElement[bool]:
+    said = select(TEXTS.c.thread).where(TEXTS.c.text.contains(word, autoescape=True))
+    return or_(THREADS.c.sought.contains(word, autoescape=True), THREADS.c.id.in_(said))
+
+
+def _change(connection: Connection, thread_id: str, **values: Any) -> None:
+    connection.execute(THREADS.update().where(THREADS.c.id == thread_id).values(values))
+
+
+# -- what SQLite and PostgreSQL write alike, and SQLAlchemy not
+
+_TOUCH = text(
+    "INSERT INTO stepwise_threads"
+    " (id, owner, name, sought, model, last, touched, pinned, deleted)"
+    " VALUES (:id, :owner, :name, :sought, '', :last, :touched, FALSE, 0)"
+    " ON CONFLICT (id) DO UPDATE SET last = excluded.last, touched = excluded.touched, deleted = 0"
+)
+_PREFER = text(
+    "INSERT INTO stepwise_preferences (owner, body) VALUES (:owner, :body)"
+    " ON CONFLICT (owner) DO UPDATE SET body = excluded.body"
+)
+
+
+# -- events to rows
+
+
+def _written(connection: Connection, ids: list[str]) -> dict[str, Any]:
+    """Of each run its number, its conversation, and how many of its events are written."""
+    last = select(func.max(EVENTS.c.place)).where(EVENTS.c.run == RUNS.c.number)
+    places = func.coalesce(last.scalar_subquery(), 0).label("places")
+    query = select(RUNS.c.id, RUNS.c.number, RUNS.c.thread, places).where(RUNS.c.id.in_(ids))
+    return {row.id: row for row in connection.execute(query)}
+
+
+def _finishes(new: tuple[Event, ...]) -> bool:
+    """Whether there is more than a draft going on."""
+    return any(not isinstance(event, Delta) for event in new)
+
+
+def _take_drafts(connection: Connection, run: int) -> tuple[Event, ...]:
+    """Takes out the run's events from its first delta on: what follows may make some void."""
+    first = select(func.min(EVENTS.c.place)).where(EVENTS.c.run == run, EVENTS.c.draft)
+    late = and_(EVENTS.c.run == run, EVENTS.c.place >= first.scalar_subquery())
+    query = select(EVENTS.c.body).where(late).order_by(EVENTS.c.place)
+    bodies = connection.scalars(query).all()
+    if bodies:
+        connection.execute(EVENTS.delete().where(late))
+    return tuple(from_dict(json.loads(body)) for body in bodies)
+
+
+def _rows(run: int, last: int, kept: tuple[Event, ...]) -> list[dict[str, Any]]:
+    """The rows of what is kept of a batch, whose last event is number `last` of its run."""
+    return [
+        {
+            "run": run,
+            "place": place,
+            "draft": isinstance(event, Delta),
+            "body": json.dumps(to_dict(event)),  # ASCII: no database refuses a character of it
+        }
+        for place, event in enumerate(kept, last - len(kept) + 1)
+    ]
+
+
+def _said(events: tuple[Event, ...]) -> list[str]:
+    """What is searched."""
+    steps = [f"{event.title}\n{event.content}" for event in events if isinstance(event, Step)]
+    return steps + [event.content for event in events if isinstance(event, Answer)]
+
+
+# -- texts
+
+
+def _plain(said: str) -> str:
+    """The text without what a database refuses: NUL, halves of characters."""
+    return whole_characters(said).replace("\x00", "\ufffd")
+
+
+def _sought(said: str) -> str:
+    """The text as it is searched: without case, full width and half width alike."""
+    return unicodedata.normalize("NFKC", _plain(said)).casefold()
+
+
+def _name(said: str) -> str:
+    """In one line."""
+    return " ".join(said.split())[:LONGEST_NAME]
+
+
+@cache
+def _keeper() -> str:
+    """This process, so that it is told from a later one with its number."""
+    pid = os.getpid()
+    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time()}"

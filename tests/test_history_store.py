@@ -1,0 +1,738 @@
+"""The history keeps what it took, finds it again, and says in words when it cannot.
+
+What is no matter of one database alone is tested on SQLite and on PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sqlalchemy import func, select, text
+
+from history import database, store
+from history.asked import Asked, Link
+from history.database import EVENTS, RUNS, TEXTS
+from history.store import Begun, Heard, Store, StoreError
+from page.words import LANGUAGES, load
+from reasoning.events import (
+    Answer,
+    Correction,
+    Delta,
+    Event,
+    Failed,
+    Notice,
+    Retry,
+    Settings,
+    Started,
+    Steer,
+    Step,
+    Stopped,
+    Trace,
+    Turn,
+)
+from reasoning.traces import compact
+from tests.conftest import ROOT
+from tests.postgres import PASSWORD, WRITTEN, Postgres, postgres
+
+STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
+ANSWER = Answer("Because.", 1.0, 5)
+DAY = 24 * 3600.0
+
+
+def step(number: int, content: str = "a", seconds: float = 2.0) -> Step:
+    return Step(number, "Think", content, "continue", seconds, 10)
+
+
+STEP = step(1)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Postgres]:
+    with postgres() as server:
+        yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'history.db'}"
+    server: Postgres = request.getfixturevalue("server")
+    return server.url()
+
+
+class Clock:
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def opened(url: str, clock: Clock) -> Iterator[Store]:
+    it = Store(url, clock)
+    yield it
+    it.close()
+
+
+def ask(
+    it: Store,
+    id: str,
+    question: str = "Why?",
+    events: Sequence[Event] = (),
+    link: Link = Link(),
+    owner: str = "",
+    at: float = 1.0,
+) -> None:
+    it.write([Begun(id, Asked(question), link, owner, at)], [Heard(id, 0, tuple(events))])
+
+
+def count(it: Store, table: Any) -> int:
+    with it._database.reading() as connection:
+        return connection.scalar(select(func.count()).select_from(table)) or 0
+
+
+def ids(it: Store, search: str = "", owner: str = "") -> list[str]:
+    found = [thread.id for thread in it.threads(owner, search)]
+    assert it.count_threads(owner, search) == len(found)
+    return found
+
+
+# -- runs
+
+
+def test_a_run_is_found_again_as_it_was(opened: Store) -> None:
+    events = (
+        STARTED,
+        Notice("format", "The server takes no schema."),
+        STEP,
+        Correction(1, "192", "204"),
+        ANSWER,
+    )
+    link = Link("one", "two", "three", 4, "doubt", "five")
+    ask(opened, "one", "Why?", events, link, "ann", 7.0)
+    assert opened.events("one") == events
+    entry = opened.entry("one")
+    assert entry is not None
+    assert (entry.question, entry.model, entry.way) == ("Why?", "model", "json_steps")
+    assert (entry.link, entry.owner, entry.at, entry.ended) == (link, "ann", 7.0, Clock.now)
+    assert (entry.state, entry.steps, entry.answer) == ("answered", 1, "Because.")
+    assert (entry.seconds, entry.waited, entry.tokens) == (3.0, 0.0, 15)
+
+
+def test_what_was_asked_is_found_again_as_it_was(opened: Store) -> None:
+    asked = Asked(
+        "Why?",
+        "coat",
+        Settings(max_steps=4, seed=3),
+        "zh",
+        (STEP, step(2, "b")),
+        (Turn("Who?", "I.", "Because."),),
+        Steer("again", "b"),
+        {"step": "Think, $number."},
+    )
+    opened.write([Begun("one", asked, Link(), "", 1.0)])
+    assert opened.asked("one") == asked
+
+
+def test_an_unknown_run_is_none(opened: Store) -> None:
+    assert (opened.entry("x"), opened.asked("x"), opened.thread("x")) == (None, None, None)
+    assert opened.events("x") == ()
+
+
+@pytest.mark.parametrize(
+    ("end", "state"), [(Failed("busy", "m", "r", 1.0), "failed"), (Stopped(1.0), "stopped")]
+)
+def test_a_run_without_an_answer_says_how_it_ended(opened: Store, end: Event, state: str) -> None:
+    ask(opened, "one", events=[STARTED, end])
+    entry = opened.entry("one")
+    assert entry is not None
+    assert (entry.state, entry.seconds, entry.answer) == (state, 1.0, "")
+
+
+def test_the_deltas_of_a_finished_step_are_gone_and_those_of_the_next_stay(opened: Store) -> None:
+    deltas = tuple(Delta(1, "content", "a") for _ in range(5))
+    ask(opened, "one", events=[STARTED])
+    for number, delta in enumerate(deltas, 1):
+        opened.write(heard=[Heard("one", number, (delta,))])
+    assert count(opened, EVENTS) == 6
+    opened.write(heard=[Heard("one", 6, (STEP, Delta(2, "title", "N")))])
+    opened.write(heard=[Heard("one", 8, (Delta(2, "title", "ext"),))])
+    assert count(opened, EVENTS) == 4
+    assert opened.events("one") == (STARTED, STEP, Delta(2, "title", "Next"))
+
+
+def test_lone_surrogates_and_nul_are_no_harm(opened: Store) -> None:
+    odd = "a\x00b\ud800c"
+    events = (STARTED, step(1, odd), Answer(odd, 1.0, 1))
+    ask(opened, "one", odd, events)
+    assert opened.events("one") == events
+    assert opened.asked("one") == Asked(odd)
+    assert ids(opened, "\ud800c") == ids(opened, "b") == ["one"]
+
+
+numbers = st.integers(1, 3)
+happenings = st.one_of(
+    st.builds(Delta, numbers, st.sampled_from(["title", "content", "answer"]), st.text("ab")),
+    st.builds(step, numbers, st.text("ab"), st.integers(0, 4)),
+    st.builds(Retry, numbers, st.just(1), st.just("cut"), st.just(""), st.integers(0, 4)),
+    st.builds(Notice, st.just("context"), st.just(""), st.integers(0, 4), st.integers(0, 4)),
+)
+
+
+# However a run's events are cut into batches, and however often and far back a batch is written
+# again, the store holds what the whole run comes down to, and its figures count each event once.
+@settings(deadline=None)  # no timed test
+@given(
+    st.lists(happenings, max_size=20),
+    st.sampled_from([(), (ANSWER,), (Stopped(1.0),)]),
+    st.lists(st.tuples(st.integers(0, 22), st.integers(0, 22)), max_size=12),
+)
+def test_writing_twice_changes_nothing(
+    heard: list[Event], end: tuple[Event, ...], cuts: list[tuple[int, int]]
+) -> None:
+    events = (STARTED, *heard, *end)
+    it, written = Store("sqlite://"), 0
+    ask(it, "one")
+    for since, until in [*cuts, (0, len(events))]:
+        since, until = min(since, written), min(until, len(events))
+        it.write(heard=[Heard("one", since, events[since:until])])
+        written = max(written, until)
+    trace, entry = Trace(events), it.entry("one")
+    assert it.events("one") == compact(events)
+    assert entry is not None
+    assert (entry.seconds, entry.waited) == (trace.seconds, trace.waited)
+    assert (entry.tokens, entry.steps) == (trace.tokens, len(trace.steps))
+    assert len(it.threads("")) == 1
+    it.close()
+
+
+def test_a_transaction_is_whole_or_nothing(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED])
+    endless = Step(1, "T", "C", "continue", 1.0, 2**80)
+    with pytest.raises(Exception, match=r"(?i)range|overflow|large"):
+        opened.write(heard=[Heard("one", 1, (STEP, ANSWER)), Heard("one", 3, (endless,))])
+    assert opened.events("one") == (STARTED,)
+
+
+def test_a_run_that_was_purged_keeps_no_other_from_being_saved(opened: Store) -> None:
+    ask(opened, "one")
+    opened.write(heard=[Heard("gone", 0, (STARTED,)), Heard("one", 0, (STARTED,))])
+    assert opened.events("one") == (STARTED,)
+
+
+# -- conversations
+
+
+def test_the_runs_of_a_conversation_are_listed_in_the_order_of_asking(opened: Store) -> None:
+    ask(opened, "one", "First?")
+    ask(opened, "two", "Second?", link=Link("one", after="one"), at=2.0)
+    ask(opened, "other", "Else?", at=3.0)
+    ask(opened, "three", "Third?", link=Link("one", after="two"), at=0.5)  # a clock was set
+    assert [entry.id for entry in opened.runs_of("one")] == ["one", "two", "three"]
+    thread = opened.thread("one")
+    assert thread is not None
+    assert (thread.name, thread.last, thread.touched) == ("First?", "three", 0.5)
+
+
+def test_of_runs_asked_together_the_first_stands_for_all(opened: Store) -> None:
+    ask(opened, "one")
+    ask(opened, "two", link=Link("one", group="one"))
+    thread = opened.thread("one")
+    assert thread is not None
+    assert thread.last == "one"
+
+
+def test_a_conversation_bears_its_newest_model(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED])
+    ask(opened, "two", events=[Started("?", "other", "coat", "en", 0.0)], link=Link("one"))
+    assert [thread.model for thread in opened.threads("")] == ["other"]
+
+
+def test_pinned_conversations_come_first_then_those_touched_last(opened: Store) -> None:
+    for number in range(5):
+        ask(opened, str(number), at=float(number))
+    ask(opened, "late", link=Link("1"), at=9.0)
+    opened.pin("0", True)
+    assert ids(opened) == ["0", "1", "4", "3", "2"]
+    assert [thread.pinned for thread in opened.threads("")] == [True, *[False] * 4]
+    assert [thread.id for thread in opened.threads("", limit=2, offset=1)] == ["1", "4"]
+    opened.pin("0", False)
+    assert ids(opened) == ["1", "4", "3", "2", "0"]
+
+
+def test_everybody_sees_his_own_conversations_alone(opened: Store) -> None:
+    for owner in ("", "ann", "bob"):
+        ask(opened, f"of-{owner}", events=[STARTED, ANSWER], owner=owner)
+    for owner in ("", "ann", "bob"):
+        assert ids(opened, owner=owner) == ids(opened, "why", owner) == [f"of-{owner}"]
+        assert [entry.id for entry in opened.figures(owner)] == [f"of-{owner}"]
+
+
+@pytest.mark.parametrize(
+    ("search", "found"),
+    [
+        ("strawberry", ["berry"]),
+        ("STRAW rs", ["berry"]),  # parts of words, in any order, whatever their case
+        ("straw gauss", []),
+        ("count", ["berry"]),  # a step's title
+        ("letter", ["berry"]),  # a step's content
+        ("three", ["berry"]),  # the answer
+        ("高斯", ["gauss"]),
+        ("gauß 5050", ["gauss"]),
+        ("ＧＡＵＳＳ", ["gauss"]),  # full width
+        ("100%", ["sure"]),
+        ("%", ["sure"]),
+        ("a_b", ["sure"]),
+        ("a%b", []),
+        ("_", ["sure"]),
+        ("\\", ["sure"]),
+        ("'; drop table stepwise_runs", []),
+        ("  ", ["sure", "gauss", "berry"]),
+        ("x" * 100_000, []),
+    ],
+)
+def test_a_search_finds_what_holds_all_its_words(
+    opened: Store, search: str, found: list[str]
+) -> None:
+    counted = Step(1, "Count", "Each letter.", "continue", 1.0, 1)
+    ask(opened, "berry", "How many Rs in Strawberry?", [STARTED, counted, Answer("Three.", 1, 1)])
+    ask(opened, "gauss", "What did Gauß find?", [STARTED, Answer("高斯: 5050", 1, 1)], at=2.0)
+    ask(opened, "sure", "Is a_b \\ c 100% sure?", at=3.0)
+    assert ids(opened, search) == found
+
+
+def test_a_new_name_is_found_and_an_empty_one_is_the_question_again(opened: Store) -> None:
+    ask(opened, "one", "Why is\n the sky blue?")
+    opened.rename("one", "  Light ")
+    assert [thread.name for thread in opened.threads("", "light")] == ["Light"]
+    assert ids(opened, "sky") == ["one"]  # the question is still there
+    opened.rename("one", " ")
+    assert [thread.name for thread in opened.threads("")] == ["Why is the sky blue?"]
+    assert ids(opened, "light") == []
+
+
+def test_what_is_deleted_is_nowhere_and_comes_back_as_it_was(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED, ANSWER])
+    opened.pin("one", True)
+    before = (opened.threads(""), opened.runs_of("one"), opened.figures(""), opened.entry("one"))
+    opened.delete("one")
+    assert (ids(opened), ids(opened, "why"), opened.runs_of("one"), opened.figures("")) == (
+        ([],) * 4
+    )
+    assert (opened.entry("one"), opened.thread("one")) == (None, None)
+    opened.restore("one")
+    assert before == (
+        opened.threads(""),
+        opened.runs_of("one"),
+        opened.figures(""),
+        opened.entry("one"),
+    )
+
+
+def test_what_was_deleted_is_gone_for_good_after_thirty_days(opened: Store, clock: Clock) -> None:
+    ask(opened, "old", events=[STARTED, STEP, ANSWER])
+    ask(opened, "new", events=[STARTED, STEP, ANSWER])
+    opened.delete("old")
+    clock.now += 29 * DAY
+    opened.delete("new")
+    assert count(opened, RUNS) == 2
+    clock.now += 2 * DAY
+    opened.delete("nothing")
+    assert [count(opened, table) for table in (RUNS, EVENTS, TEXTS)] == [1, 3, 3]
+    opened.restore("old")
+    opened.restore("new")
+    assert ids(opened) == ["new"]
+
+
+def test_a_start_purges_too(url: str, clock: Clock) -> None:
+    first = Store(url, clock)
+    ask(first, "one", events=[STARTED, STEP, ANSWER])
+    first.delete("one")
+    clock.now += 31 * DAY
+    second = Store(url, clock)
+    assert [count(second, table) for table in (RUNS, EVENTS, TEXTS)] == [0, 0, 0]
+    first.close()
+    second.close()
+
+
+def test_asking_in_a_deleted_conversation_brings_it_back(opened: Store) -> None:
+    ask(opened, "one")
+    opened.delete("one")
+    ask(opened, "two", link=Link("one", after="one"))
+    assert [entry.id for entry in opened.runs_of("one")] == ["one", "two"]
+
+
+def test_preferences_are_an_owners_and_the_last_ones_hold(opened: Store) -> None:
+    assert opened.preferences("ann") == {}
+    opened.prefer("ann", {"way": "coat", "n": 3})
+    opened.prefer("ann", {"language": "中文"})
+    assert (opened.preferences("ann"), opened.preferences("")) == ({"language": "中文"}, {})
+
+
+def test_figures_are_of_the_newest_answered_runs(
+    opened: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "FIGURES", 2)
+    for id, end in (("1", ANSWER), ("2", ANSWER), ("3", Stopped()), ("4", ANSWER)):
+        ask(opened, id, events=[STARTED, end])
+    assert [entry.id for entry in opened.figures("")] == ["2", "4"]
+
+
+# -- processes
+
+CHILD = """
+import os, sys
+sys.path.insert(0, {root!r})
+from history.asked import Asked, Link
+from history.store import Begun, Heard, Store
+from reasoning.events import Started, Step
+"""
+
+
+def child(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", CHILD.format(root=str(ROOT)) + code, *arguments]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+
+
+def test_a_run_whose_process_was_killed_is_interrupted(url: str) -> None:
+    begin = "Store(sys.argv[1]).write([Begun('one', Asked('Why?'), Link(), '', 1.0)])"
+    process = child(f"{begin}; print('begun', flush=True); sys.stdin.read()", url, stdin=-1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    meanwhile = Store(url)
+    ask(meanwhile, "ours")
+    assert [entry.state for entry in meanwhile.runs_of("one")] == ["thinking"]
+    process.kill()
+    process.communicate()
+    after = Store(url)
+    assert [entry.state for entry in after.runs_of("one")] == ["interrupted"]
+    assert [entry.state for entry in after.runs_of("ours")] == ["thinking"]
+    meanwhile.close()
+    after.close()
+
+
+def test_another_machines_run_is_interrupted_when_its_signs_of_life_cease(
+    opened: Store, url: str, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def states() -> list[str]:
+        it = Store(url, clock)
+        entries = [it.entry("living"), it.entry("silent")]
+        it.close()
+        return [entry.state for entry in entries if entry]
+
+    monkeypatch.setattr(store, "_keeper", lambda: "another-machine 1 1.5")
+    ask(opened, "living")
+    monkeypatch.setattr(store, "_keeper", lambda: "a-third-machine 1 1.5")
+    ask(opened, "silent")
+    clock.now += store.SILENT - 1
+    assert states() == ["thinking", "thinking"]
+    opened.beat(["living"])
+    clock.now += 2
+    assert states() == ["thinking", "interrupted"]
+    opened.write(heard=[Heard("silent", 0, (STARTED, ANSWER))])  # it was only cut off
+    assert states() == ["thinking", "answered"]
+
+
+def test_two_processes_write_to_one_history_at_once(url: str) -> None:
+    code = """
+it = Store(sys.argv[1])
+for n in range(100):
+    id = sys.argv[2] + str(n)
+    it.write([Begun(id, Asked("Why?"), Link(), "", 1.0)])
+    it.write(heard=[Heard(id, 0, (Started("Why?", "m", "w", "en", 0.0),))])
+"""
+    processes = [child(code, url, name) for name in "abc"]
+    for process in processes:
+        process.communicate(timeout=120)
+    assert [process.returncode for process in processes] == [0, 0, 0]
+    it = Store(url)
+    assert (it.count_threads(""), count(it, EVENTS)) == (300, 300)
+    it.close()
+
+
+def sequence(number: int) -> Event:
+    """Event `number` of a run without an end: a step in four events."""
+    at, kind = divmod(number, 4)
+    return Delta(at + 1, "content", "abc"[kind]) if kind < 3 else step(at + 1, "abc")
+
+
+TORTURE = """
+import asyncio, itertools
+from history.runs import Loop, Runs
+from tests.test_history_store import sequence
+
+async def thinker(asked):
+    for number in itertools.count():
+        yield sequence(number)
+        await asyncio.sleep(0.001)
+
+runs = Runs(Loop(), thinker, Store(sys.argv[1]))
+mine = [runs.start(Asked("Why?")) for _ in range(4)]
+seen = [0] * 4
+while True:
+    for place, run in enumerate(mine):
+        seen[place] += len(run.events(seen[place], 0.001))
+    print(*[f"{run.id} {shown}" for run, shown in zip(mine, seen)], flush=True)
+"""
+
+
+def test_every_event_that_was_shown_survives_a_kill(url: str) -> None:
+    process = child(TORTURE, url, cwd=ROOT)
+    assert process.stdout is not None
+    lines = [process.stdout.readline() for _ in range(300)]
+    process.send_signal(signal.SIGKILL)
+    rest, _ = process.communicate()
+    whole = [line for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
+    words = whole[-1].split()
+    shown = dict(zip(words[::2], map(int, words[1::2]), strict=True))
+    assert min(shown.values()) > 20
+    it = Store(url)
+    for id, seen in shown.items():
+        kept = it.events(id)
+        assert any(
+            kept == compact(tuple(map(sequence, range(until)))) for until in range(seen, seen + 200)
+        )
+        entry = it.entry(id)
+        assert entry is not None
+        assert entry.state == "interrupted"
+    it.close()
+    if url.startswith("sqlite"):
+        with sqlite3.connect(url.removeprefix("sqlite:///")) as connection:
+            assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+
+
+# -- the schema
+
+
+def test_a_history_of_a_newer_version_is_refused_and_left_alone(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", (lambda connection: None,))
+    newer = Store(url)
+    ask(newer, "one")
+    monkeypatch.undo()
+    with pytest.raises(StoreError, match=r"newer Stepwise.*version is 2, this one's 1") as refused:
+        Store(url)
+    assert refused.value.code == "newer"
+    assert ids(newer) == ["one"]
+    newer.close()
+
+
+def test_an_older_history_is_brought_up_to_date_once(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = Store(url)
+    ask(older, "one")
+    older.close()
+    add = "ALTER TABLE stepwise_threads ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"
+    drop = "ALTER TABLE stepwise_threads DROP COLUMN model"
+    steps = (lambda c: c.execute(text(add)), lambda c: c.execute(text(drop)))
+    monkeypatch.setattr(database, "MIGRATIONS", steps)
+    for _ in range(2):
+        newer = Store(url)
+        with newer._database.reading() as connection:
+            assert connection.scalar(text("SELECT colour FROM stepwise_threads")) == "red"
+            assert connection.scalar(text("SELECT version FROM stepwise_schema")) == 3
+        newer.close()
+
+
+def test_a_migration_that_fails_leaves_the_history_as_it_was(
+    url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    older = Store(url)
+    ask(older, "one")
+    older.close()
+
+    def half(connection: Any) -> None:
+        connection.execute(text("DELETE FROM stepwise_threads"))
+        connection.execute(text("SELECT nothing"))
+
+    monkeypatch.setattr(database, "MIGRATIONS", (half,))
+    with pytest.raises(StoreError):
+        Store(url)
+    monkeypatch.undo()
+    again = Store(url)
+    assert ids(again) == ["one"]
+    again.close()
+
+
+def test_many_processes_may_make_the_tables_at_once(url: str) -> None:
+    processes = [child("Store(sys.argv[1])", url) for _ in range(3)]
+    for process in processes:
+        process.communicate(timeout=120)
+    assert [process.returncode for process in processes] == [0] * 3
+
+
+# -- where it lies
+
+
+def test_it_lies_in_the_users_data_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("DATABASE_URL", raising=False)
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "50% of data?"))
+    it = Store()
+    file = tmp_path / "50% of data?" / "stepwise" / "history.db"
+    assert it.where == str(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    assert stat.S_IMODE(file.parent.stat().st_mode) == 0o700
+    beside = {stat.S_IMODE(path.stat().st_mode) for path in file.parent.iterdir()}
+    assert beside == {0o600}  # the journal, too
+    it.close()
+    monkeypatch.delenv("XDG_DATA_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    it = Store()
+    assert it.where == str(tmp_path / ".local" / "share" / "stepwise" / "history.db")
+    it.close()
+
+
+def test_the_environment_says_where_else(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = Store(url)
+    ask(first, "one")
+    first.close()
+    for scheme in ("postgresql", "postgres", "postgresql+psycopg"):
+        monkeypatch.setenv("DATABASE_URL", url.replace("postgresql", scheme))
+        it = Store()
+        assert ids(it) == ["one"]
+        it.close()
+
+
+def test_a_history_in_memory_is_one_for_all_threads() -> None:
+    it = Store("sqlite://")
+    ask(it, "one", events=[STARTED])
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda n: ask(it, str(n), events=[STARTED, STEP]), range(40)))
+        assert set(threads.map(lambda n: it.count_threads(""), range(8))) == {41}
+    it.close()
+
+
+# -- what goes wrong
+
+
+def failing(url: str) -> StoreError:
+    with pytest.raises(StoreError) as caught:
+        Store(url)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        (lambda url: url.replace(WRITTEN, "wrong"), "refused"),
+        (lambda url: url.replace("stepwise:", "nobody:"), "refused"),
+        (lambda url: f"{url}x", "missing"),
+        (lambda url: url.replace("@127.0.0.1", "@stepwise.invalid"), "unreachable"),
+        (lambda url: f"{url}?sslmode=require", "unreachable"),
+        (lambda url: f"{url}?dance=1", "other"),
+        (lambda url: url.replace("postgresql", "mysql"), "url"),
+        (lambda url: url.replace("://", ":"), "url"),
+    ],
+)
+def test_a_server_that_cannot_be_used_is_named_without_its_password(
+    server: Postgres, change: Callable[[str], str], code: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    error = failing(change(server.address()))
+    assert error.code == code
+    for secret in (PASSWORD, WRITTEN, "wrong"):
+        assert secret not in str(error) + caplog.text + repr(error.__context__)
+
+
+def test_a_server_that_does_not_answer_is_named_and_used_again_when_it_does(
+    server: Postgres,
+) -> None:
+    it = Store(server.url())
+    ask(it, "one")
+    server.stop()
+    with pytest.raises(StoreError, match=r"No answer from the database postgres on .* Start it"):
+        it.threads("")
+    server.start()
+    assert ids(it) == ["one"]
+    it.close()
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_fault_has_words_of_its_own(language: str) -> None:
+    assert load(language)["store"].keys() == database.FAULTS.keys()
+
+
+def test_a_file_that_is_no_database_is_left_alone(tmp_path: Path) -> None:
+    file = tmp_path / "letter.txt"
+    file.write_text("Dear Ann, " * 500, encoding="utf-8")
+    assert failing(f"sqlite:///{file}").code == "damaged"
+    assert file.read_text(encoding="utf-8") == "Dear Ann, " * 500
+
+
+def test_a_folder_that_cannot_be_made_is_named() -> None:
+    error = failing("sqlite:////proc/stepwise/history.db")
+    assert error.code == "closed"
+    assert "/proc/stepwise/history.db" in str(error)
+
+
+def test_a_folder_that_is_not_ours_is_named(tmp_path: Path) -> None:
+    it = Store(f"sqlite:///{tmp_path / 'history.db'}")
+    it.close()
+    for path in (tmp_path, *tmp_path.iterdir()):
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    code = """
+from history.store import StoreError
+if os.getuid() == 0:  # whom no permission stops
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+try:
+    Store(sys.argv[1])
+except StoreError as error:
+    print(error.code)
+"""
+    for folder in (tmp_path.parent, tmp_path.parent.parent):
+        folder.chmod(0o755)  # pytest's own, in which only who runs it may look
+    for name in ("history.db", "another.db"):
+        process = child(code, f"sqlite:///{tmp_path / name}")
+        assert process.communicate() == ("closed\n", None)
+
+
+def test_a_history_that_another_program_locks_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(database, "BUSY", 0.05)
+    it = Store(f"sqlite:///{tmp_path / 'history.db'}")
+    other = sqlite3.connect(tmp_path / "history.db", isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreError) as caught:
+        ask(it, "one")
+    assert caught.value.code == "locked"
+    assert ids(it) == []  # reading goes on
+    other.execute("COMMIT")
+    ask(it, "one")
+    assert ids(it) == ["one"]
+    other.close()
+    it.close()
+
+
+def test_a_damaged_history_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "history.db"
+    it = Store(f"sqlite:///{file}")
+    for number in range(50):
+        ask(it, str(number), events=[STARTED, step(1, "long " * 500)])
+    it.close()
+    whole = file.read_bytes()
+    file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    assert failing(f"sqlite:///{file}").code == "damaged"
