@@ -8,5 +8,6 @@ from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from page.headers import SafeHeaders
+from page.owner import NamedBrowsers
 
-app = App("page/main.py", middleware=[Middleware(SafeHeaders)])
+app = App("page/main.py", middleware=[Middleware(SafeHeaders), Middleware(NamedBrowsers)])

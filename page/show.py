@@ -8,16 +8,18 @@ block of the text being written is sent again.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
-from page.markdown import blocks, safe, title
+from page.copying import copy_button
+from page.flow import Flow
+from page.markdown import title
 from page.path import dot, has_turns
+from page.remarks import Remark, marks, of_correction, of_notice, of_retry, of_step
 from page.words import Words
 from reasoning.events import (
     Answer,
@@ -32,47 +34,19 @@ from reasoning.events import (
     Stopped,
     Trace,
 )
+from reasoning.think import WAYS
+
+Folding = Literal["all", "current", "folded"]  # which steps stand open
+Tools = Callable[[DeltaGenerator, Step], None]
 
 DONE_ICON = ":material/check_circle:"
 BROKEN_ICON = ":material/error:"
+FROM_STEP = ("from_step", "from_step_help")
 BADGES: dict[str, str] = {
     "continue": ":gray-badge[:material/arrow_forward: {}]",
     "reflect": ":orange-badge[:material/undo: {}]",
     "explore": ":violet-badge[:material/alt_route: {}]",
 }
-LONGEST_FORMULA = 200  # characters of a corrected value that is drawn as mathematics
-_LATEX = re.compile(r"[\\^_{}]")
-
-
-class Flow:
-    """Markdown that grows in one place."""
-
-    def __init__(self, place: DeltaGenerator) -> None:
-        self._slot = place.empty()
-        self._reset()
-
-    def write(self, text: str) -> None:
-        """Shows the text as it is now; blocks that stand already are not sent again."""
-        parts = blocks(text)
-        kept = len(self._standing) - 1
-        if self._standing[:kept] != list(parts[:kept]) or len(parts) < len(self._standing):
-            self._reset()
-        for number, part in enumerate(parts):
-            self._put(number, part)
-
-    def _put(self, number: int, part: str) -> None:
-        if number == len(self._standing):
-            self._last = self._place.empty()
-            self._standing.append("")
-        if self._standing[number] != part:
-            self._last.markdown(part, anchors=False)
-            self._standing[number] = part
-
-    def _reset(self) -> None:
-        self._slot.empty()  # else the old blocks stay until the script ends
-        self._place = self._slot.container(gap="xsmall")
-        self._standing: list[str] = []
-        self._last = self._place
 
 
 @dataclass(slots=True)
@@ -91,7 +65,8 @@ class Page:
     notes: DeltaGenerator | None = None
     after: DeltaGenerator | None = None
     flow: Flow | None = None
-    drawn: tuple[Any, ...] = ()
+    drawn: tuple[int, int] = (0, 0)  # retries and corrections
+    sent: tuple[str, str, bool] = ("", "", False)  # label, state, whether it is open
 
     @property
     def empty(self) -> bool:
@@ -105,19 +80,37 @@ class Page:
 
 
 class View:
-    """A run on the page, from its first event to its last."""
+    """A run on the page, from its first event to its last.
 
-    def __init__(self, place: DeltaGenerator, words: Words) -> None:
+    Several may stand on a page, each with a `key` of its own that begins with "run".
+    `tools` draws what can be done with a finished step, at its foot.
+    """
+
+    def __init__(
+        self,
+        place: DeltaGenerator,
+        words: Words,
+        *,
+        folding: Folding = "current",
+        tools: Tools | None = None,
+        key: str = "run",
+    ) -> None:
         self._words = words
         self._place = place
+        self._folding = folding
+        self._tools = tools
+        self._key = key
         self._timeline: DeltaGenerator | None = None
         self._opened = False
+        self._over = False
         self._started: Started | None = None
         self._steps: dict[int, Page] = {}
+        self._changed: set[int] = set()  # numbers of the steps to draw
         self._retries: list[Retry] = []
         self._notices: list[Notice] = []
         self._answer = ""
         self._answer_flow: Flow | None = None
+        self._answered = False
         self._end: Answer | Failed | Stopped | None = None
         self._noted: tuple[int, int] = (0, 0)
         self._names_every_step = False
@@ -127,9 +120,7 @@ class View:
         """Takes in what happened. Nothing is drawn before `paint`."""
         match event:
             case Started():
-                self._started = event
-                self._names_every_step = event.way == "coat"
-                self.most = event.settings.max_steps if event.way == "json_steps" else 0
+                self._start(event)
             case Delta(part="answer"):
                 self._drop_unfinished()
                 self._answer += event.text
@@ -146,8 +137,15 @@ class View:
             case Answer():
                 self._drop_unfinished()
                 self._answer, self._end = event.content, event
+                self.over()
             case Failed() | Stopped():
                 self._end = event
+                self.over()
+
+    def over(self) -> None:
+        """Nothing more will come, whether or not there was an end."""
+        self._over = True
+        self._changed |= {page.number for page in self._unfinished()}
 
     @property
     def answering(self) -> bool:
@@ -156,7 +154,7 @@ class View:
     @property
     def writing(self) -> int:
         """The number of the step being written; 0 where no step is to be seen yet."""
-        finished = sum(page.step is not None for page in self._steps.values())
+        finished = len(self._steps) - len(self._unfinished())
         return finished + 1 if self.most or self._steps else 0
 
     def paint(self) -> None:
@@ -165,8 +163,9 @@ class View:
             self._open()
         if self._started is not None:
             self._paint_made(self._started)
-        for page in self._steps.values():
-            self._paint_step(page)
+        for number in sorted(self._changed):
+            self._paint_step(self._steps[number])
+        self._changed.clear()
         self._paint_notes()
         if self._answer or self._answer_flow is not None:
             self._paint_answer()
@@ -181,19 +180,34 @@ class View:
             self._ending.error(words.of("failed", end.code, **said), icon=BROKEN_ICON)
         elif isinstance(end, Stopped):
             self._ending.info(words("stopped"), icon=":material/stop_circle:")
-        elif isinstance(end, Answer) and end.cut:
+        elif end is None:
+            self._ending.warning(words.of("remark", "interrupted"), icon=":material/power_off:")
+        elif end.cut:
             thought_cut = bool(trace.steps) and trace.steps[-1].cut
-            self._ending.caption(words("cut_thought" if thought_cut else "cut_answer"))
+            code = "cut_thought" if thought_cut else "cut_answer"
+            self._ending.caption(words(code), help=words.of("remark", f"{code}_help"))
 
     def _draw_path(self, steps: Sequence[Step]) -> None:
-        place = self._ending.container(key="path", gap="xsmall")
+        place = self._ending.container(key=self._named("path"), gap="xsmall")
         place.graphviz_chart(dot(steps), width="content", alt=self._words("path"))
         place.caption(self._words("path_legend"))
 
+    def _named(self, name: str) -> str:
+        """A key on the page: "path" where this is the page's run, "path-..." where another."""
+        return name + self._key.removeprefix("run")
+
     # -- taking in
+
+    def _start(self, event: Started) -> None:
+        """What is known of its way of thinking: a stored run may have one that is no more."""
+        self._started, way = event, WAYS.get(event.way)
+        if way is not None:
+            self._names_every_step = way.names_actions
+            self.most = event.settings.max_steps if "max_steps" in way.settings else 0
 
     def _step(self, number: int) -> Page:
         page = self._steps.setdefault(number, Page(number))
+        self._changed.add(number)
         if self._retries:
             page.retries += self._retries
             self._retries = []
@@ -212,26 +226,32 @@ class View:
 
     def _retry(self, event: Retry) -> None:
         """Drafts are void. It is told at the step that is tried again: the draft, or the next."""
-        drafts = [page for page in self._steps.values() if page.step is None]
+        drafts = self._unfinished()
         for page in drafts:
             page.clear()
+            self._changed.add(page.number)
         (drafts[-1].retries if drafts else self._retries).append(event)
         self._answer = ""
 
     def _drop_unfinished(self) -> None:
-        for page in self._steps.values():
-            page.dropped = page.step is None
+        for page in self._unfinished():
+            page.dropped = True
+            self._changed.add(page.number)
+
+    def _unfinished(self) -> list[Page]:
+        return [page for page in self._steps.values() if page.step is None]
 
     # -- drawing
 
     def _open(self) -> None:
         """The parts from top to bottom: how it was made, steps, what is said, answer, ending."""
         self._opened = True
-        self._made = self._place.empty()
-        self._steps_place = self._place.container(gap=None)
-        self._remarks = self._place.empty()
-        self._answer_place = self._place.container(gap="xsmall")
-        self._ending = self._place.container()
+        place = self._place.container(key=self._key)
+        self._made = place.empty()
+        self._steps_place = place.container(gap=None)
+        self._remarks = place.empty()
+        self._answer_place = place.container(gap="xsmall")
+        self._ending = place.container()
 
     def _paint_made(self, started: Started) -> None:
         """Which model thinks, and how: true of this run, whatever is served or chosen now."""
@@ -240,57 +260,79 @@ class View:
         self._started = None
 
     def _paint_step(self, page: Page) -> None:
-        now = (
-            (page.action, page.title, page.step, page.dropped, self._end),
-            page.content,
-            len(page.retries),
-            len(page.corrections),
-        )
-        if now == page.drawn or (page.box is None and (page.empty or page.dropped)):
+        if page.box is None and (page.empty or page.dropped):
             return
-        first = page.box is None
-        if first:
-            self._open_step(page)
-        self._paint_retries(page, page.drawn[2] if page.drawn else 0)
+        box = page.box or self._open_step(page)
+        retries, corrections = page.drawn
+        self._say(page.notes, [of_retry(retry, self._words) for retry in page.retries[retries:]])
         if page.flow is not None:
             page.flow.write(page.step.content if page.step else page.content)
-        if isinstance(page.box, StatusContainer) and page.drawn[:1] != now[:1]:
-            self._update_step(page, page.box)
-        self._paint_after(page, page.drawn[3] if page.drawn else 0)
-        page.drawn = now
+        if isinstance(box, StatusContainer):
+            self._update_step(page, box)
+        if page.step is not None:
+            if page.after is None:
+                page.after = self._finish(box, page.step)
+            told = page.corrections[corrections:]
+            self._say(page.after, [of_correction(one, self._words) for one in told])
+        page.drawn = (len(page.retries), len(page.corrections))
 
-    def _paint_after(self, page: Page, drawn: int) -> None:
-        """What is said under a finished step."""
-        if page.after is None or page.step is None:
-            return
-        if page.step.cut and not (page.drawn and page.drawn[0][2]):
-            page.after.caption(self._words("cut_tries" if page.step.attempts > 1 else "cut_step"))
-        for correction in page.corrections[drawn:]:
-            earlier, later = value(correction.earlier), value(correction.later)
-            said = self._words("corrected", earlier=earlier, later=later)
-            page.after.caption(said, help=self._words("corrected_help"))
-
-    def _open_step(self, page: Page) -> None:
+    def _open_step(self, page: Page) -> DeltaGenerator:
         if self._timeline is None:
             head = self._words("steps_head")
             icon = ":material/psychology:"
             steps = self._steps_place.expander(head, type="compact", expanded=True, icon=icon)
             self._timeline = steps.container(gap=None)
-        timeline = self._timeline
-        if page.step is not None or self._end is not None:
-            icon = DONE_ICON if page.step else BROKEN_ICON
-            page.box = timeline.expander(self._label(page), type="step", expanded=True, icon=icon)
+        label, state, expanded = page.sent = self._look(page)
+        if state == "running":
+            box: DeltaGenerator = self._timeline.status(label, type="step", expanded=expanded)
         else:
-            page.box = timeline.status(self._label(page), type="step", expanded=True)
-        page.notes = page.box.container(gap=None)
-        page.flow = Flow(page.box)
-        page.after = page.box.container(gap=None)
+            icon = DONE_ICON if page.step else BROKEN_ICON
+            box = self._timeline.expander(label, type="step", expanded=expanded, icon=icon)
+        page.box = box
+        page.notes = box.container(gap=None)
+        page.flow = Flow(box)
+        return box
+
+    def _finish(self, box: DeltaGenerator, step: Step) -> DeltaGenerator:
+        """The foot of a finished step, drawn once: what is said of it, and what can be done."""
+        after = box.container(gap=None)
+        self._say(after, of_step(step, self._words))
+        row = box.container(horizontal=True, vertical_alignment="center", gap="small")
+        self._draw_copy(row, step.content, "copy_step", str(step.number))
+        if self._tools is not None:
+            self._tools(row, step)
+        return after
+
+    def _draw_copy(self, row: DeltaGenerator, text: str, label: str, part: str) -> None:
+        words, key = self._words, f"{self._named('copy')}-{part}"
+        named = words.of("remark", label, number=part)
+        copy_button(row, text, named, key, words.of("remark", "copied"))
 
     def _update_step(self, page: Page, box: StatusContainer) -> None:
-        """A new label opens the step again: so it is sent only when it is new."""
-        label = self._label(page)
-        state = "complete" if page.step else "error" if page.dropped or self._end else "running"
-        box.update(label=label, state=state, expanded=not page.dropped)  # type: ignore[arg-type]
+        """A new label overturns what the reader opened or closed: so only a new one is sent."""
+        look = self._look(page)
+        if look != page.sent:
+            label, state, expanded = page.sent = look
+            box.update(label=label, state=state, expanded=expanded)
+
+    def _look(self, page: Page) -> tuple[str, Any, bool]:
+        """A step's label, its state, and whether it is open."""
+        label, expanded = self._label(page), self._is_open(page)
+        if page.step is not None:
+            return label, "complete", expanded
+        return label, "error" if page.dropped or self._over else "running", expanded
+
+    def _is_open(self, page: Page) -> bool:
+        """Without an answer the last thing that was written is what a reader looks for."""
+        if page.dropped or self._folding == "folded":
+            return False
+        if self._folding == "all" or page.step is None:
+            return True
+        unanswered = self._over and not isinstance(self._end, Answer)
+        return unanswered and page.number == self._last()
+
+    def _last(self) -> int:
+        return max(page.number for page in self._steps.values() if not page.empty)
 
     def _label(self, page: Page) -> str:
         words, step = self._words, page.step
@@ -299,8 +341,18 @@ class View:
         name = title(step.title if step else page.title) or words("step", number=page.number)
         label = f"**{page.number}**\u2002{self._badge(page)}{name}"
         if step is not None:
-            return f"{label} :small[:gray[{self._cost(step)}]]"
-        return f"{label} :small[:gray[{words('unfinished')}]]" if self._end else label
+            parts = [label, self._marks(page, step), f":small[:gray[{self._cost(step)}]]"]
+            return "\u2002".join(part for part in parts if part)
+        return f"{label}\u2002:small[:gray[{words('unfinished')}]]" if self._over else label
+
+    def _marks(self, page: Page, step: Step) -> str:
+        words = self._words
+        remarks = [
+            *(of_retry(retry, words) for retry in page.retries),
+            *of_step(step, words),
+            *(of_correction(correction, words) for correction in page.corrections),
+        ]
+        return marks(remarks, words)
 
     def _badge(self, page: Page) -> str:
         """What kind of step it is. To go on is worth a word only where the model says so."""
@@ -318,52 +370,72 @@ class View:
             parts.append(words("attempts", attempts=step.attempts))
         return " \u00b7 ".join(parts)
 
-    def _paint_retries(self, page: Page, drawn: int) -> None:
-        for retry in page.retries[drawn:]:
-            if page.notes is not None:
-                page.notes.caption(self._said(retry))
-
-    def _said(self, retry: Retry) -> str:
-        values = {"attempt": retry.attempt, "detail": title(retry.detail)}
-        if retry.wait:
-            seconds = self._words.seconds(retry.wait)
-            return self._words.of("retry", "wait", seconds=seconds, **values)
-        return self._words.of("retry", retry.cause, **values)
+    def _say(self, place: DeltaGenerator | None, remarks: Iterable[Remark]) -> None:
+        for remark in remarks:
+            if place is not None:
+                place.caption(remark.line, help=remark.help)
 
     def _paint_notes(self) -> None:
         now = (len(self._retries), len(self._notices))
         if now == self._noted:
             return
-        lines = [
-            self._words.of("notice", notice.code, detail=title(notice.detail))
-            for notice in self._notices
-        ]
-        lines += [self._said(retry) for retry in self._retries]
-        self._remarks.caption("\n\n".join(lines))
-        self._noted = now
+        self._noted, words = now, self._words
+        self._remarks.empty()
+        notes = [of_notice(notice, words) for notice in self._notices]
+        retries = [of_retry(retry, words) for retry in self._retries]
+        self._say(self._remarks.container(gap=None), [*notes, *retries])
 
     def _paint_answer(self) -> None:
         if self._answer_flow is None:
             self._answer_place.markdown(f"#### {self._words('answer')}", anchors=False)
             self._answer_flow = Flow(self._answer_place)
-        self._answer_flow.write(self._answer)
+        if not isinstance(self._end, Answer):
+            self._answer_flow.write(self._answer)
+        elif not self._answered:
+            self._answered = True
+            self._finish_answer(self._answer_flow, self._answer)
+
+    def _finish_answer(self, flow: Flow, answer: str) -> None:
+        result, number = self._result(answer)
+        flow.write(result)
+        row = self._answer_place.container(horizontal=True, vertical_alignment="center")
+        self._draw_copy(row, answer, "copy_answer", "answer")
+        if number:
+            said, why = (self._words.of("remark", code, number=number) for code in FROM_STEP)
+            row.caption(said, help=why)
+
+    def _result(self, answer: str) -> tuple[str, int]:
+        """A result that is followed by a whole step: the result alone, and the step's number."""
+        for page in reversed(self._steps.values()):
+            told = page.step.content if page.step else ""
+            result = answer.removesuffix(f"\n\n{told}")
+            if told and result != answer and result.startswith("$$") and result.endswith("$$"):
+                return result, page.number
+        return answer, 0
 
 
-def value(text: str) -> str:
-    """A value that a model named, on one line: as mathematics when it looks like LaTeX."""
-    line = " ".join(text.split())
-    if _LATEX.search(line) and len(line) <= LONGEST_FORMULA:
-        return safe(f"\\({line}\\)")
-    return title(line)
+def replay(view: View, trace: Trace, answer: bool = True) -> None:
+    """Draws what there is of a run, at once; without its answer where that stands elsewhere."""
+    for event in trace.events:
+        if answer or not isinstance(event, (Delta, Answer)):
+            view.show(event)
+        elif isinstance(event, Answer):
+            view.show(replace(event, content=""))
+        elif event.part != "answer":
+            view.show(event)
+    view.over()
+    view.paint()
 
 
 def total(trace: Trace, words: Words) -> str:
     """The total thinking time in words, and what was waited beside it."""
-    parts = [words("total", seconds=words.seconds(trace.seconds))]
+    said = words("total", seconds=words.seconds(trace.seconds))
     if trace.steps:
-        parts[0] = words("total_steps", total=parts[0], steps=words.steps(len(trace.steps)))
+        said = words("total_steps", total=said, steps=words.steps(len(trace.steps)))
     if trace.tokens:
-        parts[0] = words("total_tokens", total=parts[0], tokens=words.tokens(trace.tokens))
+        said = words("total_tokens", total=said, tokens=words.tokens(trace.tokens))
+    if rate := trace.tokens_per_second:
+        said = words.of("remark", "rate", total=said, rate=f"{rate:.{0 if rate >= 10 else 1}f}")
     if trace.waited >= 0.05:  # what would not round to 0.0 s
-        parts.append(words("waited", seconds=words.seconds(trace.waited)))
-    return " \u00b7 ".join(parts)
+        said += " \u00b7 " + words("waited", seconds=words.seconds(trace.waited))
+    return said

@@ -28,7 +28,12 @@ class Words:
     def of(self, table: str, code: str, **values: object) -> str:
         """The words for a code that the core gives; a code unknown here has general words."""
         words = self._words[table]
-        return Template(words.get(code, words["other"])).substitute(values)
+        return Template(words[code if code in words else "other"]).substitute(values)
+
+    def examples(self, way: str) -> list[str]:
+        """Three questions that fit a way of thinking."""
+        table = self._words["example"]
+        return [table.get(f"{way}_{n}", table[f"any_{n}"]) for n in (1, 2, 3)]
 
     def seconds(self, seconds: float) -> str:
         return self("seconds", seconds=f"{seconds:.1f}")

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 from tests.reciter import catalogue
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 OUTPUT = ROOT / "tests" / "output"
+hypothesis.settings.register_profile("busy", deadline=None)  # two cores, shared with a model
+hypothesis.settings.load_profile("busy")
 START = 600  # seconds: a first start converts the model and loads it on two busy cores
 
 

@@ -10,14 +10,26 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from playwright.sync_api import Browser, Dialog, Locator, Page, expect, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    Dialog,
+    Locator,
+    Page,
+    expect,
+    sync_playwright,
+)
+from playwright.sync_api import (
+    TimeoutError as PlaywrightTimeout,
+)
 
+from history.store import Store
 from tests.conftest import OUTPUT, ROOT, free_port
-from tests.stub import status
+from tests.stub import Play, Script, Stub, says, status, step
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
 FLAGS = (
@@ -30,28 +42,71 @@ FLAGS = (
 DESKTOP, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds: two cores, shared with a model
 EXPANDER = '[data-testid="stExpander"]'
+THREAD = '.st-key-threads [class*="st-key-open-"] button:not([disabled])'
 STEP = f"{EXPANDER} {EXPANDER}"  # a step stands inside the expander of all steps
+
+expect.set_options(timeout=PATIENCE)  # its own five seconds are short on two busy cores
+
+
+class PageServer:
+    """`streamlit run app_reasoning.py`, as a user runs it, with a history of its own."""
+
+    def __init__(self, base_url: str, log: str, folder: Path, *options: str, **given: str) -> None:
+        self.port = free_port()
+        self.address = f"http://127.0.0.1:{self.port}/"
+        self.history = folder / "history.db"
+        self._log = OUTPUT / log
+        self._options = ["--server.port", str(self.port), "--server.headless", "true", *options]
+        self._environment = {
+            **os.environ,
+            "OPENAI_BASE_URL": base_url,
+            "OPENAI_API_KEY": "",
+            "MODEL": "",
+            "DATABASE_URL": f"sqlite:///{self.history}",
+            **given,
+        }
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "streamlit", "run", "app_reasoning.py", *self._options]
+        OUTPUT.mkdir(exist_ok=True)
+        with self._log.open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
+            )
+        until(lambda: _answers(self.address + "_stcore/health"), 60)
+
+    def prefer(self, **values: Any) -> None:
+        """As if somebody had chosen this in the settings, and nothing else."""
+        Store(f"sqlite:///{self.history}").prefer("", values)
+
+    def stop(self) -> None:
+        self.process.terminate()
+        self.process.wait(30)
+
+    def kill(self) -> None:
+        """As a power cut: nothing is put in order."""
+        self.process.kill()
+        self.process.wait(30)
+
+
+@contextmanager
+def page_server(base_url: str, log: str, *options: str, **given: str) -> Iterator[PageServer]:
+    """A page in front of that model server; its log and its history begin empty."""
+    (OUTPUT / log).unlink(missing_ok=True)
+    with TemporaryDirectory(prefix="stepwise-") as folder:
+        page = PageServer(base_url, log, Path(folder), *options, **given)
+        try:
+            page.start()
+            yield page
+        finally:
+            page.stop()
 
 
 @contextmanager
 def streamlit(base_url: str, log: str) -> Iterator[str]:
-    """`streamlit run app_reasoning.py`, as a user runs it; gives its address."""
-    port = free_port()
-    command = [sys.executable, "-m", "streamlit", "run", "app_reasoning.py"]
-    options = ["--server.port", str(port), "--server.headless", "true"]
-    environment = {**os.environ, "OPENAI_BASE_URL": base_url, "MODEL": "", "OPENAI_API_KEY": ""}
-    OUTPUT.mkdir(exist_ok=True)
-    with (OUTPUT / log).open("wb") as output:
-        process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, env=environment, stdout=output, stderr=output
-        )
-    try:
-        address = f"http://127.0.0.1:{port}/"
-        until(lambda: _answers(address + "_stcore/health"), 60)
-        yield address
-    finally:
-        process.terminate()
-        process.wait(30)
+    """The same, for whom its address is enough."""
+    with page_server(base_url, log) as page:
+        yield page.address
 
 
 def _answers(address: str) -> bool:
@@ -93,6 +148,38 @@ def models(name: str, owner: str = "stub") -> Any:
     return status(200, {"object": "list", "data": [listed]})
 
 
+SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking is not asked for
+
+
+def on_stage(*script: Script, port: int, name: str = SERVED) -> Stub:
+    """A model that says what it is told to, at the port where a page looks for one."""
+    return Stub(*script, port=port, models=models(name))
+
+
+def thinking(steps: int = 3, pause: float = 0.0) -> Script:
+    """A model that thinks about whatever it is asked: known words, and any number of runs."""
+
+    def reply(request: dict[str, Any]) -> Play:
+        question, number = asked(request)
+        if "response_format" not in request:
+            return says(f"The answer to {question} is {len(question)}.", pause=pause)
+        action = "final_answer" if number >= steps else "continue"
+        return step(f"Thought {number}", f"About {question}: {number}.", action, pause=pause)
+
+    return reply
+
+
+def asked(request: dict[str, Any]) -> tuple[str, int]:
+    """The question that a chain of JSON steps is about, and the number of the step wanted."""
+    question, number = "", 1
+    for message in request["messages"]:
+        if message["role"] == "user" and number == 1:
+            question = message["content"].split("\n\n")[0]
+        elif message["role"] == "assistant" and '"next_action"' in message["content"]:
+            number += 1
+    return question, number
+
+
 class Visitor:
     """A person with a browser: what is seen, and what the browser asked for from elsewhere."""
 
@@ -118,9 +205,14 @@ class Visitor:
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self._asked(request.url))
         page.on("dialog", self._interrupted)
+        self.prepare(page)
         page.goto(address)
-        page.wait_for_selector('[data-testid="stChatInput"]')
+        # the first page of a server imports all that it needs: a minute on two busy cores
+        page.wait_for_selector('[data-testid="stChatInput"]', timeout=3 * PATIENCE)
         return page
+
+    def prepare(self, page: Page) -> None:
+        """For who wants to look on: the tab is open, and nothing is loaded yet."""
 
     def _interrupted(self, dialog: Dialog) -> None:
         self.dialogs.append(dialog.message)
@@ -148,7 +240,92 @@ class Visitor:
         self.page.keyboard.press("Escape")
 
     def stop(self) -> None:
-        self.page.locator(".st-key-stop button").click()
+        self.button("stop").click()
+
+    def begin_anew(self) -> None:
+        self.button("new").click()
+        self.button("example_1").wait_for()
+
+    def unfold(self, number: int) -> Locator:
+        """Opens a step, unless it is open."""
+        box = self.steps.nth(number - 1)
+        if not box.locator("details").first.evaluate("details => details.open"):
+            box.locator("summary").first.click()
+        return box
+
+    def steer(self, number: int, how: str) -> None:
+        """In the menu at the foot of a finished step."""
+        self.unfold(number).get_by_role("button", name="From here").click()
+        self.pick(how)
+
+    def pick(self, option: str) -> None:
+        """In a menu that is open."""
+        self.page.get_by_role("menuitem", name=option).click()
+
+    def do_with(self, thread: str, act: str) -> None:
+        """In the menu of a conversation in the sidebar."""
+        self.thread(thread).locator('[class*="st-key-menu-"] button').click()
+        self.pick(act)
+
+    def search(self, words: str) -> None:
+        box = self.page.locator(".st-key-search input")
+        box.fill(words)
+        box.press("Enter")
+
+    def show_settings(self) -> Locator:
+        """The menu of settings, while a run is followed, too; a redraw may close it again."""
+        menu = self.page.locator('[data-testid="stPopoverBody"]')
+
+        def stands_open() -> bool:
+            if menu.count() == 0:
+                self.page.locator(".st-key-settings button").first.click()
+            with suppress(PlaywrightTimeout):
+                menu.locator(".st-key-reset button").wait_for(timeout=5_000)
+                return True
+            return False
+
+        until(stands_open, PATIENCE / 1000)
+        return menu
+
+    def open_settings(self) -> Locator:
+        """The same once the page has come to rest; Escape closes it."""
+        menu = self.show_settings()
+        self.settle()
+        return menu
+
+    def switch(self, label: str) -> None:
+        """One of the settings that are on or off."""
+        self.open_settings().get_by_text(label, exact=True).click()
+        self.settle()
+        self.leave()
+
+    def set_slider(self, label: str, keys: str) -> None:
+        """With the keyboard: a key or several, such as "End ArrowLeft"."""
+        sliders = self.open_settings().locator('[data-testid="stSlider"]')
+        thumb = sliders.filter(has_text=label).locator("input").first
+        for key in keys.split():
+            thumb.press(key)
+        self.settle()
+        self.leave()
+
+    def leave(self) -> None:
+        """Closes what is open over the page."""
+        self.page.keyboard.press("Escape")
+        expect(self.page.locator('[data-testid="stPopoverBody"]')).to_have_count(0)
+
+    def settle(self) -> None:
+        """Waits until the page's script has done what the last click asked for."""
+        self.page.wait_for_timeout(400)  # a slider tells its value when it stands still
+        app = self.page.locator('[data-testid="stApp"]')
+        expect(app).to_have_attribute("data-test-script-state", "notRunning", timeout=PATIENCE)
+
+    def take(self, form: str) -> str:
+        """The text of a file from the menu to take a run away."""
+        self.page.locator(".st-key-export button").first.click()
+        with self.page.expect_download() as download:
+            self.button(f"export-{form}").click()
+        self.leave()
+        return download.value.path().read_text(encoding="utf-8")
 
     def wait_for_end(self) -> None:
         ended = self.page.locator(".st-key-new button")
@@ -164,7 +341,21 @@ class Visitor:
 
     @property
     def steps(self) -> Locator:
-        return self.page.locator(STEP)
+        """The steps of the run that is shown."""
+        return self.run.locator(STEP)
+
+    @property
+    def threads(self) -> Locator:
+        """The lines of the sidebar."""
+        return self.page.locator(THREAD)
+
+    def thread(self, name: str) -> Locator:
+        """A line of the sidebar with its menu."""
+        rows = "[class*='st-key-thread-'], .st-key-shown-thread"
+        return self.page.locator(rows).filter(has_text=name)
+
+    def button(self, key: str) -> Locator:
+        return self.page.locator(f".st-key-{key} button:visible")  # one with help has a twin
 
     @property
     def way(self) -> Locator:
@@ -179,7 +370,7 @@ class Visitor:
         return self.page.locator(".st-key-run")
 
     def sees(self, text: str | re.Pattern[str]) -> None:
-        expect(self.page.locator('[data-testid="stApp"]')).to_contain_text(text, timeout=PATIENCE)
+        expect(self.page.locator("body")).to_contain_text(text, timeout=PATIENCE)
 
     def close(self) -> None:
         self.context.close()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page.path import COLOURS, dot, has_turns
-from page.show import value
+from page.remarks import value
 from reasoning.events import Action, Step
 
 

@@ -75,13 +75,13 @@ def test_a_coat_chain_shows_badges_a_correction_and_its_path(
         expect(visitor.run).to_contain_text(f"{SATORI} · COAT")
         path = visitor.page.locator(".st-key-path svg g.node")
         expect(path).to_have_count(6)
-        assert not TOKEN.search(visitor.page.inner_text("body"))
+        expect(visitor.page.locator("body")).not_to_contain_text(TOKEN, use_inner_text=True)
         assert "prompt" in stub.requests[0]
     shown = visitor.run.inner_text()
     visitor.page.reload()
     visitor.wait_for_end()
     expect(path).to_have_count(6)
-    assert visitor.run.inner_text() == shown
+    expect(visitor.run).to_have_text(shown, use_inner_text=True)
 
 
 def test_the_kind_of_a_coat_step_is_seen_while_it_is_written(
@@ -184,7 +184,7 @@ def test_a_real_server_with_satoris_tokens_is_shown_as_satori(
             expect(visitor.steps.nth(number).locator("summary")).to_contain_text(kind)
         expect(visitor.steps.nth(5)).to_contain_text("Corrected: 192, then 204")
         expect(visitor.page.locator(".st-key-path svg g.node")).to_have_count(7)
-        assert not TOKEN.search(visitor.page.inner_text("body"))
+        expect(visitor.page.locator("body")).not_to_contain_text(TOKEN, use_inner_text=True)
         size = visitor.page.viewport_size["width"]
         visitor.page.set_viewport_size({"width": size, "height": 1500})
         visitor.shoot("ways-coat-real")
@@ -203,7 +203,7 @@ def test_a_models_own_thinking_becomes_steps_and_its_answer_stands_apart(
         expect(visitor.steps).to_have_count(3)
         expect(visitor.steps.nth(1).locator("summary")).to_contain_text("Reflect")
         expect(visitor.steps.nth(2).locator("summary")).to_contain_text("Explore")
-        assert "Continue" not in visitor.run.inner_text()
+        expect(visitor.run).not_to_contain_text("Continue")
         expect(visitor.run.locator("strong", has_text="three")).to_have_count(1)
         expect(visitor.run).to_contain_text(f"{QWEN} · Own thinking")
         visitor.page.locator(".st-key-path svg g.node").first.wait_for()
@@ -253,7 +253,7 @@ def test_json_steps_have_no_badge_and_no_path(page: str, port: int, visitors: An
         visitor = visitors(page)
         visitor.ask("Plain?")
         visitor.wait_for_end()
-        assert "Continue" not in visitor.run.inner_text()
+        expect(visitor.run).not_to_contain_text("Continue")
         expect(visitor.page.locator(".st-key-path")).to_have_count(0)
 
 
@@ -265,7 +265,6 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
 ) -> None:
     with serving(SMALL, says("Plainly."), port=port):
         visitor = visitors(page)
-        expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
         visitor.choose_way("Direct")
         visitor.ask("Before?")
         visitor.wait_for_end()
@@ -303,6 +302,7 @@ def test_a_real_server_is_swapped_for_another_under_the_open_page(
         toast = visitor.page.get_by_test_id("stToast")
         expect(toast).to_contain_text(f"Now served: {RECITER}", timeout=60_000)
         expect(visitor.way).to_contain_text("COAT", timeout=60_000)
+        visitor.begin_anew()
         visitor.ask(ASKED)
         expect(visitor.run).to_contain_text(f"{RECITER} · COAT", timeout=60_000)
         visitor.wait_for_end()

@@ -1,0 +1,192 @@
+"""From clicks to runs: a question, a follow-up, a branch. Callbacks, which draw nothing.
+
+A run is started only from the view that the click was made on: a second click on a view
+that is no longer there is void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import streamlit as st
+
+from history.asked import Asked, Link
+from history.runs import Run
+from history.store import StoreError
+from history.tree import path
+from page.choices import Choices, chosen
+from page.markdown import title
+from page.site import Site, go, here
+from page.words import Words
+from reasoning.errors import StepwiseError
+from reasoning.events import Steer, Steering, Step, Trace, Turn
+from reasoning.steering import edited
+from reasoning.think import clean_question, varied
+
+DIRECT = "direct"  # the way of the plain answer beside the steps
+
+
+def ask(site: Site, question: str, on: str | None) -> None:
+    """Asks, from the view `on`: a follow-up where a run is shown, else a new conversation."""
+    if not _still_on(on) or _busy(site, on):
+        return
+    try:
+        asked = _asked(site, clean_question(question), on)
+    except (StepwiseError, StoreError) as error:  # a follow-up without its history is another
+        st.session_state["refused"] = error
+        return
+    before = site.runs.get(on)
+    link = Link(thread=before.link.thread, after=before.id) if before else Link()
+    _start(site, asked, link, chosen(site))
+
+
+def ask_from_box(site: Site, on: str | None) -> None:
+    ask(site, st.session_state.get("box") or "", on)
+
+
+def ask_again(site: Site, run: Run) -> None:
+    """The same question in the way chosen now, as another branch."""
+    if _still_on(run.id) and not _busy(site, run.id):
+        choices = chosen(site)
+        asked = replace(run.asked, way=choices.way, settings=choices.settings, steps=(), steer=None)
+        _start(site, asked, _branch(run, 1, "again"), choices)
+
+
+def go_on(site: Site, run: Run) -> None:
+    """On after the finished steps, in the way they were made."""
+    if _still_on(run.id) and not _busy(site, run.id):
+        steps = run.trace.steps
+        asked = replace(run.asked, way=way_of(run), steps=steps, steer=None)
+        _begin(site, asked, _branch(run, len(steps) + 1, "go_on"))
+
+
+def steer(site: Site, run: Run, number: int, how: Steering) -> None:
+    """Another branch from step `number`; a run that is still thinking is stopped for it."""
+    if not _still_on(run.id):
+        return
+    step = run.trace.steps[number - 1]
+    kept = run.trace.steps[: number - (how == "again")]
+    wanted = Steer(how, step.content if how == "again" else "")
+    _steered(site, run, kept, wanted, number + (how != "again"))
+
+
+def go_on_from(site: Site, run: Run, number: int, name: str, content: str) -> None:
+    """Another branch, in which step `number` says what the reader wrote."""
+    step = edited(run.trace.steps[number - 1], name.strip(), content.strip())
+    kept = (*run.trace.steps[: number - 1], step)
+    _steered(site, run, kept, Steer("edit"), number)
+
+
+def answer_now(site: Site, run: Run) -> None:
+    """No more steps: the answer, from what is finished."""
+    if run.trace.steps:
+        steer(site, run, len(run.trace.steps), "answer")
+    elif _still_on(run.id):
+        st.session_state["refused"] = "no_step_yet"
+
+
+def stop(site: Site, run: Run) -> None:
+    """Ends the run, and those that were asked together with it."""
+    for one in site.runs.live(site.owner):
+        if _group(one) == _group(run):
+            site.runs.stop(one.id)
+
+
+def say_what_was_refused(words: Words) -> None:
+    """Above the question box, once: why the last click started nothing."""
+    place = st.bottom.empty()  # always there: what comes and goes would shift the box
+    refused = st.session_state.pop("refused", None)
+    if isinstance(refused, (StepwiseError, StoreError)):
+        table = "store" if isinstance(refused, StoreError) else "failed"
+        said = {"message": title(refused.message), "remedy": title(refused.remedy)}
+        place.warning(words.of(table, refused.code, **said))
+    elif refused:
+        place.warning(words(refused))
+
+
+def way_of(run: Run) -> str:
+    """The way the run was made in, which is known once it began."""
+    started = run.trace.started
+    return started.way if started else run.asked.way
+
+
+def turn_of(trace: Trace, question: str, with_reasoning: bool) -> Turn | None:
+    """What a later question is told of this one; None without an answer."""
+    if trace.answer is None:
+        return None
+    steps = "\n\n".join(f"{step.title}: {step.content}" for step in trace.steps)
+    return Turn(question, trace.answer.content, steps if with_reasoning else "")
+
+
+# -- within
+
+
+def _asked(site: Site, question: str, on: str | None) -> Asked:
+    choices = chosen(site)
+    return Asked(
+        question,
+        way=choices.way,
+        settings=choices.settings,
+        language=choices.language,
+        history=_history(site, on, choices.send_reasoning),
+        prompts=choices.prompts,
+    )
+
+
+def _history(site: Site, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
+    entry = site.store.entry(on) if on else None
+    if entry is None:
+        return ()
+    entries = site.store.runs_of(entry.link.thread)
+    runs = [(one.question, site.runs.get(one.id)) for one in path(entries, entry)]
+    turns = [turn_of(run.trace, question, with_reasoning) for question, run in runs if run]
+    return tuple(turn for turn in turns if turn is not None)
+
+
+def _start(site: Site, asked: Asked, link: Link, choices: Choices) -> None:
+    """The run, the other chains, and the plain answer beside them, as far as they are wanted.
+
+    The page goes there when all are started: a quick next click may end a callback at its
+    next use of the session.
+    """
+    several = varied(asked.settings, choices.chains) if choices.chains > 1 else (asked.settings,)
+    first = site.runs.start(replace(asked, settings=several[0]), link, site.owner)
+    beside = replace(link, thread=first.link.thread, origin="", how="", group=first.id)
+    for settings in several[1:]:
+        site.runs.start(replace(asked, settings=settings), beside, site.owner)
+    if choices.also_direct and (asked.way or site.own) != DIRECT:
+        site.runs.start(replace(asked, way=DIRECT), beside, site.owner)
+    go(first.id)
+
+
+def _steered(site: Site, run: Run, kept: Sequence[Step], wanted: Steer, parts: int) -> None:
+    if not run.ended:
+        site.runs.stop(run.id)
+    asked = replace(run.asked, way=way_of(run), steps=tuple(kept), steer=wanted)
+    _begin(site, asked, _branch(run, parts, wanted.how))
+
+
+def _branch(run: Run, parts: int, how: str) -> Link:
+    return Link(thread=run.link.thread, after=run.link.after, origin=run.id, parts=parts, how=how)
+
+
+def _begin(site: Site, asked: Asked, link: Link) -> None:
+    go(site.runs.start(asked, link, site.owner).id)
+
+
+def _still_on(on: str | None) -> bool:
+    st.session_state["went"] = True
+    return here().run == on
+
+
+def _busy(site: Site, on: str | None) -> bool:
+    run = site.runs.get(on)
+    if run is None or run.ended:
+        return False
+    st.session_state["refused"] = "still_thinking"
+    return True
+
+
+def _group(run: Run) -> str:
+    return run.link.group or run.id

@@ -1,0 +1,50 @@
+"""Two runs side by side: where they part, what each answered, and what it cost."""
+
+from __future__ import annotations
+
+from streamlit.delta_generator import DeltaGenerator
+
+from history.runs import Run
+from page.differences import marked, parted
+from page.several import state
+from page.show import View, replay, total
+from page.site import Site, go
+from reasoning.voting import same_final
+
+
+def compare(site: Site, one: Run, other: Run, place: DeltaGenerator) -> None:
+    """Draws both. A run that is still thinking is shown as far as it is."""
+    words = site.words
+    head = place.container(horizontal=True, vertical_alignment="center", key="compare-head")
+    head.markdown(f"#### {words.of('compare', 'head')}", width="stretch", anchors=False)
+    head.button(words.of("compare", "close"), on_click=go, args=(one.id,), key="compare-close")
+    place.markdown(_said(site, one, other))
+    texts = marked(_answer(one), _answer(other))
+    for column, run, text, side in zip(
+        place.columns(2), (one, other), texts, ("left", "right"), strict=True
+    ):
+        _draw(site, run, text, column, side)
+
+
+def _said(site: Site, one: Run, other: Run) -> str:
+    words, number = site.words, parted(one.trace.steps, other.trace.steps)
+    lines = [words.of("compare", "parted", number=number) if number else ""]
+    if one.trace.answer and other.trace.answer:
+        same = same_final(_answer(one), _answer(other))
+        lines.append(words.of("several", "same" if same else "differ"))
+    return " ".join(line for line in lines if line)
+
+
+def _draw(site: Site, run: Run, text: str, column: DeltaGenerator, side: str) -> None:
+    column.container(key=f"question-{side}").text(run.question)
+    column.caption(total(run.trace, site.words) if run.ended else state(run, site.words))
+    view = View(column, site.words, folding="folded", key=f"run-{side}")
+    replay(view, run.trace, answer=False)
+    if text:
+        column.markdown(f"#### {site.words('answer')}", anchors=False)
+        column.markdown(text, anchors=False)
+
+
+def _answer(run: Run) -> str:
+    answer = run.trace.answer
+    return answer.content if answer else ""

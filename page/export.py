@@ -1,0 +1,34 @@
+"""The menu to take a run away: four forms, with the steps or without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from streamlit.delta_generator import DeltaGenerator
+
+from history.runs import Run
+from page.site import Site
+from page.taking import as_html, as_json, as_markdown, as_messages, file_name
+
+
+def export_menu(site: Site, run: Run, place: DeltaGenerator) -> None:
+    """Each file is made when it is asked for."""
+    words, trace = site.words, run.trace
+    menu = place.popover(words.of("take", "menu"), icon=":material/download:", key="export")
+    steps = menu.checkbox(words.of("take", "steps"), value=True, key="export-steps")
+    made: tuple[tuple[str, str, str, Callable[[], str]], ...] = (
+        ("markdown", "md", "text/markdown", lambda: as_markdown(trace, words, steps)),
+        ("html", "html", "text/html", lambda: as_html(trace, words, steps)),
+        ("messages", "messages.json", "application/json", lambda: as_messages(trace, steps)),
+        ("json", "json", "application/json", lambda: as_json(trace)),
+    )
+    for form, ending, kind, make in made:
+        menu.download_button(
+            words.of("take", form),
+            make,
+            file_name(run.question, ending),
+            kind,
+            key=f"export-{form}",
+            on_click="ignore",
+            type="tertiary",
+        )

@@ -1,0 +1,91 @@
+"""The top of the page: the served model, how it will think, the settings, the language."""
+
+from __future__ import annotations
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from page.choices import choose_way, chosen, settings_menu
+from page.markdown import title
+from page.site import Site
+from page.words import LANGUAGES, Words
+from reasoning.errors import StepwiseError, Unreachable
+from reasoning.think import WAYS
+
+LOOK = 2.0  # seconds between two looks at the model's health
+
+
+def header(site: Site, home: bool) -> None:
+    """One row, that a phone's width holds."""
+    row = st.container(horizontal=True, vertical_alignment="center", key="header")
+    if not home:
+        row.container(key="brand", width="content").markdown(f"**{site.words('title')}**")
+    with row.container(key="health", width="stretch"):
+        _health(site)
+    if site.state.model is not None:
+        _way(site, row)
+    settings_menu(site, row)
+    other = Words(LANGUAGES[1 - LANGUAGES.index(site.words.language)])
+    speak = (other.language,)
+    row.button(other("name"), type="tertiary", on_click=_speak, args=speak, key="language")
+
+
+def say_what_is_new(site: Site) -> None:
+    """A model in the place of another that was served while the page was open."""
+    name = site.state.name
+    before = st.session_state.get("served")
+    if name:
+        st.session_state["served"] = name
+    if name and before not in (None, name):
+        st.toast(site.words("now_served", model=title(name)), icon=":material/swap_horiz:")
+
+
+def say_no_server(words: Words, error: StepwiseError) -> None:
+    key = "server_down" if isinstance(error, Unreachable) else "server_wrong"
+    st.warning(words(key, message=title(error.message), remedy=title(error.remedy)))
+
+
+def _speak(language: str) -> None:
+    st.query_params["lang"] = language
+
+
+def _way(site: Site, row: DeltaGenerator) -> None:
+    """How the next question is thought through: the model's own way, unless one is chosen."""
+    words, name = site.words, site.state.name
+    options = ["", *(way for way in WAYS if way != site.own)]
+    wanted = chosen(site).way
+    label = _way_name(words, wanted or site.own) or words("way_of_thinking")
+    key = f"way-{words.language}-{site.own}-{name}"
+    menu = row.popover(label, type="tertiary", key="way")
+    menu.radio(
+        words("way_help"),
+        options,
+        index=options.index(wanted) if wanted in options else 0,
+        format_func=lambda way: _way_name(words, way) or _own_name(site),
+        captions=[words.of("way_about", way or site.own) for way in options],
+        key=key,
+        on_change=lambda: choose_way(site, st.session_state[key]),
+    )
+
+
+def _way_name(words: Words, way: str) -> str:
+    return words.of("way", way, way=way) if way else ""
+
+
+def _own_name(site: Site) -> str:
+    name = _way_name(site.words, site.own)
+    return site.words("way_own", way=name) if name else site.words("way_own_unknown")
+
+
+@st.fragment(run_every=LOOK)
+def _health(site: Site) -> None:
+    """The served model. What is new here is new for the whole page: it is drawn again."""
+    if site.outdated:
+        st.rerun()
+    state = site.state
+    if state.model is not None:
+        st.badge(title(state.name), icon=":material/check_circle:", color="green")
+    elif state.error is None:
+        st.badge(site.words("looking"), icon=":material/search:", color="gray")
+    else:
+        st.badge(site.words("no_server"), icon=":material/cloud_off:", color="orange")

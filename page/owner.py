@@ -1,0 +1,117 @@
+"""Whose history it is: a person who logged in, a browser, or whoever sits at this machine.
+
+This is no login: it keeps apart what different people asked. A run's link opens for
+whoever has it; its id cannot be guessed.
+
+Streamlit's login, or a proxy that names the user (server.trustedUserHeaders), comes first.
+Without one, a page that listens on this machine alone has one history, "". Any other page
+gives each browser a random name in a cookie, which no script in the page can read.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Iterable
+from ipaddress import ip_address
+
+import streamlit as st
+
+from page.headers import Application, Message, Receive, Send
+
+COOKIE = "stepwise"
+LASTS = 400 * 24 * 3600  # seconds: the longest that browsers keep a cookie; each visit renews it
+_NAME = re.compile(r"browser-[A-Za-z0-9_-]{32,64}")  # no address of a person looks like this
+_FORWARDED = {"forwarded", "x-forwarded-for"}
+
+
+def owner() -> str:
+    """The owner of what this visitor asks; "" is everybody's at this machine."""
+    return _person() or ("" if _alone() else _browser())
+
+
+def _person() -> str:
+    """A mail address that the provider does not vouch for is nobody's: then it is his own id."""
+    user = st.user.to_dict()
+    if not (user.get("is_logged_in") or st.get_option("server.trustedUserHeaders")):
+        return ""
+    known = user.get("email") if user.get("email_verified") is not False else None
+    return str(known or user.get("sub") or "")
+
+
+def _alone() -> bool:
+    """Whether only who sits at this machine can reach the page: no network, no proxy, no name."""
+    names = (st.get_option("server.address"), *st.get_option("server.allowedHosts"))
+    forwarded = any(name.lower() in _FORWARDED for name in st.context.headers)
+    return loopback(names) and not forwarded
+
+
+def loopback(names: Iterable[str | None]) -> bool:
+    """Whether all of these names and addresses mean this machine. None is every address."""
+    return all(_is_loopback(name or "") for name in names)
+
+
+def _is_loopback(name: str) -> bool:
+    try:
+        return name == "localhost" or ip_address(name.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def _browser() -> str:
+    """The cookie's name; a browser that keeps none has a history as long as its visit."""
+    named = st.context.cookies.get(COOKIE, "")
+    if _NAME.fullmatch(named):
+        return named
+    visit: str = st.session_state.setdefault("visit", _new_name())
+    return visit
+
+
+def _new_name() -> str:
+    return f"browser-{secrets.token_urlsafe(24)}"
+
+
+class NamedBrowsers:
+    """ASGI middleware: a page comes with the browser's name in a cookie, a new one or its own."""
+
+    def __init__(self, app: Application) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        async def with_name(message: Message) -> None:
+            if message["type"] == "http.response.start" and _is_page(message):
+                message["headers"] = [*message.get("headers", ()), (b"set-cookie", _cookie(scope))]
+            await send(message)
+
+        await self._app(scope, receive, with_name if scope["type"] == "http" else send)
+
+
+def _is_page(message: Message) -> bool:
+    kinds = [value for name, value in message.get("headers", ()) if name == b"content-type"]
+    return any(kind.startswith(b"text/html") for kind in kinds)
+
+
+def _cookie(scope: Message) -> bytes:
+    value = f"{COOKIE}={_named(scope) or _new_name()}; Path=/; Max-Age={LASTS}"
+    secure = "; Secure" if _encrypted(scope) else ""
+    return f"{value}; HttpOnly; SameSite=Lax{secure}".encode()
+
+
+def _encrypted(scope: Message) -> bool:
+    """A proxy that ends https says so. Who lies here spoils his own cookie alone."""
+    return scope.get("scheme") == "https" or b"https" in _given(scope, b"x-forwarded-proto")
+
+
+def _named(scope: Message) -> str:
+    """The name in the browser's cookies; another's cookie beside it may be as odd as it likes."""
+    pairs = b";".join(_given(scope, b"cookie")).decode("latin-1").split(";")
+    names = [
+        value
+        for key, _, value in (pair.strip().partition("=") for pair in pairs)
+        if key == COOKIE and _NAME.fullmatch(value)
+    ]
+    return names[0] if names else ""
+
+
+def _given(scope: Message, header: bytes) -> list[bytes]:
+    return [value for name, value in scope.get("headers", ()) if name == header]

@@ -1,0 +1,174 @@
+"""Runs that were asked together: n chains and their majority, the plain answer beside them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from streamlit.delta_generator import DeltaGenerator
+
+from history.runs import Run
+from page.asking import DIRECT, way_of
+from page.copying import copy_button
+from page.differences import marked
+from page.markdown import title
+from page.show import total
+from page.site import Site, go
+from page.words import Words
+from reasoning.events import Answer, Failed, Stopped
+from reasoning.voting import Ballot, count_votes, same_final
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Runs asked together, in the order of asking."""
+
+    runs: tuple[Run, ...]
+
+    @property
+    def direct(self) -> Run | None:
+        """The plain answer beside the steps."""
+        chains = [run for run in self.runs if way_of(run) != DIRECT]
+        plain = [run for run in self.runs if way_of(run) == DIRECT]
+        return plain[-1] if chains and plain else None
+
+    @property
+    def chains(self) -> tuple[Run, ...]:
+        return tuple(run for run in self.runs if run is not self.direct)
+
+    @property
+    def ended(self) -> bool:
+        return all(run.ended for run in self.runs)
+
+    def both_answered(self, run: Run) -> bool:
+        """Whether the plain answer and this chain's can be laid side by side."""
+        there = self.direct is not None and self.direct is not run
+        return there and bool(_answer(run)) and bool(_answer(self.direct))
+
+    @property
+    def ballots(self) -> tuple[Ballot, ...]:
+        return count_votes([_answer(run) for run in self.chains])
+
+    @property
+    def wall(self) -> float:
+        """Seconds from the first chain's begin to the last one's end."""
+        spans = [_span(run) for run in self.chains]
+        return max(end for _, end in spans) - min(begin for begin, _ in spans)
+
+
+class States:
+    """A line that says how far each of the runs is; sent again when it changes."""
+
+    def __init__(self, place: DeltaGenerator) -> None:
+        self._slot, self._said = place.empty(), ""
+
+    def write(self, site: Site, group: Group) -> None:
+        if len(group.runs) < 2:
+            return
+        said = _states(group, site.words)
+        if said != self._said:
+            self._slot.caption(said)
+            self._said = said
+
+
+def panel(site: Site, group: Group, run: Run, place: DeltaGenerator) -> States:
+    """Above the chain that is shown: all chains, and what they voted for."""
+    box = place.container(border=len(group.chains) > 1, key="chains")
+    if len(group.chains) > 1:
+        if group.ended:
+            _say_majority(group, site.words, box)
+        _say_chains(group, run, site.words, box)
+    return States(box)
+
+
+def _states(group: Group, words: Words) -> str:
+    """How far the chains are, and the plain answer beside them."""
+    chains = [
+        words.of("several", "chain_state", number=number, state=state(run, words))
+        for number, run in enumerate(group.chains, 1)
+    ]
+    if group.direct is not None:
+        chains.append(words.of("several", "direct_state", state=state(group.direct, words)))
+    return " \u00b7 ".join(chains if len(group.chains) > 1 else chains[-1:])
+
+
+def _say_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
+    chains, ballots = len(group.chains), group.ballots
+    if not ballots:
+        box.markdown(words.of("several", "none", chains=chains))
+    for place, ballot in enumerate(ballots):
+        said = {"value": title(ballot.shown), "votes": len(ballot.members), "chains": chains}
+        share = f"{len(ballot.members) / chains:.0%}"
+        members = ", ".join(str(index + 1) for index in ballot.members)
+        code = "minority" if place else "tie" if _tied(ballots) else "majority"
+        box.markdown(words.of("several", code, share=share, members=members, **said))
+    one = statistics.median(run.seconds() for run in group.chains)
+    ratio = f"{group.wall / one:.1f}" if one else "1.0"
+    figures = {"wall": words.seconds(group.wall), "one": words.seconds(one), "ratio": ratio}
+    box.caption(words.of("several", "wall", **figures), help=words.of("several", "wall_help"))
+
+
+def _tied(ballots: Sequence[Ballot]) -> bool:
+    return len(ballots) > 1 and len(ballots[0].members) == len(ballots[1].members)
+
+
+def _say_chains(group: Group, run: Run, words: Words, box: DeltaGenerator) -> None:
+    row = box.container(horizontal=True, gap="small", key="chain-buttons")
+    for number, one in enumerate(group.chains, 1):
+        row.button(
+            words.of("several", "chain", number=number),
+            key=f"chain-{number}",
+            icon=icon(one) if group.ended else None,
+            help=state(one, words) if group.ended else None,
+            type="primary" if one.id == run.id else "secondary",
+            on_click=go,
+            args=(one.id,),
+        )
+
+
+def state(run: Run, words: Words) -> str:
+    """In a few words how far the run is."""
+    end = run.trace.end
+    if isinstance(end, Answer):
+        return words.seconds(run.trace.seconds)
+    if isinstance(end, (Failed, Stopped)) or run.ended:
+        return words.of("several", "broken", steps=words.steps(len(run.trace.steps)))
+    return words.of("several", "thinking", number=len(run.trace.steps) + 1)
+
+
+def icon(run: Run) -> str:
+    if isinstance(run.trace.end, Answer):
+        return ":material/check_circle:"
+    return ":material/error:" if run.ended else ":material/pending:"
+
+
+def beside(site: Site, run: Run, direct: Run, place: DeltaGenerator) -> None:
+    """The chain's answer and the plain one, side by side, marked where they differ."""
+    words, answers = site.words, (_answer(run), _answer(direct))
+    box = place.container(key="beside")
+    code = "same" if same_final(*answers) else "differ"
+    box.markdown(f"#### {words.of('several', 'beside')}", anchors=False)
+    box.markdown(words.of("several", code), help=words.of("several", "marks_help"))
+    columns, texts = box.columns(2), marked(*answers)
+    _draw_answer(run, "in_steps", texts[0], words, columns[0])
+    _draw_answer(direct, "directly", texts[1], words, columns[1])
+
+
+def _draw_answer(run: Run, name: str, text: str, words: Words, column: DeltaGenerator) -> None:
+    column.markdown(f"**{words.of('several', name)}**")
+    column.caption(total(run.trace, words))
+    column.markdown(text, anchors=False)
+    label, done = words.of("remark", "copy_answer"), words.of("remark", "copied")
+    copy_button(column, _answer(run), label, f"copy-{name}", done)
+
+
+def _span(run: Run) -> tuple[float, float]:
+    """When the run began and ended, in seconds since the epoch."""
+    began = run.trace.started.at if run.trace.started else 0.0
+    return began, began + run.seconds() + run.trace.waited
+
+
+def _answer(run: Run | None) -> str:
+    answer = run.trace.answer if run else None
+    return answer.content if answer else ""

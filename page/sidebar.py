@@ -1,0 +1,273 @@
+"""The sidebar: a new question, the conversations so far, and what can be done with them.
+
+It asks the store for the lines it shows, however many there are. It draws outside of
+fragments: a fragment's click would wait until a run that is followed has ended.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone, tzinfo
+from itertools import groupby
+
+import streamlit as st
+from streamlit.delta_generator import DeltaGenerator
+
+from history.runs import Run
+from history.store import StoreError, Thread
+from page.keyboard import NEW
+from page.markdown import title
+from page.site import Site, go
+from page.taking import read_trace
+
+PAGE = 30  # lines that are asked for at a time
+FILE = 20  # megabytes that a trace to be shown may have
+NAME = 120  # characters of a name that is given
+WEEK = 7  # days
+Compare = Callable[[str], None] | None
+
+
+def history(site: Site, shown: str | None, on_compare: Compare = None) -> None:
+    """Draws the sidebar; `shown` is the run on the page, beside which another can be laid."""
+    with st.sidebar:
+        st.button(
+            site.words("new_question"), key="new-question", icon=":material/edit_square:",
+            width="stretch", shortcut=NEW, on_click=_open, args=(None,),
+        )  # fmt: skip
+        try:
+            _list(site, shown, on_compare)
+        except StoreError as error:
+            st.warning(title(str(error)))
+        _import(site)
+
+
+def period(at: float, now: float, zone: tzinfo | None) -> str:
+    """The heading under which something stands that was touched then: days of the calendar."""
+    day, today = (datetime.fromtimestamp(it, zone).date() for it in (at, now))
+    days = (today - day).days
+    return ("today", "yesterday")[max(0, days)] if days < 2 else "week" if days <= WEEK else "older"
+
+
+# -- the lines
+
+
+def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
+    words = site.words
+    search = st.text_input(
+        words.of("history", "search"), key="search", type="search", on_change=_searched,
+        placeholder=words.of("history", "search"), label_visibility="collapsed",
+    )  # fmt: skip
+    _say(site, shown)
+    limit = st.session_state.get("lines", PAGE)
+    threads = site.store.threads(site.owner, search, limit + 1)
+    if not threads:
+        st.caption(words.of("history", "nothing" if search else "empty"))
+    place = st.container(key="threads", gap=None)
+    run, zone, now = site.runs.get(shown), _zone(), time.time()
+    here, live = run and thread_of(run), {thread_of(it) for it in site.runs.live(site.owner)}
+
+    def heading(thread: Thread) -> str:
+        return "pinned" if thread.pinned else period(thread.touched, now, zone)
+
+    for head, lines in groupby(threads[:limit], key=heading):
+        place.caption(words.of("history", head))
+        for thread in lines:
+            line = Line(site, thread, shown, thread.id == here, thread.id in live, on_compare)
+            line.draw(place)
+    if len(threads) > limit:
+        place.button(words.of("history", "more"), key="more", type="tertiary", on_click=_more)
+
+
+def thread_of(run: Run) -> str:
+    """The conversation that a run belongs to, or begins."""
+    return run.link.thread or run.id
+
+
+def _zone() -> tzinfo | None:
+    """The visitor's zone as his browser tells it; None is this machine's."""
+    offset = st.context.timezone_offset
+    return None if offset is None else timezone(timedelta(minutes=-offset))
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A conversation's line in the sidebar, and what its menu does."""
+
+    site: Site
+    thread: Thread
+    shown: str | None  # the run on the page
+    here: bool  # whether that run belongs to this conversation
+    live: bool  # whether a run of it is thinking
+    on_compare: Compare
+
+    def draw(self, place: DeltaGenerator) -> None:
+        key = "shown-thread" if self.here else f"thread-{self.thread.id}"
+        row = place.container(horizontal=True, vertical_alignment="center", gap=None, key=key)
+        if st.session_state.get("renaming") == self.thread.id:
+            self._draw_name(row)
+        else:
+            self._draw_link(row)
+            self._draw_menu(row)
+
+    def _draw_link(self, row: DeltaGenerator) -> None:
+        icon, about = self._state()
+        row.button(
+            title(self.thread.name), key=f"open-{self.thread.id}", icon=icon, help=about,
+            type="secondary" if self.here else "tertiary", width="stretch", wrap=False,
+            on_click=_open, args=(self.thread.last,),
+        )  # fmt: skip
+
+    def _state(self) -> tuple[str | None, str | None]:
+        words = self.site.words
+        if self.live:
+            return "spinner", words.of("history", "thinking")
+        if self.thread.pinned:
+            return ":material/keep:", None
+        return None, None
+
+    def _draw_menu(self, row: DeltaGenerator) -> None:
+        words, key = self.site.words, f"menu-{self.thread.id}"
+        row.menu_button(
+            words.of("history", "menu", name=title(self.thread.name)),
+            self._offers(), format_func=lambda it: words.of("history", it),
+            key=key, icon=":material/more_horiz:", type="tertiary",
+            on_click=self._act, args=(key,),
+        )  # fmt: skip
+
+    def _offers(self) -> list[str]:
+        compare = ["compare"] if self.on_compare and not self.here else []
+        return ["rename", "unpin" if self.thread.pinned else "pin", *compare, "delete"]
+
+    def _draw_name(self, row: DeltaGenerator) -> None:
+        words, key = self.site.words, f"name-{self.thread.id}"
+        if key not in st.session_state:
+            st.session_state[key] = self.thread.name
+        row.text_input(
+            words.of("history", "name"), key=key, max_chars=NAME, label_visibility="collapsed",
+            on_change=self._rename, args=(key,),
+        )  # fmt: skip
+        row.button(
+            words.of("history", "cancel"), key="cancel", icon=":material/close:", type="tertiary",
+            on_click=_stop_renaming,
+        )  # fmt: skip
+
+    # -- callbacks
+
+    def _act(self, key: str) -> None:
+        act = st.session_state[key]
+        _forget_deleted()
+        if act == "rename":
+            st.session_state["renaming"] = self.thread.id
+        elif act == "compare" and self.on_compare:
+            self.on_compare(self.thread.last)
+        elif act == "delete":
+            self._delete()
+        elif act is not None:
+            _try(lambda: self.site.store.pin(self.thread.id, act == "pin"))
+
+    def _rename(self, key: str) -> None:
+        """No name is the first question again: the store knows it."""
+        name = " ".join(st.session_state[key].split())
+        _try(lambda: self.site.store.rename(self.thread.id, name))
+        _stop_renaming()
+
+    def _delete(self) -> None:
+        """What is still thinking in it is stopped; a page that shows it shows the first page."""
+        for run in self.site.runs.live(self.site.owner):
+            if thread_of(run) == self.thread.id:
+                self.site.runs.stop(run.id)
+        if _try(lambda: self.site.store.delete(self.thread.id)):
+            if self.here:
+                go(None)
+            left = None if self.here else self.shown
+            st.session_state["deleted"] = (self.thread, left)
+
+
+# -- what a click does
+
+
+def _open(id: str | None) -> None:
+    _forget_deleted()
+    go(id)
+
+
+def _searched() -> None:
+    _forget_deleted()
+    st.session_state.pop("lines", None)
+
+
+def _more() -> None:
+    st.session_state["lines"] = st.session_state.get("lines", PAGE) + PAGE
+
+
+def _stop_renaming() -> None:
+    st.session_state.pop("renaming", None)
+
+
+def _forget_deleted() -> None:
+    st.session_state.pop("deleted", None)
+
+
+def _try(act: Callable[[], None]) -> bool:
+    """Whether the store did it; why it did not stands above the lines."""
+    try:
+        act()
+    except StoreError as error:
+        st.session_state["refused-by-store"] = str(error)
+        return False
+    return True
+
+
+def _restore(site: Site, thread: Thread) -> None:
+    _forget_deleted()
+    _try(lambda: site.store.restore(thread.id))
+
+
+def _say(site: Site, shown: str | None) -> None:
+    """What the store refused, once; what was deleted, until something else is done."""
+    if refused := st.session_state.pop("refused-by-store", ""):
+        st.warning(title(refused))
+    thread, left = st.session_state.get("deleted", (None, None))
+    if thread is None or left != shown:
+        _forget_deleted()
+        return
+    row = st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="deleted")
+    row.caption(site.words.of("history", "deleted", name=title(thread.name)), width="stretch")
+    undo = site.words.of("history", "undo")
+    row.button(undo, key="undo", icon=":material/undo:", on_click=_restore, args=(site, thread))
+
+
+# -- a trace from a file
+
+
+def _import(site: Site) -> None:
+    """Shows a trace that was exported here or elsewhere: a conversation of its own."""
+    words, number = site.words, st.session_state.get("imports", 0)
+    place = st.popover(
+        words.of("history", "import"), key="import", icon=":material/upload_file:",
+        type="tertiary", width="stretch",
+    )  # fmt: skip
+    key = f"import-{number}"  # an uploader is emptied by making it anew
+    place.file_uploader(
+        words.of("history", "import_about"), type="json", key=key, max_upload_size=FILE,
+        on_change=_imported, args=(site, key),
+    )  # fmt: skip
+    if why := st.session_state.pop("import-refused", ""):
+        place.error(title(why))
+
+
+def _imported(site: Site, key: str) -> None:
+    file = st.session_state[key]
+    if file is None:
+        return
+    try:
+        run = site.runs.put(read_trace(file.getvalue().decode()), site.owner)
+    except UnicodeDecodeError:
+        st.session_state["import-refused"] = site.words.of("history", "not_text")
+    except ValueError as error:
+        st.session_state["import-refused"] = str(error)
+    else:
+        st.session_state["imports"] = st.session_state.get("imports", 0) + 1
+        _open(run.id)

@@ -1,0 +1,174 @@
+"""What every part of the page needs: what the process shares, the words, and where one is.
+
+Which run is shown stands in the address (?run=...), with another beside it where two are
+compared (&beside=...), so that a reload or a link comes back to it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import streamlit as st
+
+from history.runs import Asked, Loop, Runs
+from history.store import Store, StoreError
+from page.health import Health, State
+from page.owner import owner
+from page.words import Words, language_of
+from reasoning.choosing import DEFAULT, way_of
+from reasoning.endpoint import Endpoint, ServedModel
+from reasoning.events import Event
+from reasoning.think import think, warm
+from serving.catalogue import CatalogueError, ways
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What all pages of this process share."""
+
+    runs: Runs
+    store: Store
+    health: Health
+    own: dict[str, str]  # each model's own way of thinking, as far as it is known
+    unkept: StoreError | None  # why the history is not kept
+
+
+@st.cache_resource
+def services() -> Services:
+    """One loop, one store, the runs on them, one health. A model is asked for its way once."""
+    loop = Loop()
+    endpoint = Endpoint.from_environment()
+    own = _catalogued()
+
+    async def way_for(model: ServedModel) -> str:
+        if model.name not in own:
+            own[model.name] = await way_of(endpoint, model, own)
+        return own[model.name]
+
+    async def thinker(asked: Asked) -> AsyncIterator[Event]:
+        model = await endpoint.model()
+        chain = think(
+            asked.question,
+            endpoint=endpoint,
+            model=model,
+            way=asked.way or await way_for(model),
+            settings=asked.settings,
+            language=asked.language or None,
+            steps=asked.steps,
+            history=asked.history,
+            steer=asked.steer,
+            prompts=asked.prompts,
+        )
+        async with aclosing(chain) as events:
+            async for event in events:
+                yield event
+
+    async def greet() -> None:
+        model = await endpoint.model()
+        if model.vllm and await way_for(model) == DEFAULT:  # others compile no grammars,
+            await warm(endpoint)  # and some are paid for
+
+    health = Health(endpoint.model, greet)
+    loop.start(health.watch())
+    store, unkept = _opened()
+    return Services(Runs(loop, thinker, store), store, health, own, unkept)
+
+
+def _opened() -> tuple[Store, StoreError | None]:
+    """The history; where it cannot be opened, one that lives as long as this process."""
+    try:
+        return Store(), None
+    except StoreError as error:
+        _log.warning("The history is not kept: %s", error)
+        return Store("sqlite://"), error
+
+
+def _catalogued() -> dict[str, str]:
+    """The ways that the catalogue names. Without one the page works: models are asked."""
+    try:
+        return dict(ways())
+    except CatalogueError as error:
+        _log.warning("No way of thinking is taken from the catalogue: %s", error)
+        return {}
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What every part of the page needs to know."""
+
+    words: Words
+    services: Services
+    state: State  # the model's health as this drawing of the page shows it
+    own: str  # the served model's own way of thinking; "" while it is not known
+    owner: str  # whose history is shown; "" is everybody's here
+
+    @property
+    def runs(self) -> Runs:
+        return self.services.runs
+
+    @property
+    def store(self) -> Store:
+        return self.services.store
+
+    @property
+    def outdated(self) -> bool:
+        """Whether what is served is no longer what this drawing shows."""
+        state = self.services.health.state()
+        seen = (self.state.name, str(self.state.error or ""), self.own)
+        own = self.services.own.get(state.name, "")
+        return seen != (state.name, str(state.error or ""), own)
+
+
+def site() -> Site:
+    """The site as the visitor of this script's run sees it."""
+    words = Words(language_of(st.query_params.get("lang"), st.context.locale))
+    shared = services()
+    state = shared.health.state()
+    return Site(words, shared, state, shared.own.get(state.name, ""), owner())
+
+
+# -- where one is
+
+
+@dataclass(frozen=True, slots=True)
+class Shown:
+    """What is shown: a run, perhaps another beside it; neither on the first page."""
+
+    run: str | None = None
+    beside: str | None = None
+
+
+def shown() -> Shown:
+    """What to show. A click knows better than the address that came with it."""
+    if st.session_state.pop("went", False):
+        here: Shown = st.session_state.get("shown", Shown())
+        _write_address(here)
+        return here
+    here = Shown(st.query_params.get("run"), st.query_params.get("beside"))
+    st.session_state["shown"] = here
+    return here
+
+
+def here() -> Shown:
+    """What this visitor looks at, for a callback: it runs before the page is drawn anew."""
+    now: Shown = st.session_state.get("shown", Shown())
+    return now
+
+
+def go(run: str | None, beside: str | None = None) -> None:
+    """A callback: shows that run, or the first page."""
+    st.session_state["shown"] = Shown(run, beside)
+    st.session_state["went"] = True
+
+
+def _write_address(here: Shown) -> None:
+    for name, id in (("run", here.run), ("beside", here.beside)):
+        if id is not None:
+            st.query_params[name] = id
+        elif name in st.query_params:
+            del st.query_params[name]

@@ -1,0 +1,151 @@
+"""Whose history it is: nobody sees another's, and a link opens for whoever has it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from page.headers import Message
+from page.owner import COOKIE, NamedBrowsers, loopback
+from tests.page_browser import PageServer, expect, models, page_server
+from tests.stub import Stub, says, step
+
+NAME = re.compile(rf"{COOKIE}=(browser-[A-Za-z0-9_-]{{32}});")
+SIDEBAR = '[data-testid="stSidebar"]'
+MINE = "browser-" + "a" * 32
+
+
+async def cookie(kind: str = "text/html; charset=utf-8", **scope: Any) -> str:
+    """What the middleware sets on a response of that kind; "" is nothing."""
+    sent: list[Message] = []
+
+    async def app(scope: Message, receive: Any, send: Any) -> None:
+        headers = [(b"content-type", kind.encode())]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    await NamedBrowsers(app)({"type": "http", "scheme": "http", **scope}, receive, send)
+    return b"".join(value for name, value in sent[0]["headers"] if name == b"set-cookie").decode()
+
+
+async def test_a_page_names_a_new_browser_so_that_nobody_can_guess_it() -> None:
+    one, other = NAME.match(await cookie()), NAME.match(await cookie())
+    assert one
+    assert other
+    assert one[1] != other[1]
+
+
+async def test_no_script_reads_the_name_and_no_other_site_sends_it() -> None:
+    assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set((await cookie()).split("; "))
+
+
+async def test_only_a_page_names_a_browser() -> None:
+    assert await cookie("application/javascript") == ""
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        f"{COOKIE}={MINE}".encode(),
+        f"a=1; {COOKIE}={MINE}; b=2".encode(),
+        f'odd="{{\x01,; {COOKIE}={MINE}; \xff=='.encode("latin-1"),
+    ],
+)
+async def test_a_named_browser_keeps_its_name(given: bytes) -> None:
+    assert f"{COOKIE}={MINE};" in await cookie(headers=[(b"cookie", given)])
+
+
+@pytest.mark.parametrize("named", ["", "x", "aya@example.org", "browser-short", MINE + "$"])
+async def test_a_name_that_is_not_ours_is_not_kept(named: str) -> None:
+    given = await cookie(headers=[(b"cookie", f"{COOKIE}={named}".encode())])
+    assert NAME.match(given)
+
+
+@pytest.mark.parametrize(
+    "scope", [{"scheme": "https"}, {"headers": [(b"x-forwarded-proto", b"https")]}]
+)
+async def test_over_https_the_name_goes_over_https_alone(scope: dict[str, Any]) -> None:
+    assert "Secure" in await cookie(**scope)
+    assert "Secure" not in await cookie()
+
+
+@pytest.mark.parametrize(
+    ("names", "alone"),
+    [
+        (["127.0.0.1"], True),
+        (["127.0.0.1", "localhost", "127.0.0.1", "[::1]"], True),
+        (["::1"], True),
+        (["0.0.0.0"], False),
+        ([None], False),
+        ([""], False),
+        (["192.168.1.7"], False),
+        (["127.0.0.1", "my-machine.local"], False),
+        (["localhost.example.org"], False),
+    ],
+)
+def test_a_page_is_for_one_where_every_name_means_this_machine(
+    names: list[str | None], alone: bool
+) -> None:
+    assert loopback(names) is alone
+
+
+# -- in browsers
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[PageServer]:
+    """A page that listens to the network."""
+    replies = [
+        step("One", "a"),
+        step("Two", "b"),
+        step("Three", "c", "final_answer"),
+        says("Done."),
+    ]
+    with (
+        Stub(*replies * 4, models=models("shared")) as stub,
+        page_server(stub.base_url, "page-owner.log", "--server.address", "0.0.0.0") as page,
+    ):
+        yield page
+
+
+def test_each_browser_has_its_own_history_and_a_link_opens_for_both(
+    shared: PageServer, visitors: Any
+) -> None:
+    aya, ben = visitors(shared.address), visitors(shared.address)
+    aya.ask("What does Aya ask?")
+    aya.wait_for_end()
+    lines = aya.page.locator(".st-key-threads")
+    expect(lines).to_contain_text("What does Aya ask?")
+    ben.page.reload()
+    expect(ben.page.locator(SIDEBAR)).to_contain_text("What you ask is kept")
+    link = ben.open(aya.page.url)
+    expect(link.locator(".st-key-question")).to_contain_text("What does Aya ask?")
+    expect(link.locator(SIDEBAR)).to_contain_text("What you ask is kept")
+    aya.page.reload()
+    expect(lines).to_contain_text("What does Aya ask?")
+
+
+def test_a_page_for_this_machine_alone_has_one_history(visitors: Any) -> None:
+    replies = [
+        step("One", "a"),
+        step("Two", "b"),
+        step("Three", "c", "final_answer"),
+        says("Done."),
+    ]
+    with (
+        Stub(*replies, models=models("alone")) as stub,
+        page_server(stub.base_url, "page-owner.log") as page,
+    ):
+        one, other = visitors(page.address), visitors(page.address)
+        one.ask("Who asks here?")
+        one.wait_for_end()
+        other.page.reload()
+        expect(other.page.locator(".st-key-threads")).to_contain_text("Who asks here?")

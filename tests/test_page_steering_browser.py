@@ -1,0 +1,201 @@
+"""Steering a chain in the browser: edit, again, doubt, answer now; its branches."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.conftest import Server, free_port
+from tests.page_browser import (
+    SERVED,
+    Visitor,
+    expect,
+    on_stage,
+    page_server,
+    streamlit,
+    thinking,
+    until,
+)
+from tests.stub import Play, says, step
+
+BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def page(port: int) -> Iterator[str]:
+    with streamlit(f"http://127.0.0.1:{port}/v1", "page-steering.log") as address:
+        yield address
+
+
+def steered(request: dict[str, Any]) -> Play:
+    """The chain at first; once a step says "mine", or is doubted or unwanted, another one."""
+    text = json.dumps(request["messages"][1:])
+    if "mine" not in text and "doubt step" not in text.lower():
+        return _plays(thinking(3), request)
+    if "response_format" not in request:
+        return says("Another answer.")
+    return step("Other", "As you say. " + text[-20:], "final_answer")
+
+
+def _plays(script: Any, request: dict[str, Any]) -> Play:
+    play: Play = script(request)
+    return play
+
+
+def thought(visitor: Visitor, question: str) -> None:
+    visitor.ask(question)
+    visitor.wait_for_end()
+
+
+def edit(visitor: Visitor, number: int, words: str) -> None:
+    visitor.steer(number, "Edit and go on")
+    visitor.page.get_by_role("textbox", name="What the step says").fill(words)
+    visitor.page.get_by_role("button", name="Go on from here").click()
+
+
+def test_an_edited_step_is_what_the_model_reads_and_the_old_run_stays(
+    page: str, port: int, visitors: Any
+) -> None:
+    with on_stage(steered, port=port) as stub:
+        visitor = visitors(page)
+        thought(visitor, "Edit?")
+        first, before = visitor.page.url, len(stub.requests)
+        edit(visitor, 2, "These words are mine.")
+        visitor.sees("Another answer.")
+        visitor.wait_for_end()
+        assert visitor.page.url != first
+        turns = [turn["content"] for turn in stub.requests[before]["messages"]]
+        assert any("These words are mine." in turn for turn in turns)
+        assert not any("About Edit?: 2." in turn for turn in turns)
+        assert any("About Edit?: 1." in turn for turn in turns)
+        expect(visitor.steps.nth(1)).to_contain_text("Changed by you")
+        expect(visitor.steps).to_have_count(3)
+        visitor.shoot("steer-edited")
+        visitor.page.goto(first)
+        visitor.sees("The answer to Edit? is 5.")
+        expect(visitor.unfold(2)).to_contain_text("About Edit?: 2.")
+
+
+def test_an_empty_edit_is_refused(page: str, port: int, visitors: Any) -> None:
+    with on_stage(thinking(), port=port) as stub:
+        visitor = visitors(page)
+        thought(visitor, "Empty?")
+        before = len(stub.requests)
+        edit(visitor, 1, "  ")
+        visitor.sees("A step cannot be empty.")
+        assert len(stub.requests) == before
+
+
+def test_think_again_keeps_the_steps_before_and_asks_for_another(
+    page: str, port: int, visitors: Any
+) -> None:
+    with on_stage(thinking(), port=port) as stub:
+        visitor = visitors(page)
+        thought(visitor, "Again?")
+        before = len(stub.requests)
+        visitor.steer(3, "Think again")
+        until(lambda: len(stub.requests) > before)
+        visitor.wait_for_end()
+        asked = json.dumps(stub.requests[before]["messages"])
+        assert "About Again?: 2." in asked
+        kept = [m["content"] for m in stub.requests[before]["messages"] if m["role"] == "assistant"]
+        assert len(kept) == 2
+
+
+def test_a_doubted_step_is_examined_by_the_next(page: str, port: int, visitors: Any) -> None:
+    with on_stage(steered, port=port) as stub:
+        visitor = visitors(page)
+        thought(visitor, "Doubt?")
+        before = len(stub.requests)
+        visitor.steer(1, "Doubt this step")
+        visitor.sees("Another answer.")
+        visitor.wait_for_end()
+        last = stub.requests[before]["messages"][-1]
+        assert last["role"] == "user"
+        assert "doubt step 1" in last["content"]
+        expect(visitor.steps.nth(1)).to_contain_text("Asked to doubt")
+
+
+def test_answer_now_ends_the_steps_after_one_of_them(page: str, port: int, visitors: Any) -> None:
+    with on_stage(thinking(), port=port) as stub:
+        visitor = visitors(page)
+        thought(visitor, "Short?")
+        before = len(stub.requests)
+        visitor.steer(1, "Answer now")
+        expect(visitor.steps).to_have_count(1, timeout=60_000)
+        visitor.wait_for_end()
+        visitor.sees("The answer to Short? is 6.")
+        assert len(stub.requests) == before + 1
+        assert "response_format" not in stub.requests[before]
+
+
+def test_answer_now_is_there_while_it_thinks(page: str, port: int, visitors: Any) -> None:
+    slow = step("Slow", "word " * 400, pause=0.1)
+
+    def reply(request: dict[str, Any]) -> Play:
+        play = _plays(thinking(), request)
+        return slow if "response_format" in request and len(request["messages"]) > 4 else play
+
+    with on_stage(reply, port=port) as stub:
+        visitor = visitors(page)
+        visitor.ask("Now?")
+        expect(visitor.steps.nth(2)).to_contain_text("Slow", timeout=60_000)
+        visitor.button("answer-now").click()
+        visitor.sees("The answer to Now? is 4.")
+        visitor.wait_for_end()
+        expect(visitor.steps).to_have_count(2)
+        until(lambda: stub.gone == 1)
+
+
+def test_branches_are_switched_between_and_say_where_they_part(
+    page: str, port: int, visitors: Any
+) -> None:
+    with on_stage(steered, port=port):
+        visitor = visitors(page)
+        thought(visitor, "Branch?")
+        expect(visitor.page.locator(BRANCH)).to_have_count(0)
+        edit(visitor, 2, "These words are mine.")
+        visitor.sees("Another answer.")
+        visitor.wait_for_end()
+        branches = visitor.page.locator(".st-key-branches")
+        expect(branches).to_contain_text("from branch 1, step 2 edited")
+        visitor.button("branch-1").click()
+        visitor.sees("The answer to Branch? is 7.")
+        expect(visitor.run).not_to_contain_text("Another answer.")
+        visitor.button("branch-2").click()
+        visitor.sees("Another answer.")
+        visitor.shoot("steer-branches")
+        visitor.button("branch-compare").click()
+        visitor.sees("The chains part at step 2.")
+        left = visitor.page.locator(".st-key-run-left")
+        right = visitor.page.locator(".st-key-run-right")
+        left.locator("summary").get_by_text("Thought 2").click()
+        expect(left).to_contain_text("About Branch?: 2.")
+        expect(right).to_contain_text("Changed by you")
+        visitor.shoot("compare-branches")
+        visitor.button("compare-close").click()
+        expect(visitor.page.locator(".st-key-compare-head")).to_have_count(0)
+
+
+def test_a_real_chain_is_steered(server: Server, visitors: Any) -> None:
+    with page_server(server.base_url, "page-steering-real.log") as real:
+        real.prefer(min_steps=1, max_steps=2, step_tokens=100)
+        visitor = visitors(real.address, size=(1280, 1400))  # a model may write a lot
+        visitor.sees(SERVED if server.model == SERVED else server.model)
+        thought(visitor, "How many legs have three cats?")
+        expect(visitor.steps.first).to_be_visible()
+        edit(visitor, 1, "A cat has four legs, so three cats have twelve.")
+        expect(visitor.page.locator(".st-key-branches")).to_contain_text("step 1 edited")
+        visitor.wait_for_end()
+        expect(visitor.unfold(1)).to_contain_text("three cats have twelve")
+        expect(visitor.bar).to_contain_text(re.compile(r"Thought for [\d.]+ s in \d step"))
+        visitor.shoot("steer-real")
