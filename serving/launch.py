@@ -13,13 +13,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.catalogue import ROOT
-from serving.command import Command
+from serving.command import Server
 from serving.processes import Service, start, stop
 from serving.report import Report
 
 LOGS = ROOT / "logs"
 POLL = 0.2  # seconds
-PAGE_HEALTH = "/_stcore/health"
 
 # What vLLM's log says on its way up, and what it means. The last one found counts.
 STAGES = (
@@ -33,17 +32,15 @@ STAGES = (
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to start, and what to say once it answers.
+    """What to start, and what to say once it answers: vLLM with `model`, others `beside` it.
 
-    `warm` asks the server for what makes the first question fast; it may fail.
+    `warm` asks vLLM for what makes the first question fast; it may fail.
     """
 
-    name: str
-    address: str
-    vllm: Command
+    model: str
+    vllm: Server
     ready: tuple[str, ...]
-    page_address: str = ""
-    page: Command | None = None
+    beside: tuple[Server, ...] = ()
     warm: Callable[[], None] | None = None
     logs: Path = LOGS
 
@@ -100,22 +97,18 @@ def serve(plan: Plan, report: Report) -> int:
 
 
 def _start(plan: Plan, services: list[Service], report: Report) -> None:
-    port = plan.address.rpartition(":")[2]
-    log = plan.logs / f"vllm-{port}.log"
-    report.say(f"vLLM's log: {shown(log)}")
-    services.append(start("vLLM", plan.vllm, f"{plan.address}/health", log))
-    if plan.page is not None:
-        port = plan.page_address.rpartition(":")[2]
-        health = plan.page_address + PAGE_HEALTH
-        services.append(start("The page", plan.page, health, plan.logs / f"page-{port}.log"))
+    for server in (plan.vllm, *plan.beside):
+        log = plan.logs / f"{server.word}-{server.address.rpartition(':')[2]}.log"
+        services.append(start(server.name, server.command, server.address + server.health, log))
+    report.say(f"vLLM's log: {shown(services[0].log)}")
 
 
 def _wait_until_up(plan: Plan, services: list[Service], signals: Signals, report: Report) -> None:
-    vllm, *page = services
-    report.begin(f"Starting vLLM with {plan.name} (a minute or more)")
+    vllm, *beside = services
+    report.begin(f"Starting vLLM with {plan.model} (a minute or more)")
     _until(vllm.answers, services, signals, lambda: report.tick(stage(vllm.said())))
     report.end()
-    for service in page:
+    for service in beside:
         _until(service.answers, services, signals)
     if plan.warm is not None:
         report.begin("Warming up")

@@ -12,6 +12,7 @@ WAYS = {
     "coat": "COAT actions",
     "native": "its own",
     "direct": "no steps",
+    "heading_steps": "plain steps",
 }
 HEAD = ("", "MODEL", "SIZE", "THINKS IN", "NEEDS", "HERE")
 

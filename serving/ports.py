@@ -18,6 +18,12 @@ class PortError(Exception):
     """The port cannot be used: one line that says why and what to do."""
 
 
+def take(host: str, port: int, flag: str) -> IO[str]:
+    """Makes sure that the port is free and claims it. Raises PortError."""
+    check(host, port, flag)
+    return claim(port, flag)
+
+
 def check(host: str, port: int, flag: str) -> None:
     """Raises PortError when nothing could listen there. `flag` is the one that changes the port."""
     try:
@@ -47,7 +53,8 @@ def _why(error: OSError, host: str, port: int, flag: str) -> str:
 def holder(port: int) -> str:
     """Who listens on a port: the process and its command, as far as we may see."""
     sockets = {f"socket:[{inode}]" for inode in _listening(port)}
-    for pid in (name for name in os.listdir("/proc") if name.isdigit()):
+    processes = os.listdir("/proc") if sockets else ()  # no /proc outside Linux, and no sockets
+    for pid in (name for name in processes if name.isdigit()):
         if sockets & _open_files(pid):
             return f"process {pid} ({_command(pid)})"
     return "a process of another user"

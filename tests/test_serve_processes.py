@@ -59,14 +59,15 @@ DRIVER = """
 import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from serving.command import Command
+from serving.command import Command, Server
 from serving.launch import Plan, serve
 from serving.report import Report
-def fake(port, mode):
-    return Command((sys.executable, {fake!r}, str(port), mode, {pids!r}))
+def fake(name, word, port, mode):
+    command = Command((sys.executable, {fake!r}, str(port), mode, {pids!r}))
+    return Server(name, word, command, f"http://127.0.0.1:{{port}}")
 page = {page!r}
-plan = Plan("a model", "http://127.0.0.1:{port}", fake({port}, {mode!r}), ("it answers",),
-            "http://127.0.0.1:{page_port}", fake({page_port}, page) if page else None,
+plan = Plan("a model", fake("vLLM", "vllm", {port}, {mode!r}), ("it answers",),
+            (fake("The page", "page", {page_port}, page),) if page else (),
             logs=Path({logs!r}))
 sys.exit(serve(plan, Report()))
 """

@@ -1,8 +1,12 @@
-"""`./serve.sh --ui` with the real vLLM and the real page: from the command to the last process."""
+"""`./serve.sh --ui --gateway` for real: vLLM, gateway, page, from the command to the last process.
+
+With a key, so that what vLLM leaves open by itself is seen to be closed.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import re
@@ -10,13 +14,14 @@ import signal
 import socket
 import subprocess
 import time
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
 from serving.guard import below
 
 ROOT = Path(__file__).resolve().parent.parent
+KEY = "sesame-0815"
+QUESTION = "What is 17 + 25?"
 PATIENCE = 600.0  # seconds; a cold machine compiles and reads everything for the first time
 
 
@@ -33,22 +38,27 @@ def until(true: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.1)
 
 
-def get(url: str) -> bytes:
-    with urllib.request.urlopen(url, timeout=30) as answer:
-        return bytes(answer.read())
+def call(
+    port: int, method: str, path: str, body: object = None, key: str = KEY
+) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
+    headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
+    connection.request(method, path, json.dumps(body) if body else None, headers)
+    answer = connection.getresponse()
+    return answer.status, answer.read()
 
 
-def test_one_command_serves_the_model_and_the_page_and_ctrl_c_ends_all(tmp_path: Path) -> None:
-    port, ui_port = free_port(), free_port()
+def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path: Path) -> None:
+    port, gateway_port, ui_port = free_port(), free_port(), free_port()
     words = ["--model", "smollm2-135m-instruct", "--port", str(port)]
-    words += ["--ui", "--ui-port", str(ui_port)]
+    words += ["--gateway", "--gateway-port", str(gateway_port), "--ui", "--ui-port", str(ui_port)]
     core = str(max(os.sched_getaffinity(0)))  # the tests' own server has the first
     out = tmp_path / "out"
     process = subprocess.Popen(
         [str(ROOT / "serve.sh"), *words],
         stdout=out.open("w"),
         stderr=subprocess.STDOUT,
-        env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": core},
+        env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": core, "VLLM_API_KEY": KEY},
     )
     family: list[int] = []
     try:
@@ -56,33 +66,79 @@ def test_one_command_serves_the_model_and_the_page_and_ctrl_c_ends_all(tmp_path:
         said = out.read_text()
         assert process.poll() is None, said
         family = below(process.pid)
-        check_the_api(said, port)
+        check_the_guard(port)
+        check_the_gateway(gateway_port, port)
+        check_the_curl_line(said)
         assert f"http://127.0.0.1:{ui_port}" in said
-        assert b"<title>" in get(f"http://127.0.0.1:{ui_port}")
+        assert b"<title>" in call(ui_port, "GET", "/")[1]
+        assert not [pid for pid in family if KEY in arguments(pid)]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
     finally:
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.kill()
             process.wait(10)
-    assert len(family) >= 5  # two guards, vLLM, its engine, its worker, the page
+    assert len(family) >= 7  # three guards, vLLM, its engine, its worker, gateway, page
     assert not [pid for pid in family if alive(pid)]
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", port))
+    for used in (port, gateway_port, ui_port):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", used))
+    for log in (f"vllm-{port}", f"gateway-{gateway_port}", f"page-{ui_port}"):
+        words_of_it = (ROOT / "logs" / f"{log}.log").read_text()
+        assert not [secret for secret in (KEY, QUESTION) if secret in words_of_it], log
 
 
-def check_the_api(said: str, port: int) -> None:
+def check_the_guard(port: int) -> None:
+    """On vLLM itself, that leaves all of these open when its own key is all there is."""
+    chat = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    for path in ("/invocations", "/tokenize", "/detokenize", "/generative_scoring"):
+        assert call(port, "POST", path, chat, key="")[0] == 401
+    for path in ("/metrics", "/load", "/version", "/docs", "/openapi.json", "/ping", "/v1/models"):
+        assert call(port, "GET", path, key="")[0] == 401
+    assert call(port, "POST", "/invocations", chat)[0] == 404
+    assert call(port, "GET", "/docs")[0] == 404
+    assert call(port, "GET", "/health", key="")[0] == 200
+    assert call(port, "POST", "/tokenize", {"prompt": "Hello"})[0] == 200
+    assert call(port, "POST", "/tokenize", {"prompt": "x" * 9_000_000})[0] == 413
+    status, body = call(port, "GET", "/v1/models")
+    (model,) = json.loads(body)["data"]
+    assert (status, model["id"], model["max_model_len"]) == (200, "SmolLM2-135M-Instruct", 8192)
+
+
+def check_the_gateway(port: int, vllm: int) -> None:
+    """The plain model as it is, and the same one thinking in steps, bounded."""
+    assert call(port, "GET", "/v1/models", key="")[0] == 401
+    names = {model["id"] for model in json.loads(call(port, "GET", "/v1/models")[1])["data"]}
+    assert {"SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"} <= names
+    question = [{"role": "user", "content": QUESTION}]
+    for name in ("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"):
+        asked = {"model": name, "messages": question, "max_completion_tokens": 200}
+        status, body = call(port, "POST", "/v1/chat/completions", asked)
+        assert (status, json.loads(body)["object"]) == (200, "chat.completion"), body
+    assert b"stepwise_chains_total{" in call(port, "GET", "/metrics")[1]
+
+
+def check_the_curl_line(said: str) -> None:
+    """As printed, it shows thoughts; its end is not waited for."""
     command = re.search(r"^  curl .*?\}'$", said, re.DOTALL | re.MULTILINE)
     assert command, said
-    answer = subprocess.run(
-        ["bash", "-c", command[0]], capture_output=True, text=True, timeout=120, check=True
-    )
-    assert json.loads(answer.stdout)["choices"][0]["message"]["content"]
-    (model,) = json.loads(get(f"http://127.0.0.1:{port}/v1/models"))["data"]
-    assert (model["id"], model["max_model_len"]) == ("SmolLM2-135M-Instruct", 8192)
-    log = (ROOT / "logs" / f"vllm-{port}.log").read_text()
-    assert "What is 17 + 25?" not in log
+    with subprocess.Popen(
+        ["bash", "-c", "exec " + command[0].strip()],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, "VLLM_API_KEY": KEY},
+    ) as curl:
+        assert curl.stdout is not None
+        assert any(b'"reasoning":"' in line for line in curl.stdout)
+        curl.kill()
+
+
+def arguments(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
 
 
 def alive(pid: int) -> bool:

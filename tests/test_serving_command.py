@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from serving.catalogue import ROOT, Model, load
-from serving.command import Command, Options, curl, page_command, too_long, vllm_command
+from serving.command import (
+    Command,
+    Options,
+    curl,
+    gateway_command,
+    is_loopback,
+    page_command,
+    servers,
+    too_long,
+    vllm_command,
+)
 from serving.machine import Gpu, Machine
 
 CATALOGUE = load()
@@ -155,8 +165,39 @@ def test_the_page_is_pointed_at_this_server_and_stays_on_this_machine() -> None:
 def test_the_address_is_one_that_this_machine_reaches(
     host: str, address: str, loopback: bool
 ) -> None:
-    options = Options(host=host)
-    assert (options.address, options.is_loopback) == (address, loopback)
+    assert Options(host=host).vllm.address == address
+    assert is_loopback(host) == loopback
+
+
+def test_the_gateway_stands_before_vllm_which_then_stays_on_this_machine() -> None:
+    options = Options(host="0.0.0.0", gateway=True, port=8123, gateway_port=8124, ui=True)
+    vllm, gateway, page = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {})
+    assert value(vllm.command.argv, "--host") == "127.0.0.1"
+    assert gateway.command.argv[1:3] == ("-m", "gateway")
+    assert value(gateway.command.argv, "--host") == "0.0.0.0"
+    assert value(gateway.command.argv, "--port") == "8124"
+    for before in (gateway, page):
+        assert before.command.environment["OPENAI_BASE_URL"] == "http://127.0.0.1:8123/v1"
+        assert before.command.environment["MODEL"] == "SmolLM2-135M-Instruct"
+    assert [server.address for server in (vllm, gateway, page)] == [
+        "http://127.0.0.1:8123",
+        "http://127.0.0.1:8124",
+        "http://127.0.0.1:8501",
+    ]
+
+
+def test_vllm_and_the_gateway_find_this_project_from_any_folder() -> None:
+    for given, path in (({}, f"{ROOT}"), ({"PYTHONPATH": "/mine"}, f"{ROOT}:/mine")):
+        assert command(SMALL, CPU, given=given).environment["PYTHONPATH"] == path
+        started = gateway_command(SMALL, Options(gateway=True), PYTHON, given)
+        assert started.environment["PYTHONPATH"] == path
+
+
+def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> None:
+    words = shlex.split(" ".join(curl(SMALL, Options(gateway=True), with_key=False)))
+    assert words[:3] == ["curl", "-N", "http://127.0.0.1:8001/v1/chat/completions"]
+    asked = json.loads(words[words.index("-d") + 1])
+    assert (asked["model"], asked["stream"]) == ("SmolLM2-135M-Instruct-steps", True)
 
 
 @pytest.mark.parametrize("name", ["SmolLM2", "it's", 'a "name"', "名字"])

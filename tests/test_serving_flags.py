@@ -101,6 +101,10 @@ def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
         (["--model", "./nowhere"], "There is no folder"),
         (["--chat-template", "/nowhere.jinja"], "There is no file"),
         (["--ui", "--ui-port", "8000"], "cannot both"),
+        (["--gateway", "--port", "8001"], "change one with --port or --gateway-port"),
+        (["--gateway", "--ui", "--gateway-port", "8501"], "cannot both"),
+        (["--gateway-port", "0"], "expected a port"),
+        (["--gateway", "--host", "0.0.0.0"], "VLLM_API_KEY"),
         (["--", "--port", "9"], "before the --"),
         (["--", "--host=0.0.0.0"], "before the --"),
         (["--", "--api-key", "sesame"], "VLLM_API_KEY"),
@@ -166,9 +170,9 @@ def test_the_key_is_on_no_command_line(
     here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VLLM_API_KEY", "sesame")
-    assert called(monkeypatch, "--dry-run", "--ui", "--host", "0.0.0.0") == 0
+    assert called(monkeypatch, "--dry-run", "--ui", "--gateway", "--host", "0.0.0.0") == 0
     said = capsys.readouterr()
-    assert "--host 0.0.0.0" in said.out
+    assert "-m gateway --host 0.0.0.0" in said.out
     assert "sesame" not in said.out + said.err
 
 
@@ -178,6 +182,17 @@ def test_what_it_prints_when_ready_leads_to_the_server() -> None:
     text = "\n".join(lines)
     for part in ("http://127.0.0.1:8011/v1", "http://127.0.0.1:8600", "curl ", "Ctrl-C"):
         assert part in text
+    assert "ateway" not in text
+
+
+def test_with_the_gateway_it_names_its_address_and_its_models() -> None:
+    options = front.Options(gateway=True, gateway_port=8012)
+    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, with_key=True)
+    text = "\n".join(lines)
+    model = "SmolLM2-135M-Instruct"
+    assert "Gateway  http://127.0.0.1:8012/v1\n" in text
+    assert f"The gateway's models: {model}-steps, {model}-vote5, {model}\n" in text
+    assert "curl -N http://127.0.0.1:8012/v1/chat/completions \\\n" in text
 
 
 def free_port() -> int:
@@ -235,14 +250,17 @@ def test_a_port_in_use_names_who_holds_it_before_any_set_up() -> None:
     assert "--port" in done.stderr
 
 
-def test_the_pages_port_in_use_names_its_own_flag() -> None:
+@pytest.mark.parametrize(
+    ("server", "flag"), [("--ui", "--ui-port"), ("--gateway", "--gateway-port")]
+)
+def test_the_port_of_what_stands_beside_in_use_names_its_own_flag(server: str, flag: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        words = ["--ui", "--port", str(free_port()), "--ui-port", str(port)]
+        words = [server, "--port", str(free_port()), flag, str(port)]
         done = serve(*words, "--model", "smollm2-135m-instruct")
-    assert (done.returncode, "--ui-port" in done.stderr) == (1, True)
+    assert (done.returncode, flag in done.stderr) == (1, True)
 
 
 def test_an_address_that_is_not_ours_is_said() -> None:

@@ -1,0 +1,1 @@
+"""The same thinking behind an OpenAI-compatible API."""

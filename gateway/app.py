@@ -1,0 +1,64 @@
+"""The application: OpenAI's calls, answered by chains of thought.
+
+    app = create_app(Endpoint.from_environment())
+
+It keeps no state but what a request carries. It has no guard of its own: gateway/gate.py
+is put around it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+from starlette.routing import BaseRoute
+
+from gateway import problems
+from gateway.calls import Services, router
+from gateway.observing import Observer
+from gateway.passing import Passing
+from gateway.upstream import Upstream
+from reasoning.endpoint import Endpoint
+
+KEEP_ALIVE = 10.0  # seconds; proxies give up on a connection that is silent for 30 to 60
+
+
+def create_app(
+    endpoint: Endpoint,
+    *,
+    observers: Sequence[Observer] = (),
+    routes: Sequence[BaseRoute] = (),
+    keep_alive: float = KEEP_ALIVE,
+) -> FastAPI:
+    """The gateway in front of the endpoint, which it closes when it ends.
+
+    `observers` see every chain, `routes` stand beside ours. While a stream has nothing to
+    say, a comment goes out every `keep_alive` seconds.
+    """
+    services = Services(Upstream(endpoint), Passing(endpoint), tuple(observers), keep_alive)
+    app = FastAPI(
+        title="Stepwise gateway",
+        docs_url=None,  # the pages load scripts from elsewhere
+        redoc_url=None,
+        routes=list(routes),
+        lifespan=_lifespan,
+    )
+    app.state.services = services
+    app.include_router(router)
+    problems.install(app)
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    services: Services = app.state.services
+    greeting = asyncio.create_task(services.upstream.greet())
+    try:
+        yield
+    finally:
+        greeting.cancel()
+        await asyncio.wait({greeting})
+        await services.passing.close()
+        await services.upstream.endpoint.close()

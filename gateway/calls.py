@@ -1,0 +1,217 @@
+"""The calls that the gateway answers."""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from pydantic import BaseModel
+from starlette.responses import Response
+
+from gateway.chain import Chains, Order
+from gateway.chunks import DONE, Chunks, data
+from gateway.completion import Completion, Gathering
+from gateway.models import ModelEntry, ModelList, Plan, entries, entry_of
+from gateway.observing import Observer
+from gateway.passing import Passing
+from gateway.presence import while_there
+from gateway.problems import UNSUPPORTED, ErrorBody, Problem, failure, no_model, of_error
+from gateway.streaming import Lines, Stream
+from gateway.talk import talk_of
+from gateway.telling import ChainFailed
+from gateway.upstream import Upstream
+from gateway.wishes import Wish
+from reasoning.errors import StepwiseError
+
+TRACE_HEADERS = ("traceparent", "tracestate")
+ERRORS: dict[int | str, dict[str, Any]] = {
+    "4XX": {"model": ErrorBody, "description": "The request must be changed."},
+    "5XX": {"model": ErrorBody, "description": "The model server must be looked at."},
+}
+# A schema for text/event-stream is that of one event (OpenAPI 3.2, section 4.14.4).
+EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required": ["data"]}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {"schema": EVENT}}},
+}
+NAMED = {
+    "required": True,
+    "content": {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "properties": {"model": {"type": "string"}},
+                "required": ["model"],
+            }
+        }
+    },
+}
+
+
+class Health(BaseModel):
+    """`model` is the served one, `message` why the gateway waits."""
+
+    status: Literal["ready", "waiting"]
+    model: str | None = None
+    message: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the calls share."""
+
+    upstream: Upstream
+    passing: Passing
+    observers: tuple[Observer, ...]
+    keep_alive: float
+
+
+def _services(request: Request) -> Services:
+    shared: Services = request.app.state.services
+    return shared
+
+
+Shared = Annotated[Services, Depends(_services)]
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+
+
+class ByName(APIRoute):
+    """A model that is served under the very name asked for is passed through, unread.
+
+    Any other name is ours: then request.state.plan says what it means, None where the body
+    holds no name and is to be refused.
+    """
+
+    def get_route_handler(self) -> Handler:
+        ours = super().get_route_handler()
+
+        async def handle(request: Request) -> Response:
+            services, name = _services(request), _name(await request.body())
+            request.state.plan = None
+            if name is not None:
+                request.state.plan = await services.upstream.plan(name)
+                if request.state.plan is None:
+                    return await services.passing.send(request)
+            return await ours(request)
+
+        return handle
+
+
+def _name(body: bytes) -> str | None:
+    """The model that a body names; None for a body that cannot be read."""
+    try:
+        values = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    name = values.get("model") if isinstance(values, dict) else None
+    return name if isinstance(name, str) else None
+
+
+router = APIRouter(responses=ERRORS)
+by_name = APIRouter(route_class=ByName, responses=ERRORS)
+
+
+# -- models
+
+
+@router.get("/v1/models", response_model=ModelList)
+async def list_models(services: Shared) -> JSONResponse:
+    """The served models, and beside each what thinks with it."""
+    listed = entries(await services.passing.models())
+    return JSONResponse({"object": "list", "data": listed})
+
+
+@router.get("/v1/models/{name:path}", response_model=ModelEntry)
+async def one_model(name: str, services: Shared) -> JSONResponse:
+    """One model, by any name that can be asked."""
+    entry = entry_of(name, await services.passing.models())
+    if entry is None:
+        raise no_model(name)
+    return JSONResponse(entry)
+
+
+# -- completions
+
+
+@by_name.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
+async def chat(wish: Wish, request: Request, services: Shared) -> Response:
+    """An answer with the reasoning that led to it, streamed or in one body."""
+    order = _order(wish, request)
+    chains = Chains(order, services.upstream, services.observers)
+    if wish.stream:
+        return await while_there(request, Stream(_streamed(chains)).open(services.keep_alive))
+    return JSONResponse((await while_there(request, _gathered(chains))).body)
+
+
+@by_name.post("/v1/completions", response_model=None, openapi_extra={"requestBody": NAMED})
+async def completions(request: Request) -> Response:
+    """A completion of a text, by the served model alone: it is passed through."""
+    plan: Plan | None = request.state.plan
+    if plan is None:
+        raise Problem(400, "invalid_value", "expected a JSON object that names a model.", "model")
+    said = f"model: {plan.name} thinks in a chat; for a plain completion ask {plan.served.name}."
+    raise Problem(400, UNSUPPORTED, said, "model")
+
+
+def _order(wish: Wish, request: Request) -> Order:
+    carrier = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
+    id, now = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+    return Order(id, now, request.state.plan, wish, talk_of(wish.messages), carrier)
+
+
+async def _gathered(chains: Chains) -> Completion:
+    gathering = Gathering(chains.order)
+    with _named(chains):
+        async with aclosing(chains.events()) as events:
+            async for run, event in events:
+                gathering.take(run, event)
+    return gathering.end(chains.runs)
+
+
+async def _streamed(chains: Chains) -> Lines:
+    chunks = Chunks(chains.order)
+    with _named(chains):
+        async with aclosing(chains.events()) as events:
+            async for run, event in events:
+                for chunk in chunks.take(run, event):
+                    yield data(chunk)
+    for chunk in chunks.end(chains.runs):
+        yield data(chunk)
+    yield DONE
+
+
+@contextmanager
+def _named(chains: Chains) -> Iterator[None]:
+    """What the chains could not do becomes a Problem."""
+    try:
+        yield
+    except ChainFailed as error:
+        failed = error.failed
+        said = f"{failed.message} {failed.remedy}".strip()
+        raise failure(failed.code, said, chains.retry_after) from None
+    except StepwiseError as error:
+        raise of_error(error) from None
+
+
+# -- health
+
+
+@router.get("/health", response_model=Health, responses={503: {"model": Health}})
+async def health(services: Shared) -> JSONResponse:
+    """Whether the model server can be asked."""
+    try:
+        model = await services.upstream.endpoint.model()
+    except StepwiseError as error:
+        waiting = Health(status="waiting", message=of_error(error).message)
+        return JSONResponse(waiting.model_dump(exclude_none=True), 503)
+    return JSONResponse(Health(status="ready", model=model.name).model_dump(exclude_none=True))
+
+
+router.include_router(by_name)

@@ -1,0 +1,123 @@
+"""Chains of thought for one request: run side by side, watched, and ended with it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+
+from gateway.metering import Meter
+from gateway.models import Plan
+from gateway.observing import Chain, Observer, watching
+from gateway.talk import Talk
+from gateway.upstream import Upstream
+from gateway.wishes import Wish, check_heeded, settings_of
+from reasoning.events import Event, Settings, Stopped, Trace
+from reasoning.think import Stopwatch, think
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What is to be thought about, for the reply `id`.
+
+    `created` is in seconds since the epoch; `carrier` holds the W3C trace headers.
+    """
+
+    id: str
+    created: int
+    plan: Plan
+    wish: Wish
+    talk: Talk
+    carrier: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Run:
+    """One chain, number `number` of the order's: its events so far and what it cost."""
+
+    number: int
+    settings: Settings
+    meter: Meter
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def trace(self) -> Trace:
+        return Trace(tuple(self.events))
+
+
+class Chains:
+    """The chains of an order. Closing `events` ends their work on the server."""
+
+    def __init__(self, order: Order, upstream: Upstream, observers: Sequence[Observer]) -> None:
+        self.order = order
+        self._upstream, self._observers = upstream, observers
+        self._news: asyncio.Queue[tuple[Run, Event] | None] = asyncio.Queue()
+        settings = settings_of(order.wish, order.plan)
+        self.runs = [Run(n, one, Meter(upstream.endpoint)) for n, one in enumerate(settings)]
+
+    @property
+    def retry_after(self) -> float | None:
+        """Seconds that a busy server asked to wait."""
+        return next((run.meter.retry_after for run in self.runs if run.meter.retry_after), None)
+
+    async def events(self) -> AsyncGenerator[tuple[Run, Event], None]:
+        """What happens in any of the chains, each of which ends in an Answer or a Failed.
+
+        Raises StepwiseError where the server cannot be asked, Problem where the model's way
+        of thinking has no use for a parameter.
+        """
+        way = await self._upstream.way(self.order.plan.served)
+        check_heeded(self.order.wish, way)
+        tasks = [asyncio.create_task(self._think(run, way)) for run in self.runs]
+        for task in tasks:
+            task.add_done_callback(lambda _: self._news.put_nowait(None))
+        try:
+            async with aclosing(self._until_ended(len(tasks))) as news:
+                async for run, event in news:
+                    yield run, event
+            for task in tasks:
+                task.result()  # an error of ours in a task is not swallowed
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+
+    async def _until_ended(self, running: int) -> AsyncGenerator[tuple[Run, Event], None]:
+        while running:
+            item = await self._news.get()
+            if item is None:
+                running -= 1
+            else:
+                yield item
+
+    async def _think(self, run: Run, way: str) -> None:
+        unfinished, order = Stopwatch(), self.order
+        names = (order.plan.name, order.plan.served.name, way)
+        chain = Chain(order.id, run.number, *names, order.carrier)
+        with watching(self._observers, chain) as watch:
+            try:
+                async with aclosing(self._thoughts(run, way)) as events:
+                    async for event in events:
+                        unfinished.note(event)
+                        watch.event(event)
+                        run.events.append(event)
+                        self._news.put_nowait((run, event))
+            except asyncio.CancelledError:
+                watch.event(Stopped(unfinished.seconds()))
+                raise
+            finally:
+                watch.spent(run.meter.prompt_tokens, run.meter.cached_tokens or 0)
+
+    def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:
+        plan, talk = self.order.plan, self.order.talk
+        return think(
+            talk.question,
+            endpoint=run.meter,
+            model=plan.served,
+            way=way,
+            settings=run.settings,
+            history=talk.history,
+            instructions=talk.instructions,
+            answer_form=self.order.wish.form,
+        )

@@ -1,0 +1,73 @@
+"""The chains of a request -> the chunks of a streamed reply, as they think. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from gateway.chain import Order, Run
+from gateway.completion import trace_of, usage_of
+from gateway.tellers import tellers
+from gateway.telling import Done, Said, Thought, Told
+from reasoning.events import Event, Started
+
+DONE = "[DONE]"
+Chunk = dict[str, Any]
+
+
+class Chunks:
+    """The chunks of one reply. Each choice begins with its role and ends with a reason."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._tellers = tellers(order.wish, order.plan.votes)
+        self._begun: set[int] = set()
+        self._answer_tokens = 0
+        options = order.wish.stream_options
+        self._usage = bool(options and options.include_usage)
+
+    def take(self, run: Run, event: Event) -> Iterator[Chunk]:
+        """Raises telling.ChainFailed where a choice will have no answer."""
+        if isinstance(event, Started):
+            return
+        teller = self._tellers[run.number]
+        for told in teller.take(event):
+            if teller.choice not in self._begun:
+                self._begun.add(teller.choice)
+                yield self._of(teller.choice, {"role": "assistant", "content": ""})
+            yield self._told(teller.choice, told)
+
+    def end(self, runs: Sequence[Run]) -> Iterator[Chunk]:
+        """One more chunk, with no choices, where the usage or the trace was asked for."""
+        more: Chunk = {}
+        if self._usage:
+            more["usage"] = usage_of(runs, self._answer_tokens).model_dump()
+        if self._order.wish.include_trace:
+            more["trace"] = trace_of(runs)
+        if more:
+            yield {**self._chunk(), **more}
+
+    def _told(self, choice: int, told: Told) -> Chunk:
+        match told:
+            case Thought(text):
+                return self._of(choice, {"reasoning": text, "reasoning_content": text})
+            case Said(text):
+                return self._of(choice, {"content": text})
+            case Done(finish, tokens):
+                self._answer_tokens += tokens
+                return self._of(choice, {}, finish)
+
+    def _of(self, choice: int, delta: Chunk, finish: str | None = None) -> Chunk:
+        entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**self._chunk(), "choices": [entry]}
+
+    def _chunk(self) -> Chunk:
+        made: Chunk = {"id": self._order.id, "object": "chat.completion.chunk"}
+        made |= {"created": self._order.created, "model": self._order.plan.name, "choices": []}
+        return made | ({"usage": None} if self._usage else {})
+
+
+def data(values: Chunk) -> str:
+    """The values as the data of one server-sent event."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -1,0 +1,129 @@
+"""The chains of a request -> one chat.completion, and the shape it has. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel
+
+from gateway.chain import Order, Run
+from gateway.tellers import tellers
+from gateway.telling import ON_THE_WAY, Done, Finish, Said, Thought, Told
+from reasoning.events import Event
+from reasoning.traces import trace_to_json
+
+
+class PromptDetails(BaseModel):
+    cached_tokens: int
+
+
+class CompletionDetails(BaseModel):
+    reasoning_tokens: int
+
+
+class Usage(BaseModel):
+    """Tokens over all requests of all chains, as the server counted them.
+
+    The prompt grows with every step and is counted each time; `cached_tokens` are those of
+    it that the server had read before, where it tells.
+    """
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: PromptDetails | None
+    completion_tokens_details: CompletionDetails
+
+
+class AnswerMessage(BaseModel):
+    """`reasoning` and `reasoning_content` are the same text, for old and new clients."""
+
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+    reasoning: str
+    reasoning_content: str
+
+
+class Choice(BaseModel):
+    index: int
+    message: AnswerMessage
+    finish_reason: Finish
+    logprobs: None = None
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage
+    metadata: dict[str, str] | None = None
+    trace: dict[str, Any] | list[dict[str, Any]] | None = None
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """What is sent: metadata and trace are there only where they were asked for."""
+        absent = {name for name in ("metadata", "trace") if getattr(self, name) is None}
+        return self.model_dump(exclude=absent)
+
+
+class Gathering:
+    """The reply that is not streamed: what its chains tell, kept until they have ended."""
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._tellers = tellers(order.wish, order.plan.votes)
+        self._told: list[list[Told]] = [[] for _ in range(order.wish.choices)]
+
+    def take(self, run: Run, event: Event) -> None:
+        """Raises telling.ChainFailed where a choice will have no answer."""
+        if not isinstance(event, ON_THE_WAY):
+            teller = self._tellers[run.number]
+            self._told[teller.choice] += teller.take(event)
+
+    def end(self, runs: Sequence[Run]) -> Completion:
+        order = self._order
+        return Completion(
+            id=order.id,
+            created=order.created,
+            model=order.plan.name,
+            choices=[_choice(index, told) for index, told in enumerate(self._told)],
+            usage=usage_of(runs, sum(_answered(told) for told in self._told)),
+            metadata=order.wish.metadata,
+            trace=trace_of(runs) if order.wish.include_trace else None,
+        )
+
+
+def _choice(index: int, told: Sequence[Told]) -> Choice:
+    reasoning = "".join(part.text for part in told if isinstance(part, Thought))
+    content = "".join(part.text for part in told if isinstance(part, Said))
+    finish = next(part.finish for part in told if isinstance(part, Done))
+    message = AnswerMessage(content=content, reasoning=reasoning, reasoning_content=reasoning)
+    return Choice(index=index, message=message, finish_reason=finish)
+
+
+def _answered(told: Sequence[Told]) -> int:
+    return sum(part.tokens for part in told if isinstance(part, Done))
+
+
+def usage_of(runs: Sequence[Run], answer_tokens: int) -> Usage:
+    """What the chains cost together; all that is no answer given is reasoning."""
+    prompt = sum(run.meter.prompt_tokens for run in runs)
+    told = [run.meter.cached_tokens for run in runs if run.meter.cached_tokens is not None]
+    completion = sum(run.trace.tokens for run in runs)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        prompt_tokens_details=PromptDetails(cached_tokens=sum(told)) if told else None,
+        completion_tokens_details=CompletionDetails(reasoning_tokens=completion - answer_tokens),
+    )
+
+
+def trace_of(runs: Sequence[Run]) -> dict[str, Any] | list[dict[str, Any]]:
+    """The chain's trace, in the format of docs/trace.schema.json; a list where there are more."""
+    traces = [trace_to_json(run.trace) for run in runs]
+    return traces[0] if len(traces) == 1 else traces

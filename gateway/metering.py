@@ -1,0 +1,54 @@
+"""Counts what a chain's requests cost, between the core and the endpoint."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import aclosing
+
+from reasoning.endpoint import Format, Piece, Request
+from reasoning.errors import Busy
+from reasoning.task import Server
+
+
+class Meter:
+    """A server for one chain. Tokens are the server's counts over the chain's requests.
+
+    `cached_tokens` is None where the server does not tell of its cache; `retry_after` is
+    what a busy server asked for last, in seconds.
+    """
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.prompt_tokens = 0
+        self.cached_tokens: int | None = None
+        self.retry_after: float | None = None
+
+    @property
+    def format(self) -> Format:
+        return self._server.format
+
+    @format.setter
+    def format(self, format: Format) -> None:
+        self._server.format = format
+
+    async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
+        prompt, cached = 0, None
+        try:
+            async with aclosing(self._server.chat(request)) as pieces:
+                async for piece in pieces:
+                    prompt = piece.prompt_tokens or prompt
+                    cached = cached if piece.cached_tokens is None else piece.cached_tokens
+                    yield piece
+        except Busy as error:
+            self.retry_after = error.retry_after
+            raise
+        finally:
+            self.prompt_tokens += prompt
+            if cached is not None:
+                self.cached_tokens = (self.cached_tokens or 0) + cached
+
+    async def count(self, text: str) -> int | None:
+        return await self._server.count(text)
+
+    async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
+        return await self._server.special_tokens(candidates)

@@ -1,0 +1,54 @@
+"""The messages of a request -> instructions, earlier turns, the question. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from gateway.problems import Problem
+from gateway.wishes import Message
+from reasoning.events import Turn
+from reasoning.think import clean_question
+
+SYSTEM = ("system", "developer")
+
+
+@dataclass(frozen=True, slots=True)
+class Talk:
+    """`instructions` are the caller's system prompt, `history` the turns before the question."""
+
+    question: str
+    history: tuple[Turn, ...] = ()
+    instructions: str = ""
+
+
+def talk_of(messages: Sequence[Message]) -> Talk:
+    """The talk that ends in the question. Raises Problem, or BadQuestion for its length.
+
+    System and developer messages are joined, wherever they stand; so are several turns of
+    one side in a row.
+    """
+    told = [one.content for one in messages if one.role in SYSTEM]
+    turns = [one for one in messages if one.role not in SYSTEM]
+    sides = [(role, list(group)) for role, group in groupby(turns, key=lambda one: one.role)]
+    if not sides or sides[-1][0] != "user":
+        raise _bad("the last message must be the user's")
+    if sides[0][0] != "user":
+        raise _bad("the first turn must be the user's")
+    pairs = zip(sides[:-1:2], sides[1::2], strict=True)
+    history = tuple(_turn(asked, answered) for (_, asked), (_, answered) in pairs)
+    return Talk(clean_question(_text(sides[-1][1])), history, "\n\n".join(told))
+
+
+def _turn(asked: Sequence[Message], answered: Sequence[Message]) -> Turn:
+    thoughts = [one.reasoning or one.reasoning_content or "" for one in answered]
+    return Turn(_text(asked), _text(answered), "\n\n".join(filter(None, thoughts)))
+
+
+def _text(messages: Sequence[Message]) -> str:
+    return "\n\n".join(one.content for one in messages)
+
+
+def _bad(said: str) -> Problem:
+    return Problem(400, "invalid_value", f"messages: {said}.", "messages")

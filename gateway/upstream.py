@@ -1,0 +1,62 @@
+"""The model server behind the gateway: what it serves, how each model thinks."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from gateway.models import Plan, plan_of
+from gateway.problems import no_model
+from reasoning.choosing import DEFAULT, way_of
+from reasoning.endpoint import Endpoint, ServedModel
+from reasoning.errors import StepwiseError
+from reasoning.think import warm
+from serving.catalogue import CatalogueError, ways
+
+_log = logging.getLogger(__name__)
+
+
+class Upstream:
+    """One server. A model is asked for its way of thinking once, and that is remembered."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self.endpoint = endpoint
+        self._ways = _catalogued()
+        self._asking = asyncio.Lock()
+
+    async def plan(self, name: str) -> Plan | None:
+        """What the name asks for; None for a model that is served under that very name.
+
+        Raises Problem for any other name, StepwiseError where the server cannot be asked.
+        """
+        served = await self.endpoint.models()
+        if any(model.name == name for model in served):
+            return None
+        if plan := plan_of(name, served):
+            return plan
+        raise no_model(name)
+
+    async def way(self, model: ServedModel) -> str:
+        """How the model thinks, a key of think.WAYS. Raises StepwiseError."""
+        async with self._asking:
+            if model.name not in self._ways:
+                self._ways[model.name] = await way_of(self.endpoint, model, self._ways)
+        return self._ways[model.name]
+
+    async def greet(self) -> None:
+        """Spares the first caller the wait: asks for the way, compiles the steps' grammars."""
+        try:
+            model = await self.endpoint.model()
+            if model.vllm and await self.way(model) == DEFAULT:
+                await warm(self.endpoint)
+        except StepwiseError as error:
+            _log.warning("The model server is not ready: %s", error)
+
+
+def _catalogued() -> dict[str, str]:
+    """The ways that the catalogue names. Without one models are asked."""
+    try:
+        return dict(ways())
+    except CatalogueError as error:
+        _log.warning("No way of thinking is taken from the catalogue: %s", error)
+        return {}

@@ -1,0 +1,284 @@
+"""What a caller may wish for: the body of a chat completion, and what it means for a chain.
+
+Every parameter is honoured, or taken only at the value at which it changes nothing, or
+refused. None is ignored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+from gateway.models import MOST_CHAINS, Plan
+from gateway.problems import UNSUPPORTED, Problem
+from reasoning.events import Settings
+from reasoning.task import AnswerForm
+from reasoning.think import WAYS, varied
+
+Effort = Literal["low", "medium", "high"]
+# Steps and tokens per step; "medium" is what the page and the terminal do.
+EFFORTS: Mapping[Effort, Settings] = {
+    "low": Settings(min_steps=2, max_steps=6, step_tokens=300),
+    "medium": Settings(),
+    "high": Settings(min_steps=5, max_steps=40, step_tokens=1200, answer_tokens=3000),
+}
+LARGEST_SEED = 2**62  # a server takes 64 bits, and further chains and attempts count up from it
+
+
+@dataclass(frozen=True)
+class Only:
+    """A parameter that is not supported, taken at the values at which it changes nothing."""
+
+    values: tuple[Any, ...]
+
+    def __get_pydantic_core_schema__(self, _: Any, __: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(self._check)
+
+    def __get_pydantic_json_schema__(
+        self, _: CoreSchema, __: GetJsonSchemaHandler
+    ) -> dict[str, Any]:
+        return {"enum": list(self.values)}
+
+    def _check(self, value: Any) -> Any:
+        if any(value == one and _is_bool(value) == _is_bool(one) for one in self.values):
+            return value
+        known = " or ".join(json.dumps(one) for one in self.values)
+        raise PydanticCustomError(
+            UNSUPPORTED, "not supported here; leave it out, or {known}", {"known": known}
+        )
+
+
+def _is_bool(value: Any) -> bool:
+    return isinstance(value, bool)  # JSON's false is not 0
+
+
+NONE = Only((None,))
+NO_PENALTY = Only((None, 0))
+NO_LIST = Only((None, []))
+
+
+def _joined(content: Any) -> Any:
+    """Text parts as one text. What is no text is left to be refused."""
+    if not isinstance(content, list):
+        return content
+    for part in content:
+        kind = part.get("type") if isinstance(part, dict) else None
+        if kind != "text" or not isinstance(part.get("text"), str):
+            said = "expected a text or parts of the type text, got a part of the type {kind}"
+            raise PydanticCustomError(UNSUPPORTED, said, {"kind": str(kind)[:40]})
+    return "".join(part["text"] for part in content)
+
+
+def _listed(stop: Any) -> Any:
+    return [stop] if isinstance(stop, str) else stop
+
+
+TEXT_PART = {
+    "type": "object",
+    "properties": {"type": {"const": "text"}, "text": {"type": "string"}},
+    "required": ["type", "text"],
+}
+TEXT = {"anyOf": [{"type": "string"}, {"type": "array", "items": TEXT_PART}]}
+Text = Annotated[str, BeforeValidator(_joined), WithJsonSchema(TEXT)]
+A_STOP = {"type": "string", "minLength": 1}
+STOPS = {"anyOf": [A_STOP, {"type": "array", "items": A_STOP, "maxItems": 4}, {"type": "null"}]}
+Stop = Annotated[str, Field(min_length=1)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Message(_Strict):
+    """One turn. An assistant's may bring the reasoning it came with; it is given back."""
+
+    role: Literal["system", "developer", "user", "assistant"]
+    content: Text
+    reasoning: str | None = None
+    reasoning_content: str | None = None
+    name: Annotated[str | None, NONE] = None
+    refusal: Annotated[str | None, NONE] = None
+    audio: Annotated[Any, NONE] = None
+    annotations: Annotated[Any, NO_LIST] = None
+    tool_calls: Annotated[Any, NO_LIST] = None
+    function_call: Annotated[Any, NONE] = None
+
+
+class StreamOptions(_Strict):
+    include_usage: bool | None = None
+    include_obfuscation: Annotated[bool | None, Only((None, False))] = None
+    continuous_usage_stats: Annotated[bool | None, Only((None, False))] = None
+
+
+class NamedSchema(_Strict):
+    """A JSON schema for the answer. It is always kept to, `strict` or not."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    schema_: Annotated[dict[str, Any], Field(alias="schema")]
+    description: str | None = None
+    strict: bool | None = None
+
+
+class ResponseFormat(_Strict):
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: NamedSchema | None = None
+
+    @model_validator(mode="after")
+    def _has_its_schema(self) -> ResponseFormat:
+        if (self.type == "json_schema") != (self.json_schema is not None):
+            raise ValueError("expected json_schema with the type json_schema, and only with it")
+        return self
+
+
+class Wish(_Strict):
+    """The body of POST /v1/chat/completions for a model that thinks in steps."""
+
+    model: str
+    messages: Annotated[list[Message], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    n: Annotated[int | None, Field(ge=1, le=MOST_CHAINS)] = None
+    temperature: Annotated[float | None, Field(ge=0, le=2)] = None
+    top_p: Annotated[float | None, Field(gt=0, le=1)] = None
+    seed: Annotated[int | None, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    stop: Annotated[
+        list[Stop] | None, Field(max_length=4), BeforeValidator(_listed), WithJsonSchema(STOPS)
+    ] = None
+    reasoning_effort: Effort | None = None
+    response_format: ResponseFormat | None = None
+    include_trace: bool | None = None
+    # They change nothing of the answer: whom it is for, and hints to a cache.
+    user: str | None = None
+    safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
+    metadata: dict[str, str] | None = None
+    # Not supported.
+    audio: Annotated[Any, NONE] = None
+    frequency_penalty: Annotated[float | None, NO_PENALTY] = None
+    function_call: Annotated[Any, Only((None, "none"))] = None
+    functions: Annotated[Any, NO_LIST] = None
+    logit_bias: Annotated[Any, Only((None, {}))] = None
+    logprobs: Annotated[bool | None, Only((None, False))] = None
+    modalities: Annotated[Any, Only((None, ["text"]))] = None
+    moderation: Annotated[Any, NONE] = None
+    parallel_tool_calls: Annotated[bool | None, Only((None, True, False))] = None  # without tools
+    prediction: Annotated[Any, NONE] = None
+    presence_penalty: Annotated[float | None, NO_PENALTY] = None
+    prompt_cache_options: Annotated[Any, NONE] = None
+    prompt_cache_retention: Annotated[str | None, NONE] = None
+    service_tier: Annotated[str | None, Only((None, "auto", "default"))] = None
+    store: Annotated[bool | None, Only((None, False))] = None
+    tool_choice: Annotated[Any, Only((None, "none", "auto"))] = None  # without tools
+    tools: Annotated[Any, NO_LIST] = None
+    top_logprobs: Annotated[int | None, NO_PENALTY] = None
+    verbosity: Annotated[str | None, Only((None, "medium"))] = None
+    web_search_options: Annotated[Any, NONE] = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_sent_on(cls, values: Any) -> Any:
+        """Python reads NaN and half characters from JSON, and no server takes them."""
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object, sent as Content-Type: application/json")
+        try:
+            json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the body holds half a character (a lone surrogate)") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the body is not plain JSON: {error}") from None
+        return values
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> Wish:
+        if self.max_tokens and self.max_completion_tokens:
+            raise ValueError("max_tokens and max_completion_tokens mean the same; give one")
+        if self.stream_options is not None and not self.stream:
+            raise ValueError("stream_options is for a stream; set stream to true")
+        return self
+
+    @property
+    def choices(self) -> int:
+        return self.n or 1
+
+    @property
+    def budget(self) -> int | None:
+        """Completion tokens of a choice, its reasoning included."""
+        return self.max_completion_tokens or self.max_tokens
+
+    @property
+    def form(self) -> AnswerForm:
+        """What the final answer must look like."""
+        wanted = self.response_format or ResponseFormat(type="text")
+        schema = wanted.json_schema.schema_ if wanted.json_schema else None
+        return AnswerForm(tuple(self.stop or ()), wanted.type, schema)
+
+
+# -- what it means for the chains
+
+
+def settings_of(wish: Wish, plan: Plan) -> tuple[Settings, ...]:
+    """Each chain's settings, choice after choice. Raises Problem where they would be too many.
+
+    Several chains have a seed each, and are as warm as a vote needs unless the caller says
+    how warm. The chains of a vote share the choice's budget.
+    """
+    chains = wish.choices * plan.votes
+    if chains > MOST_CHAINS:
+        said = f"{wish.choices} votes of {plan.votes} chains are {chains} chains"
+        raise Problem(400, "invalid_value", f"n: {said}; at most {MOST_CHAINS} are run.", "n")
+    one = replace(EFFORTS[wish.reasoning_effort or "medium"], **_given(wish, plan))
+    if chains == 1:
+        return (one,)
+    several = varied(one, chains)
+    if wish.temperature is None:
+        return several
+    return tuple(replace(settings, temperature=wish.temperature) for settings in several)
+
+
+def _given(wish: Wish, plan: Plan) -> dict[str, Any]:
+    budget = wish.budget
+    if budget is not None and budget < plan.votes:
+        name, said = budget_name(wish), f"a vote of {plan.votes} needs at least a token for each"
+        raise Problem(400, "invalid_value", f"{name}: {said} chain.", name)
+    values = {
+        "temperature": wish.temperature,
+        "top_p": wish.top_p,
+        "seed": wish.seed,
+        "budget": budget and budget // plan.votes,
+    }
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def budget_name(wish: Wish) -> str:
+    return "max_completion_tokens" if wish.max_completion_tokens else "max_tokens"
+
+
+def check_heeded(wish: Wish, way: str) -> None:
+    """Raises Problem where the model's way of thinking has no use for a parameter given."""
+    wanted = {
+        "temperature": (wish.temperature, "temperature"),
+        "top_p": (wish.top_p, "top_p"),
+        "seed": (wish.seed, "seed"),
+        "budget": (wish.budget, budget_name(wish)),
+        "max_steps": (wish.reasoning_effort, "reasoning_effort"),
+    }
+    for field, (value, name) in wanted.items():
+        if value is not None and way in WAYS and field not in WAYS[way].settings:
+            said = f"{name}: this model thinks in the way {way}, which has no use for it."
+            raise Problem(400, UNSUPPORTED, said, name)

@@ -1,0 +1,241 @@
+"""What a caller reads of a chain: the reasoning as it is written, then one answer. No network."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gateway.majority import Majority
+from gateway.telling import ON_THE_WAY, ChainFailed, Done, Said, Telling, Thought, Told
+from reasoning.events import (
+    Answer,
+    Correction,
+    Delta,
+    Event,
+    Failed,
+    Notice,
+    Retry,
+    Step,
+)
+
+FAILED = Failed("busy", "The server is busy (503).", "Try again later.")
+
+
+def step(number: int, title: str, content: str) -> Step:
+    return Step(number, title, content, "continue", 1.0, 10)
+
+
+def told(*events: Event) -> list[Told]:
+    teller = Telling()
+    return [part for event in events for part in teller.take(event)]
+
+
+def reasoning(parts: list[Told]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, Thought))
+
+
+def content(parts: list[Told]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, Said))
+
+
+# -- steps
+
+
+def test_each_step_is_headed_by_its_title() -> None:
+    parts = told(
+        Delta(1, "title", "Co"),
+        Delta(1, "title", "unt"),
+        Delta(1, "content", "One, "),
+        Delta(1, "content", "two."),
+        step(1, "Count", "One, two."),
+        Delta(2, "title", "Sum"),
+        Delta(2, "content", "Three."),
+        step(2, "Sum", "Three."),
+    )
+    assert reasoning(parts) == "### 1. Count\n\nOne, two.\n\n### 2. Sum\n\nThree.\n\n"
+    assert len(parts) > 6  # as it was written
+
+
+def test_a_text_that_comes_before_its_title_waits_for_it() -> None:
+    parts = told(
+        Delta(1, "action", "reflect"),
+        Delta(1, "content", "\nWait, "),
+        Delta(1, "content", "that is "),
+        Delta(1, "title", "Wait, that is wrong"),
+        Delta(1, "content", "wrong."),
+        step(1, "Wait, that is wrong", "Wait, that is wrong."),
+    )
+    assert reasoning(parts) == "### 1. Wait, that is wrong\n\nWait, that is wrong.\n\n"
+
+
+def test_a_step_that_nobody_streamed_is_told_whole() -> None:
+    assert reasoning(told(step(3, "Sum", "Three."))) == "### 3. Sum\n\nThree.\n\n"
+    parts = told(Delta(3, "content", " Thr"), step(3, "Sum", "Three."))
+    assert reasoning(parts) == "### 3. Sum\n\nThree.\n\n"
+
+
+@given(st.text("ab\n #*", max_size=8), st.text("ab\n #*", max_size=20), st.data())
+def test_however_a_step_is_cut_into_pieces_it_reads_the_same(
+    title: str, text: str, data: st.DataObject
+) -> None:
+    """The deltas of a step, in any slices, say what the finished step says, and no more."""
+    whole = step(1, f"T{title}", f"c{text}.")
+    slices = [Delta(1, "title", piece) for piece in sliced(whole.title, data)]
+    slices += [Delta(1, "content", piece) for piece in sliced(whole.content, data)]
+    assert reasoning(told(*slices, whole)) == reasoning(told(whole))
+
+
+def sliced(text: str, data: st.DataObject) -> list[str]:
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(text)))))
+    ends = zip([0, *cuts], [*cuts, len(text)], strict=True)
+    return [text[start:end] for start, end in ends if start < end]
+
+
+def test_what_a_retry_voids_is_said_to_be_written_again() -> None:
+    parts = told(
+        Delta(1, "title", "Bad"),
+        Delta(1, "content", "Non"),
+        Retry(1, 1, "cut", "The reply was cut before its end."),
+        Delta(1, "title", "Good"),
+        Delta(1, "content", "Sense."),
+        step(1, "Good", "Sense."),
+    )
+    assert reasoning(parts) == (
+        "### 1. Bad\n\nNon\n\n*Again: The reply was cut before its end.*\n\n"
+        "### 1. Good\n\nSense.\n\n"
+    )
+
+
+def test_a_retry_does_not_tell_where_the_server_stands() -> None:
+    detail = "No server answers at http://10.0.0.7:8000/v1. Start one with ./serve.sh."
+    said = reasoning(told(Retry(1, 1, "unreachable", detail)))
+    assert "10.0.0.7" not in said
+    assert "does not answer" in said
+
+
+def test_notices_and_corrections_are_lines_of_the_reasoning() -> None:
+    said = reasoning(told(Notice("context", "The context is full."), Correction(2, "4", "5")))
+    assert said == "*The context is full.*\n\n*Corrected: 4 → 5*\n\n"
+
+
+# -- the answer
+
+
+def test_the_answer_is_content_and_ends_with_a_reason() -> None:
+    parts = told(Delta(4, "answer", "It is "), Delta(4, "answer", "42."), Answer("It is 42.", 1, 5))
+    assert parts == [Said("It is "), Said("42."), Done("stop", 5)]
+    assert told(Answer("It is", 1, 5, cut=True)) == [Said("It is"), Done("length", 5)]
+
+
+def test_white_space_that_was_sent_behind_the_answer_is_no_other_answer() -> None:
+    assert content(told(Delta(1, "answer", "42.\n"), Answer("42.", 1, 5))) == "42.\n"
+
+
+@given(st.text("ab", min_size=1), st.integers(0, 9), st.data())
+def test_an_answer_that_begins_again_the_same_is_sent_once(
+    text: str, sent: int, data: st.DataObject
+) -> None:
+    """After a break, what was sent is not repeated, however the second try is cut."""
+    first = [Delta(1, "answer", text[:sent])] if text[:sent] else []
+    again = [Delta(1, "answer", piece) for piece in sliced(text, data)]
+    parts = told(*first, Retry(1, 1, "fault", "It broke."), *again, Answer(text, 1, 5))
+    assert content(parts) == text
+    assert isinstance(parts[-1], Done)
+
+
+def test_an_answer_that_begins_again_otherwise_is_never_mixed() -> None:
+    teller = Telling()
+    sent = [*teller.take(Delta(1, "answer", "It is 4"))]
+    sent += teller.take(Retry(1, 1, "fault", "It broke."))
+    sent += teller.take(Delta(1, "answer", "It "))
+    with pytest.raises(ChainFailed) as caught:
+        list(teller.take(Delta(1, "answer", "was")))
+    assert content(sent) == "It is 4"
+    assert caught.value.failed.code == "changed"
+
+
+def test_an_answer_that_turns_out_another_than_was_sent_is_never_mixed() -> None:
+    with pytest.raises(ChainFailed):
+        told(Delta(1, "answer", "It is 4"), Answer("Four.", 1, 5))
+
+
+def test_a_chain_that_failed_has_no_answer() -> None:
+    with pytest.raises(ChainFailed) as caught:
+        told(step(1, "A", "a"), FAILED)
+    assert caught.value.failed is FAILED
+
+
+def test_a_budget_that_the_steps_used_up_ends_in_length() -> None:
+    parts = told(step(1, "A", "a"), Failed("budget", "The tokens ran out.", "Allow more."))
+    assert (content(parts), parts[-1]) == ("", Done("length"))
+
+
+# -- a vote
+
+
+def vote(*chains: list[Event], format: str = "text") -> list[Told]:
+    """The chains told one after another."""
+    majority = Majority(len(chains), format)  # type: ignore[arg-type]
+    return [
+        part
+        for number, events in enumerate(chains)
+        for event in events
+        for part in majority.take(number, event)
+    ]
+
+
+def chain(name: str, answer: str, tokens: int = 5) -> list[Event]:
+    events: list[Event] = [Delta(1, "title", name), step(1, name, f"So {answer}.")]
+    return [*events, Delta(2, "answer", answer), Answer(answer, 1, tokens)]
+
+
+def test_the_answer_of_the_most_chains_is_given_once() -> None:
+    parts = vote(chain("A", "It is 41."), chain("B", "It is 42.", 7), chain("C", "42"))
+    assert content(parts) == "It is 42."
+    assert parts[-1] == Done("stop", 7)
+
+
+def test_a_reader_is_told_of_each_chain_and_then_the_winners_steps() -> None:
+    said = reasoning(vote(chain("A", "It is 41."), chain("B", "It is 42."), chain("C", "42")))
+    assert said == (
+        "*Chain 1 of 3: 41*\n\n*Chain 2 of 3: 42*\n\n*Chain 3 of 3: 42*\n\n"
+        "*2 of 3 chains agree on the answer of this one.*\n\n"
+        "### 1. B\n\nSo It is 42..\n\n"
+    )
+
+
+def test_chains_without_an_answer_do_not_vote() -> None:
+    parts = vote([FAILED], [FAILED], chain("C", "It is 42."))
+    assert content(parts) == "It is 42."
+    assert "*Chain 1 of 3: no answer (busy)*" in reasoning(parts)
+
+
+def test_a_vote_in_which_nobody_answers_has_failed() -> None:
+    with pytest.raises(ChainFailed) as caught:
+        vote([FAILED], [Failed("fault", "It broke.", "")])
+    assert caught.value.failed is FAILED
+
+
+def test_a_vote_whose_budget_the_steps_used_up_ends_in_length() -> None:
+    spent = Failed("budget", "The tokens ran out.", "Allow more.")
+    assert vote([spent], [spent])[-1] == Done("length")
+
+
+def test_unclear_answers_are_outvoted_by_a_clear_one() -> None:
+    long = "It depends on many things that nobody can know in advance and on some that one can."
+    assert content(vote(chain("A", long), chain("B", long), chain("C", "42"))) == "42"
+    assert content(vote(chain("A", long), chain("B", long))) == long
+
+
+def test_json_answers_agree_when_they_say_the_same() -> None:
+    answers = ['{"a": 1, "b": 2}', '{"a": 5, "b": 2}', '{"b":2,"a":5}', "{broken"]
+    parts = vote(*(chain("A", answer) for answer in answers), format="json_object")
+    assert json.loads(content(parts)) == {"a": 5, "b": 2}
+
+
+def test_a_reader_of_the_whole_is_not_told_what_was_void() -> None:
+    assert isinstance(Retry(1, 1, "cut", ""), ON_THE_WAY)
+    assert not isinstance(step(1, "A", "a"), ON_THE_WAY)

@@ -1,0 +1,211 @@
+"""The gateway before the real model, asked by what others wrote: the openai client and curl."""
+
+from __future__ import annotations
+
+import json
+import re
+import socket
+import subprocess
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import jsonschema
+import openai
+import pytest
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+
+from tests.conftest import ROOT, Server
+from tests.gateway_server import gateway
+
+LONG = 300  # seconds; the model is small, the machine may be busy
+ASKED: Any = {
+    "messages": [{"role": "user", "content": "What is 2 + 2?"}],
+    "reasoning_effort": "low",
+    "temperature": 0,
+    "max_tokens": 300,  # a step and its answer take at least 256
+}
+
+
+@pytest.fixture(scope="module")
+def url(server: Server) -> Iterator[str]:
+    with gateway(server.base_url) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def client(url: str) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=LONG) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def steps(server: Server) -> str:
+    return f"{server.model}-steps"
+
+
+@pytest.fixture(scope="module")
+def reply(client: openai.OpenAI, steps: str) -> ChatCompletion:
+    made: ChatCompletion = client.chat.completions.create(model=steps, **ASKED)
+    return made
+
+
+def strictly(model: Any, body: str | bytes) -> Any:
+    return model.model_validate_json(body, strict=True)
+
+
+def test_the_client_gets_an_answer_and_the_reasoning(reply: ChatCompletion) -> None:
+    message = reply.choices[0].message
+    assert message.content
+    assert message.reasoning.startswith("### 1. ")  # type: ignore[attr-defined]
+    assert reply.choices[0].finish_reason in ("stop", "length")
+    strictly(ChatCompletion, reply.model_dump_json())
+
+
+def test_usage_is_counted_by_the_server_and_within_the_bound(reply: ChatCompletion) -> None:
+    usage = reply.usage
+    assert usage
+    assert 0 < usage.completion_tokens <= ASKED["max_tokens"]
+    assert usage.completion_tokens_details
+    assert 0 < (usage.completion_tokens_details.reasoning_tokens or 0) < usage.completion_tokens
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+
+
+def test_every_chunk_of_a_stream_is_one_to_the_letter(client: openai.OpenAI, steps: str) -> None:
+    with client.chat.completions.with_streaming_response.create(
+        model=steps, stream=True, stream_options={"include_usage": True}, **ASKED
+    ) as response:
+        lines = [line for line in response.iter_lines() if line.startswith("data: ")]
+    assert lines.pop() == "data: [DONE]"
+    chunks = [strictly(ChatCompletionChunk, line.removeprefix("data: ")) for line in lines]
+    deltas = [choice.delta for one in chunks for choice in one.choices]
+    assert deltas[0].role == "assistant"
+    assert "".join(delta.content or "" for delta in deltas).strip()
+    assert len([delta for delta in deltas if getattr(delta, "reasoning", None)]) > 5
+    assert 0 < chunks[-1].usage.completion_tokens <= ASKED["max_tokens"]
+
+
+async def test_the_asynchronous_client_streams(url: str, steps: str) -> None:
+    """As clients in the manner of LiteLLM do: what they know of is reasoning_content alone."""
+    said, thought = "", ""
+    async with openai.AsyncOpenAI(base_url=url, api_key="none", timeout=LONG) as client:
+        stream = await client.chat.completions.create(model=steps, stream=True, **ASKED)
+        async for chunk in stream:
+            for choice in chunk.choices:
+                said += choice.delta.content or ""
+                thought += getattr(choice.delta, "reasoning_content", None) or ""
+    assert said.strip()
+    assert re.match(r"### 1\. .+\n\n", thought)
+
+
+def test_the_raw_response_can_be_had(client: openai.OpenAI, server: Server) -> None:
+    raw = client.chat.completions.with_raw_response.create(
+        model=f"{server.model}-vote2", **{**ASKED, "max_tokens": 560}
+    )
+    assert raw.status_code == 200
+    assert raw.headers["content-type"] == "application/json"
+    reply = raw.parse()
+    strictly(ChatCompletion, raw.text)
+    assert "*Chain 1 of 2:" in reply.choices[0].message.reasoning
+    assert reply.choices[0].message.content
+
+
+def test_the_models_can_be_listed(client: openai.OpenAI, server: Server) -> None:
+    names = [model.id for model in client.models.list()]
+    assert names[:3] == [server.model, f"{server.model}-steps", f"{server.model}-vote5"]
+    assert client.models.retrieve(names[1]).owned_by == "stepwise"
+    plain = client.models.retrieve(server.model)
+    assert plain.max_model_len > 0  # type: ignore[attr-defined]
+
+
+def test_the_answer_is_the_json_that_was_asked_for(client: openai.OpenAI, steps: str) -> None:
+    schema = {
+        "type": "object",
+        "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}},
+        "required": ["sum", "even"],
+        "additionalProperties": False,
+    }
+    form: Any = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema}}
+    reply = client.chat.completions.create(model=steps, response_format=form, **ASKED)
+    jsonschema.validate(json.loads(reply.choices[0].message.content or ""), schema)
+
+
+def test_the_plain_name_is_the_server_itself(client: openai.OpenAI, server: Server) -> None:
+    wish: Any = {"temperature": 0, "max_tokens": 12, "logprobs": True, "seed": 1}
+    asked = {"model": server.model, "messages": ASKED["messages"], **wish}
+    through = client.chat.completions.create(**asked)
+    direct = openai.OpenAI(base_url=server.base_url, api_key="none").chat.completions.create(
+        **asked
+    )
+    assert through.choices[0].message.content == direct.choices[0].message.content
+    assert through.choices[0].logprobs
+    text = client.completions.create(model=server.model, prompt="One, two,", max_tokens=4)
+    assert text.choices[0].text
+
+
+def test_an_error_is_the_clients_own_exception(client: openai.OpenAI, steps: str) -> None:
+    with pytest.raises(openai.BadRequestError) as bad:
+        client.chat.completions.create(model=steps, logprobs=True, **ASKED)
+    assert (bad.value.code, bad.value.param) == ("unsupported_parameter", "logprobs")
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        client.chat.completions.create(model="nobody", **ASKED)
+    with pytest.raises(openai.BadRequestError):
+        client.chat.completions.create(model=steps, extra_body={"min_p": 0.1}, **ASKED)
+
+
+# -- a client that goes away
+
+
+@pytest.mark.parametrize("name", ["{}-steps", "{}-vote3", "{}"])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_client_that_goes_away_stops_the_chain(
+    server: Server, url: str, name: str, stream: bool
+) -> None:
+    body = {"model": name.format(server.model), "messages": ASKED["messages"], "stream": stream}
+    if name == "{}":
+        body |= {"max_tokens": 4000, "ignore_eos": True}
+    address = urlsplit(url)
+    until(lambda: running(server) == 0)
+    with socket.create_connection((address.hostname, address.port)) as connection:
+        data = json.dumps(body)
+        head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
+        connection.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode())
+        until(lambda: running(server) > 0)
+    until(lambda: running(server) == 0)
+
+
+def running(server: Server) -> float:
+    """How many requests the server works on, by its own metrics."""
+    with urllib.request.urlopen(f"{server.root}/metrics", timeout=LONG) as response:
+        text = response.read().decode()
+    found = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
+    return sum(map(float, found))
+
+
+def until(done: Callable[[], bool]) -> None:
+    """Waits for what happens in another process."""
+    deadline = time.monotonic() + LONG
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+# -- the documentation
+
+
+def commands() -> list[str]:
+    """The curl commands of docs/gateway.md."""
+    blocks = re.findall(r"```sh\n(.*?)```", (ROOT / "docs" / "gateway.md").read_text(), re.S)
+    return [block for block in blocks if "curl" in block]
+
+
+def test_the_commands_of_the_documentation_work(server: Server, url: str) -> None:
+    assert commands()
+    for command in commands():
+        here = command.replace("http://127.0.0.1:8001/v1", url).replace("MODEL", server.model)
+        here = here.replace("curl ", 'curl --noproxy "*" --fail-with-body -sS ')
+        done = subprocess.run(["bash", "-euc", here], capture_output=True, text=True, timeout=LONG)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout
