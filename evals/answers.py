@@ -1,0 +1,38 @@
+r"""Taking the final answer out of a reply for the grader, the same for every arm. Pure.
+
+Every question ends with `REQUEST`. What is read then depends on what the task's grader takes:
+
+* `result`, a number: `reasoning.voting.final_answer` (the last \boxed{}, else what stands
+  behind "answer:" or "the answer is", else what the first sentence states, else the last one)
+* `line`, words: the last \boxed{}, else the rest of the line behind the last "answer:" or
+  "the answer is", else the last line; without Markdown's stars and the full stop
+* the reply as it is, for math-verify, which finds the answer in it by itself
+"""
+
+from __future__ import annotations
+
+import re
+
+from reasoning.boxes import boxes
+from reasoning.voting import final_answer
+
+REQUEST = '\n\nEnd with a line that says "Answer: " and then the final answer alone.'
+_TOLD = re.compile(r"\banswer\W*(?:\s+is\b\W*|:\W*)", re.I)
+_TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
+_ENDS = " \t.*_`\"'“”"
+
+
+def result(content: str) -> str:
+    """The number (or other value) that a reply comes down to; "" where it is unclear."""
+    return final_answer(content)
+
+
+def line(content: str) -> str:
+    """The words that a reply ends in as its answer."""
+    if found := boxes(content):
+        return _TEXT.sub(r"\1", found[-1]).strip(_ENDS)
+    told = _TOLD.split(content)
+    lines = [one.strip(_ENDS) for one in told[-1].splitlines() if one.strip(_ENDS)]
+    if not lines:
+        return ""
+    return lines[0] if len(told) > 1 else lines[-1]
