@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-OURS = {"reasoning", "serving", "page", "bench", "tests", "app_reasoning", "model_download"}
+ROOMS = ("reasoning", "serving", "history", "page", "gateway", "evals")
+OURS = {*ROOMS, "bench", "tests", "app_reasoning", "model_download"}
 
 
 def imports(path: Path) -> set[str]:
@@ -32,15 +33,52 @@ def tops(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", rooms("reasoning"), ids=lambda path: path.name)
 def test_the_core_knows_no_page_no_engine_and_no_web_framework(path: Path) -> None:
-    assert not tops(path) & {"streamlit", "vllm", "fastapi", "starlette", "page"}
+    assert not tops(path) & {"streamlit", "vllm", "fastapi", "starlette"}
+    assert not tops(path) & {"history", "page", "gateway", "evals"}
     if path.name != "__main__.py":  # the terminal reads the catalogue
         assert "serving" not in tops(path)
 
 
-@pytest.mark.parametrize("path", rooms("reasoning", "serving", "page"), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", rooms(*ROOMS), ids=lambda path: path.name)
 def test_only_the_endpoint_imports_the_client(path: Path) -> None:
     if path.relative_to(ROOT).as_posix() != "reasoning/endpoint.py":
         assert "openai" not in tops(path)
+
+
+DRAWS_NOTHING = (
+    *("health", "headers", "taking", "told", "standalone", "formulas"),
+    *("differences", "markdown", "path", "remarks"),
+)
+
+
+@pytest.mark.parametrize("name", DRAWS_NOTHING)
+def test_what_tells_of_runs_knows_no_streamlit(name: str) -> None:
+    assert "streamlit" not in tops(ROOT / "page" / f"{name}.py")
+
+
+def test_only_the_store_imports_sqlalchemy_and_a_driver() -> None:
+    found = {path.name for path in rooms(*ROOMS) if tops(path) & {"sqlalchemy", "psycopg"}}
+    assert found == {"database.py", "store.py"}
+
+
+@pytest.mark.parametrize("path", rooms("history"), ids=lambda path: path.name)
+def test_the_history_knows_no_page(path: Path) -> None:
+    assert not tops(path) & {"streamlit", "page", "serving"}
+
+
+@pytest.mark.parametrize("path", rooms("gateway"), ids=lambda path: path.name)
+def test_the_gateway_knows_no_page_no_history_and_no_client(path: Path) -> None:
+    assert not tops(path) & {"streamlit", "page", "history", "evals", "openai", "vllm"}
+
+
+def test_the_gate_needs_only_the_standard_library() -> None:
+    for name in ("gate.py", "__init__.py"):  # vLLM imports both
+        assert tops(ROOT / "gateway" / name) <= sys.stdlib_module_names
+
+
+@pytest.mark.parametrize("path", rooms("evals"), ids=lambda path: path.name)
+def test_the_evaluation_knows_no_page(path: Path) -> None:
+    assert not tops(path) & {"streamlit", "page"}
 
 
 @pytest.mark.parametrize("name", ["events.py", "errors.py", "repeats.py"])
