@@ -79,8 +79,11 @@ def _own_name(site: Site) -> str:
 
 @st.fragment(run_every=LOOK)
 def _health(site: Site) -> None:
-    """The served model. What is new here is new for the whole page: it is drawn again."""
-    if site.outdated:
+    """The served model. What is new here is new for the whole page: it is drawn again.
+
+    So is the page at rest when a run that its sidebar shows as thinking has ended.
+    """
+    if site.outdated or site.belated:
         st.rerun()
     state = site.state
     if state.model is not None:

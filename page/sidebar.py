@@ -66,7 +66,7 @@ def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
         st.caption(words.of("history", "nothing" if search else "empty"))
     place = st.container(key="threads", gap=None)
     run, zone, now = site.runs.get(shown), _zone(), time.time()
-    here, live = run and thread_of(run), {thread_of(it) for it in site.runs.live(site.owner)}
+    here, live = run and thread_of(run), {thread_of(it) for it in site.live}
 
     def heading(thread: Thread) -> str:
         return "pinned" if thread.pinned else period(thread.touched, now, zone)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import streamlit as st
 
-from history.runs import Asked, Loop, Runs
+from history.runs import Asked, Loop, Run, Runs
 from history.store import Store, StoreError
 from page.health import Health, State
 from page.owner import owner
@@ -106,6 +106,7 @@ class Site:
     state: State  # the model's health as this drawing of the page shows it
     own: str  # the served model's own way of thinking; "" while it is not known
     owner: str  # whose history is shown; "" is everybody's here
+    live: tuple[Run, ...]  # the owner's runs that think, as this drawing shows them
 
     @property
     def runs(self) -> Runs:
@@ -123,13 +124,19 @@ class Site:
         own = self.services.own.get(state.name, "")
         return seen != (state.name, str(state.error or ""), own)
 
+    @property
+    def belated(self) -> bool:
+        """Whether a run that this drawing shows as thinking has ended, perhaps as it was drawn."""
+        return any(run.ended for run in self.live)
+
 
 def site() -> Site:
     """The site as the visitor of this script's run sees it."""
     words = Words(language_of(st.query_params.get("lang"), st.context.locale))
     shared = services()
-    state = shared.health.state()
-    return Site(words, shared, state, shared.own.get(state.name, ""), owner())
+    state, who = shared.health.state(), owner()
+    live = tuple(shared.runs.live(who))
+    return Site(words, shared, state, shared.own.get(state.name, ""), who, live)
 
 
 # -- where one is

@@ -13,6 +13,8 @@ from tests.conftest import Server, free_port
 from tests.page_browser import Visitor, expect, on_stage, page_server, streamlit, thinking, until
 from tests.stub import says, step
 
+SPINNER = "[data-testid=stSpinnerIcon]:visible"  # what has a hint has a twin
+
 
 @pytest.fixture(scope="module")
 def port() -> int:
@@ -153,6 +155,21 @@ def test_a_follow_up_sends_the_steps_too_where_that_is_chosen(
         visitor.wait_for_end()
         visitor.switch("Follow-ups send the steps too")
         assert "About Two and two?: 2." in json.dumps(stub.requests[before]["messages"])
+
+
+def test_a_run_that_ends_elsewhere_no_longer_seems_to_think(
+    page: str, port: int, visitors: Any
+) -> None:
+    """Nobody clicks, and the page that is looked at is another one."""
+    with on_stage(thinking(pause=0.1), port=port):
+        visitor = visitors(page)
+        visitor.ask("Alone in the background?")
+        visitor.steps.first.wait_for()
+        visitor.button("new-question").click()
+        line = visitor.thread("Alone in the background?")
+        expect(line.locator(SPINNER)).to_have_count(1)
+        visitor.button("example_1").wait_for()
+        expect(line.locator(SPINNER)).to_have_count(0)
 
 
 # -- links, tabs, and a page that is killed
