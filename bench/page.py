@@ -277,6 +277,8 @@ def of_rerun(watch: Watch) -> Figures:
 
 def _rerun(watch: Watch) -> None:
     """A click that changes one word of the page: how the next question is thought through."""
+    watch.run.hover(position={"x": 5, "y": 5}, force=True)
+    watch.page.mouse.wheel(0, -1e6)  # else the page follows the text away from its head
     now = watch.way.inner_text()
     watch.choose_way("Direct" if "Direct" not in now else "JSON steps (the model's own)")
     watch.page.wait_for_timeout(QUIET)
