@@ -100,13 +100,18 @@ def _say_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
     for place, ballot in enumerate(ballots):
         said = {"value": title(ballot.shown), "votes": len(ballot.members), "chains": chains}
         share = f"{len(ballot.members) / chains:.0%}"
-        members = ", ".join(str(index + 1) for index in ballot.members)
         code = "minority" if place else "tie" if _tied(ballots) else "majority"
-        box.markdown(words.of("several", code, share=share, members=members, **said))
+        box.markdown(words.of("several", code, share=share, by=_by(ballot, words), **said))
     one = statistics.median(run.seconds() for run in group.chains)
     ratio = f"{group.wall / one:.1f}" if one else "1.0"
     figures = {"wall": words.seconds(group.wall), "one": words.seconds(one), "ratio": ratio}
     box.caption(words.of("several", "wall", **figures), help=words.of("several", "wall_help"))
+
+
+def _by(ballot: Ballot, words: Words) -> str:
+    """The chains that voted for it, by number."""
+    code = "by_one" if len(ballot.members) == 1 else "by_many"
+    return words.of("several", code, members=", ".join(str(it + 1) for it in ballot.members))
 
 
 def _tied(ballots: Sequence[Ballot]) -> bool:
