@@ -247,7 +247,7 @@ def _formula(match: re.Match[str], group: str) -> str:
 
 def _separate_formulas(text: str) -> str:
     """Formulas' dollars must touch neither each other nor a digit behind."""
-    text = re.sub(rf"{_END}(?=[\d$]|{_MARK}\$)", _JOINER, text)
+    text = re.sub(rf"(?<=\$){_END}(?=[\d$]|{_MARK}\$)", _JOINER, text)
     text = re.sub(rf"(?<=\$){_MARK}(?=\$)", _JOINER, text)
     return re.sub(rf"{_MARK}(?=\$)|(?<=\$){_END}", "", text)
 

@@ -42,7 +42,7 @@ FLAGS = (
 DESKTOP, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds: two cores, shared with a model
 EXPANDER = '[data-testid="stExpander"]'
-THREAD = '.st-key-threads [class*="st-key-open-"] button:not([disabled])'
+THREAD = '.st-key-threads [class*="st-key-open-"] button:not([disabled]):visible'
 STEP = f"{EXPANDER} {EXPANDER}"  # a step stands inside the expander of all steps
 
 expect.set_options(timeout=PATIENCE)  # its own five seconds are short on two busy cores

@@ -198,6 +198,7 @@ def test_whatever_is_written_no_picture_and_no_html_is_left(text: str) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(TEXTS)
+@example("\\[word\\]5 and \\[x1\\]\\(word\\)")
 def test_no_word_is_lost_and_their_order_stays(text: str) -> None:
     kept = iter(re.findall(r"[^\W_]+", whole(text)))
     for word in re.findall(r"[^\W_]+", re.sub("[\x00\u2028\ue000-\ue002]", "", text)):
