@@ -9,14 +9,13 @@ from pathlib import Path
 import rich
 from inspect_ai import eval_set
 from inspect_ai.log import EvalLog
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from evals.arms import Arm, Bounds, Server, arm_named
 from evals.inspecting import Asking, inspect_task
 from evals.logs import read_marked
 from evals.outcomes import NotAsked
 from evals.plan import Plan
+from evals.progress import counting
 from evals.tasks import Task
 
 
@@ -28,21 +27,15 @@ def run(plan: Plan, tasks: Sequence[Task], server: Server, folder: Path) -> None
     """
     arms = [arm_named(name) for name in plan.arms]
     total = len(arms) * sum(len(task.problems) for task in tasks)
-    with _inspect_is_quiet(), _progress() as progress:
-        line = progress.add_task("Asking", total=total, completed=_done(plan, tasks, folder))
+    with _inspect_is_quiet(), counting(total, _done(plan, tasks, folder)) as answered:
         bounds = Bounds(plan.temperature, plan.budget, plan.seed)
-        asking = Asking(server, bounds, plan.parallel, lambda: progress.advance(line))
+        asking = Asking(server, bounds, plan.parallel, answered)
         logs = _eval_set(arms, tasks, asking, folder)
     said = [*asking.refused, *(log.error.message for log in logs if log.error)]
     if said:
         raise NotAsked(" ".join(said[0].split()))
     if _done(plan, tasks, folder) < total:  # inspect takes a Ctrl-C for itself
         raise KeyboardInterrupt
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    return Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
 
 
 @contextmanager

@@ -5,11 +5,13 @@ import json
 from collections.abc import Callable, Generator
 from dataclasses import replace
 from hashlib import sha256
+from io import StringIO
 from itertools import chain, repeat
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from bench.tutorial_loop import Call, Chain, Reply, tutorial_calls
 from evals.answers import line, result
@@ -17,6 +19,7 @@ from evals.arms import ARMS, Arm, Bounds, Server, arm_named
 from evals.figures import Difference, Mean, figures, mean_of, paired
 from evals.outcomes import Marked, NotAsked, Outcome, of_trace, of_tutorial
 from evals.plan import Plan, read_plan, write_plan
+from evals.progress import counting
 from evals.report import report
 from evals.tasks import Mark, Problem, check_name, known_tasks, task, verified
 from reasoning.endpoint import Endpoint
@@ -412,3 +415,24 @@ def test_a_folder_without_a_run_is_said_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "plan.json").write_text("{", encoding="utf-8")
     with pytest.raises(ValueError, match="cannot be read"):
         read_plan(tmp_path)
+
+
+# -- how far it is
+
+
+def test_a_file_is_told_how_far_it_is_in_twenty_lines_of_a_run_and_at_its_end() -> None:
+    said = StringIO()
+    with counting(45, 3, Console(file=said)) as answered:
+        for _ in range(42):
+            answered()
+    lines = said.getvalue().splitlines()
+    assert lines[0] == "4 of 45 questions answered"
+    assert lines[-1] == "45 of 45 questions answered"
+    assert len(lines) == 22
+
+
+def test_a_terminal_has_a_bar_that_counts() -> None:
+    said = StringIO()
+    with counting(4, 3, Console(file=said, force_terminal=True)) as answered:
+        answered()
+    assert "4/4" in said.getvalue()
