@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gateway.chain import Order, Run
-from gateway.completion import trace_of, usage_of
+from gateway.completion import trace_of, usage_of, usage_so_far
 from gateway.tellers import tellers
 from gateway.telling import Done, Said, Thought, Told
+from gateway.wishes import StreamOptions
 from reasoning.events import Event, Started
 
 DONE = "[DONE]"
@@ -23,12 +24,13 @@ class Chunks:
         self._order = order
         self._tellers = tellers(order.wish, order.plan.votes)
         self._begun: set[int] = set()
+        self._runs: dict[int, Run] = {}
         self._answer_tokens = 0
-        options = order.wish.stream_options
-        self._usage = bool(options and options.include_usage)
+        self._options = order.wish.stream_options or StreamOptions()
 
     def take(self, run: Run, event: Event) -> Iterator[Chunk]:
         """Raises telling.ChainFailed where a choice will have no answer."""
+        self._runs[run.number] = run
         if isinstance(event, Started):
             return
         teller = self._tellers[run.number]
@@ -41,7 +43,7 @@ class Chunks:
     def end(self, runs: Sequence[Run]) -> Iterator[Chunk]:
         """One more chunk, with no choices, where the usage or the trace was asked for."""
         more: Chunk = {}
-        if self._usage:
+        if self._options.include_usage:
             more["usage"] = usage_of(runs, self._answer_tokens).model_dump()
         if self._order.wish.include_trace:
             more["trace"] = trace_of(runs)
@@ -65,7 +67,12 @@ class Chunks:
     def _chunk(self) -> Chunk:
         made: Chunk = {"id": self._order.id, "object": "chat.completion.chunk"}
         made |= {"created": self._order.created, "model": self._order.plan.name, "choices": []}
-        return made | ({"usage": None} if self._usage else {})
+        return made | ({"usage": self._so_far()} if self._options.include_usage else {})
+
+    def _so_far(self) -> dict[str, int] | None:
+        """OpenAI has null in all chunks but the last, vLLM counts in each for who asks."""
+        wanted = self._options.continuous_usage_stats
+        return usage_so_far(self._runs.values()) if wanted else None
 
 
 def data(values: Chunk) -> str:

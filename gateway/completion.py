@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -121,6 +121,16 @@ def usage_of(runs: Sequence[Run], answer_tokens: int) -> Usage:
         prompt_tokens_details=PromptDetails(cached_tokens=sum(told)) if told else None,
         completion_tokens_details=CompletionDetails(reasoning_tokens=completion - answer_tokens),
     )
+
+
+def usage_so_far(runs: Iterable[Run]) -> dict[str, int]:
+    """What the chains have cost until now; what of it is reasoning is known at the end."""
+    prompt = completion = 0
+    for run in runs:
+        prompt += run.meter.prompt_tokens
+        completion += run.meter.completion_tokens
+    total = prompt + completion
+    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
 def trace_of(runs: Sequence[Run]) -> dict[str, Any] | list[dict[str, Any]]:

@@ -11,7 +11,7 @@ from reasoning.task import Server
 
 
 class Meter:
-    """A server for one chain. Tokens are the server's counts over the chain's requests.
+    """A server for one chain. Tokens are the server's counts so far over the chain's requests.
 
     `cached_tokens` is None where the server does not tell of its cache; `retry_after` is
     what a busy server asked for last, in seconds.
@@ -19,7 +19,7 @@ class Meter:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.prompt_tokens = 0
+        self.prompt_tokens = self.completion_tokens = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
 
@@ -32,20 +32,31 @@ class Meter:
         self._server.format = format
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
-        prompt, cached = 0, None
+        last = Piece()
         try:
             async with aclosing(self._server.chat(request)) as pieces:
                 async for piece in pieces:
-                    prompt = piece.prompt_tokens or prompt
-                    cached = cached if piece.cached_tokens is None else piece.cached_tokens
+                    last = self._counted(piece, last)
                     yield piece
         except Busy as error:
             self.retry_after = error.retry_after
             raise
-        finally:
-            self.prompt_tokens += prompt
-            if cached is not None:
-                self.cached_tokens = (self.cached_tokens or 0) + cached
+
+    def _counted(self, piece: Piece, last: Piece) -> Piece:
+        """Adds what the request has cost beyond `last`; gives what it has cost until now."""
+        now = Piece(
+            prompt_tokens=max(piece.prompt_tokens or 0, last.prompt_tokens or 0),
+            completion_tokens=max(piece.completion_tokens or 0, last.completion_tokens or 0),
+            cached_tokens=last.cached_tokens
+            if piece.cached_tokens is None
+            else piece.cached_tokens,
+        )
+        self.prompt_tokens += (now.prompt_tokens or 0) - (last.prompt_tokens or 0)
+        self.completion_tokens += (now.completion_tokens or 0) - (last.completion_tokens or 0)
+        if now.cached_tokens is not None:
+            more = now.cached_tokens - (last.cached_tokens or 0)
+            self.cached_tokens = (self.cached_tokens or 0) + more
+        return now
 
     async def count(self, text: str) -> int | None:
         return await self._server.count(text)

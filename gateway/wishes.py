@@ -121,7 +121,13 @@ class Message(_Strict):
 class StreamOptions(_Strict):
     include_usage: bool | None = None
     include_obfuscation: Annotated[bool | None, Only((None, False))] = None
-    continuous_usage_stats: Annotated[bool | None, Only((None, False))] = None
+    continuous_usage_stats: bool | None = None  # vLLM's: the usage so far with every chunk
+
+    @model_validator(mode="after")
+    def _is_included(self) -> StreamOptions:
+        if self.continuous_usage_stats and not self.include_usage:
+            raise ValueError("continuous_usage_stats needs include_usage")
+        return self
 
 
 class NamedSchema(_Strict):

@@ -143,6 +143,20 @@ def test_a_stream_tells_its_usage_last_and_only_when_asked(thinking: httpx2.Clie
     assert not any("usage" in one for one in chunks(ask(thinking, stream=True)))
 
 
+def test_a_stream_counts_in_every_chunk_where_that_is_asked_for(thinking: httpx2.Client) -> None:
+    """As vLLM does, and as load generators that were made for it want."""
+    usage = completion(ask(thinking))["usage"]
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    *so_far, last = (
+        one["usage"] for one in chunks(ask(thinking, stream=True, stream_options=options))
+    )
+    assert last == usage
+    for name in ("prompt_tokens", "completion_tokens", "total_tokens"):
+        counts = [one[name] for one in so_far]
+        assert counts == sorted(counts)
+        assert 0 <= counts[0] < counts[-1] <= usage[name]
+
+
 @pytest.mark.parametrize("name", ["stub-steps", "stub-vote2"])
 def test_n_choices_have_an_index_each(thinking: httpx2.Client, name: str) -> None:
     body = completion(ask(thinking, model=name, n=3))
