@@ -31,7 +31,7 @@ class Stream:
             done, _ = await asyncio.wait({self._first}, timeout=keep_alive)
             for first in done:
                 first.result()
-        except BaseException:
+        except BaseException:  # a cancelled wait, too: nobody else ends the work
             await self.close()
             raise
         return EventSourceResponse(

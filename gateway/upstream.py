@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 
 from gateway.models import Plan, plan_of
 from gateway.problems import no_model
-from reasoning.choosing import DEFAULT, way_of
+from reasoning.choosing import DEFAULT, Ways
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.think import warm
-from serving.catalogue import CatalogueError, ways
+from serving.catalogue import readable_ways
 
 _log = logging.getLogger(__name__)
 
@@ -21,8 +20,7 @@ class Upstream:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._ways = _catalogued()
-        self._asking = asyncio.Lock()
+        self._ways = Ways(endpoint, readable_ways())
 
     async def plan(self, name: str) -> Plan | None:
         """What the name asks for; None for a model that is served under that very name.
@@ -38,10 +36,7 @@ class Upstream:
 
     async def way(self, model: ServedModel) -> str:
         """How the model thinks, a key of think.WAYS. Raises StepwiseError."""
-        async with self._asking:
-            if model.name not in self._ways:
-                self._ways[model.name] = await way_of(self.endpoint, model, self._ways)
-        return self._ways[model.name]
+        return await self._ways.of(model)
 
     async def greet(self) -> None:
         """Spares the first caller the wait: asks for the way, compiles the steps' grammars."""
@@ -51,12 +46,3 @@ class Upstream:
                 await warm(self.endpoint)
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)
-
-
-def _catalogued() -> dict[str, str]:
-    """The ways that the catalogue names. Without one models are asked."""
-    try:
-        return dict(ways())
-    except CatalogueError as error:
-        _log.warning("No way of thinking is taken from the catalogue: %s", error)
-        return {}

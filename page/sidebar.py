@@ -15,7 +15,6 @@ from itertools import groupby
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from history.runs import Run
 from history.store import StoreError, Thread
 from page.keyboard import NEW
 from page.markdown import title
@@ -66,7 +65,7 @@ def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
         st.caption(words.of("history", "nothing" if search else "empty"))
     place = st.container(key="threads", gap=None)
     run, zone, now = site.runs.get(shown), _zone(), time.time()
-    here, live = run and thread_of(run), {thread_of(it) for it in site.live}
+    here, live = run and run.link.thread, {it.link.thread for it in site.live}
 
     def heading(thread: Thread) -> str:
         return "pinned" if thread.pinned else period(thread.touched, now, zone)
@@ -78,11 +77,6 @@ def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
             line.draw(place)
     if len(threads) > limit:
         place.button(words.of("history", "more"), key="more", type="tertiary", on_click=_more)
-
-
-def thread_of(run: Run) -> str:
-    """The conversation that a run belongs to, or begins."""
-    return run.link.thread or run.id
 
 
 def _zone() -> tzinfo | None:
@@ -176,7 +170,7 @@ class Line:
     def _delete(self) -> None:
         """What is still thinking in it is stopped; a page that shows it shows the first page."""
         for run in self.site.runs.live(self.site.owner):
-            if thread_of(run) == self.thread.id:
+            if run.link.thread == self.thread.id:
                 self.site.runs.stop(run.id)
         if _try(lambda: self.site.store.delete(self.thread.id)):
             if self.here:

@@ -18,11 +18,11 @@ from history.store import Store, StoreError
 from page.health import Health, State
 from page.owner import owner
 from page.words import Words, language_of
-from reasoning.choosing import DEFAULT, way_of
-from reasoning.endpoint import Endpoint, ServedModel
+from reasoning.choosing import DEFAULT, Ways
+from reasoning.endpoint import Endpoint
 from reasoning.events import Event
 from reasoning.think import think, warm
-from serving.catalogue import CatalogueError, ways
+from serving.catalogue import readable_ways
 
 _log = logging.getLogger(__name__)
 
@@ -34,21 +34,16 @@ class Services:
     runs: Runs
     store: Store
     health: Health
-    own: dict[str, str]  # each model's own way of thinking, as far as it is known
+    ways: Ways  # each model's own way of thinking
     unkept: StoreError | None  # why the history is not kept
 
 
 @st.cache_resource
 def services() -> Services:
-    """One loop, one store, the runs on them, one health. A model is asked for its way once."""
+    """One loop, one store, the runs on them, one health."""
     loop = Loop()
     endpoint = Endpoint.from_environment()
-    own = _catalogued()
-
-    async def way_for(model: ServedModel) -> str:
-        if model.name not in own:
-            own[model.name] = await way_of(endpoint, model, own)
-        return own[model.name]
+    ways = Ways(endpoint, readable_ways())
 
     async def thinker(asked: Asked) -> AsyncIterator[Event]:
         model = await endpoint.model()
@@ -56,7 +51,7 @@ def services() -> Services:
             asked.question,
             endpoint=endpoint,
             model=model,
-            way=asked.way or await way_for(model),
+            way=asked.way or await ways.of(model),
             settings=asked.settings,
             language=asked.language or None,
             steps=asked.steps,
@@ -70,13 +65,13 @@ def services() -> Services:
 
     async def greet() -> None:
         model = await endpoint.model()
-        if model.vllm and await way_for(model) == DEFAULT:  # others compile no grammars,
+        if model.vllm and await ways.of(model) == DEFAULT:  # others compile no grammars,
             await warm(endpoint)  # and some are paid for
 
     health = Health(endpoint.model, greet)
     loop.start(health.watch())
     store, unkept = _opened()
-    return Services(Runs(loop, thinker, store), store, health, own, unkept)
+    return Services(Runs(loop, thinker, store), store, health, ways, unkept)
 
 
 def _opened() -> tuple[Store, StoreError | None]:
@@ -86,15 +81,6 @@ def _opened() -> tuple[Store, StoreError | None]:
     except StoreError as error:
         _log.warning("The history is not kept: %s", error)
         return Store("sqlite://"), error
-
-
-def _catalogued() -> dict[str, str]:
-    """The ways that the catalogue names. Without one the page works: models are asked."""
-    try:
-        return dict(ways())
-    except CatalogueError as error:
-        _log.warning("No way of thinking is taken from the catalogue: %s", error)
-        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +107,7 @@ class Site:
         """Whether what is served is no longer what this drawing shows."""
         state = self.services.health.state()
         seen = (self.state.name, str(self.state.error or ""), self.own)
-        own = self.services.own.get(state.name, "")
+        own = self.services.ways.known(state.name)
         return seen != (state.name, str(state.error or ""), own)
 
     @property
@@ -136,7 +122,7 @@ def site() -> Site:
     shared = services()
     state, who = shared.health.state(), owner()
     live = tuple(shared.runs.live(who))
-    return Site(words, shared, state, shared.own.get(state.name, ""), who, live)
+    return Site(words, shared, state, shared.ways.known(state.name), who, live)
 
 
 # -- where one is

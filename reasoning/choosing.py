@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from contextlib import aclosing
 
@@ -12,6 +13,25 @@ from reasoning.task import Server
 DEFAULT = "json_steps"
 PROBE = "What is 1 + 1?"
 PROBE_TOKENS = 24  # a thought shows in its first tokens
+
+
+class Ways:
+    """How each model thinks: what is known of it, else what it said when it was asked, once."""
+
+    def __init__(self, server: Server, known: Mapping[str, str]) -> None:
+        self._server, self._known = server, dict(known)
+        self._asking = asyncio.Lock()
+
+    def known(self, name: str) -> str:
+        """The way of a model that need not be asked, or was; else ""."""
+        return self._known.get(name, "")
+
+    async def of(self, model: ServedModel) -> str:
+        """A key of think.WAYS. Raises a StepwiseError when the server cannot be asked."""
+        async with self._asking:
+            if model.name not in self._known:
+                self._known[model.name] = await way_of(self._server, model, self._known)
+        return self._known[model.name]
 
 
 async def way_of(server: Server, model: ServedModel, catalogue: Mapping[str, str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import logging
 import os
 import re
 import tomllib
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT / "models.toml"
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+_log = logging.getLogger(__name__)
 
 
 class CatalogueError(Exception):
@@ -74,6 +76,15 @@ def load(path: Path | None = None) -> dict[str, Model]:
 def ways() -> dict[str, str]:
     """How each model of the catalogue thinks, by the name it is served under."""
     return {model.served_name: model.way for model in load().values()}
+
+
+def readable_ways() -> dict[str, str]:
+    """The same for a program that works without: nothing where the catalogue cannot be read."""
+    try:
+        return ways()
+    except CatalogueError as error:
+        _log.warning("No way of thinking is taken from the catalogue: %s", error)
+        return {}
 
 
 _TYPES: dict[str, tuple[type, ...]] = {

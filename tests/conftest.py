@@ -130,6 +130,12 @@ def reciter() -> Iterator[Server]:
 
 
 @pytest.fixture(scope="module")
+def port() -> int:
+    """Where the page of a file's tests looks for a model server, which comes and goes."""
+    return free_port()
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     from tests.page_browser import chromium  # which imports this file
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from reasoning.choosing import way_of
+from reasoning.choosing import Ways, way_of
 from reasoning.endpoint import Piece, ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import Failed
@@ -67,3 +67,14 @@ async def test_a_way_that_does_not_exist_is_a_failure_that_names_those_that_do()
     events = await run(Scripted("It is 2."), way="magic")
     assert isinstance(events[-1], Failed)
     assert "json_steps" in events[-1].remedy
+
+
+async def test_a_model_is_asked_once_and_one_that_is_known_never() -> None:
+    server = Scripted("It is 2.")
+    ways = Ways(server, {"known": "native"})
+    assert ways.known("known") == "native"
+    assert ways.known(NEW.name) == ""
+    assert (
+        [await ways.of(NEW), await ways.of(NEW)] == [ways.known(NEW.name)] * 2 == ["json_steps"] * 2
+    )
+    assert len(server.requests) == 1

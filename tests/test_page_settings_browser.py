@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import free_port
 from tests.page_browser import (
     PageServer,
     Visitor,
@@ -21,11 +20,6 @@ from tests.page_browser import (
 from tests.stub import step
 
 PIRATE = "Answer like a pirate."
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, free_port
+from tests.conftest import Server
 from tests.page_browser import (
     PageServer,
     Visitor,
@@ -22,11 +22,6 @@ from tests.stub import Play, says
 
 WALL = re.compile(r"[\d.]+ s, [\d.]+ times .*[\d.]+ s")  # of all chains, and of one
 CHAINS = ".st-key-chain-buttons button:visible"
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")

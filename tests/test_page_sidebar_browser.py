@@ -9,16 +9,11 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, free_port
+from tests.conftest import Server
 from tests.page_browser import Visitor, expect, on_stage, page_server, streamlit, thinking, until
 from tests.stub import says, step
 
 SPINNER = "[data-testid=stSpinnerIcon]:visible"  # what has a hint has a twin
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")

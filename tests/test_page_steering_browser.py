@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, free_port
+from tests.conftest import Server
 from tests.page_browser import (
     SERVED,
     Visitor,
@@ -23,11 +23,6 @@ from tests.page_browser import (
 from tests.stub import Play, says, step
 
 BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,9 @@ import pytest
 
 from reasoning.events import Answer
 from reasoning.traces import trace_from_json
-from tests.conftest import free_port
 from tests.page_browser import Visitor, expect, on_stage, streamlit, thinking
 
 QUESTION = "What is taken?"
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")

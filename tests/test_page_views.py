@@ -14,7 +14,6 @@ import pytest
 
 from page.words import load
 from tests.axe import serious
-from tests.conftest import free_port
 from tests.page_browser import (
     PHONE,
     PageServer,
@@ -117,11 +116,6 @@ class Walk:
     def close_dialog(self) -> None:
         self.page.keyboard.press("Escape")
         expect(self.page.get_by_role("dialog")).to_have_count(0)
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Server, free_port
+from tests.conftest import Server
 from tests.page_browser import PHONE, expect, models, streamlit
 from tests.reciter import AYA as ASKED
 from tests.reciter import NAME as RECITER
@@ -32,11 +32,6 @@ THOUGHT = (
     "Wait, the word ends in r, r, y.\n\n"
     "Alternatively, I split it: one and two."
 )
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
 
 
 @pytest.fixture(scope="module")
