@@ -17,6 +17,11 @@ from history.store import Begun, Heard
 from reasoning.events import ENDS, Event, Retry, Trace
 
 
+def new_id() -> str:
+    """Nobody can guess it: whoever has it may look at the run."""
+    return secrets.token_urlsafe(16)
+
+
 class Run:
     """One question and its events. Its clock stands still while it waits for a retry.
 
@@ -33,7 +38,7 @@ class Run:
         past: bool = False,
         now: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = id or secrets.token_urlsafe(16)
+        self.id = id or new_id()
         self.asked = asked
         self.link = replace(link, thread=link.thread or self.id)
         self.owner = owner

@@ -74,9 +74,9 @@ class Runs:
         """Why the history cannot be saved, or read, now."""
         return self._recorder.trouble or self._unread
 
-    def start(self, asked: Asked, link: Link = Link(), owner: str = "") -> Run:
+    def start(self, asked: Asked, link: Link = Link(), owner: str = "", id: str = "") -> Run:
         """Begins to think. It goes on in the linked conversation where that is the owner's."""
-        run = Run(asked, self._own(link, owner), owner)
+        run = Run(asked, self._own(link, owner), owner, id=id)
         self._recorder.begin(run)
         self._remember(run)
         task = self._loop.start(self._think(run))

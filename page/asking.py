@@ -12,6 +12,7 @@ from dataclasses import replace
 import streamlit as st
 
 from history.asked import Asked, Link
+from history.run import new_id
 from history.runs import Run
 from history.store import StoreError
 from history.tree import path
@@ -145,19 +146,14 @@ def _history(site: Site, on: str | None, with_reasoning: bool) -> tuple[Turn, ..
 
 
 def _start(site: Site, asked: Asked, link: Link, choices: Choices) -> None:
-    """The run, the other chains, and the plain answer beside them, as far as they are wanted.
-
-    The page goes there when all are started: a quick next click may end a callback at its
-    next use of the session.
-    """
+    """The run, the other chains, and the plain answer beside them, as far as they are wanted."""
     several = varied(asked.settings, choices.chains) if choices.chains > 1 else (asked.settings,)
-    first = site.runs.start(replace(asked, settings=several[0]), link, site.owner)
+    first = _begin(site, replace(asked, settings=several[0]), link)
     beside = replace(link, thread=first.link.thread, origin="", how="", group=first.id)
     for settings in several[1:]:
         site.runs.start(replace(asked, settings=settings), beside, site.owner)
     if choices.also_direct and (asked.way or site.own) != DIRECT:
         site.runs.start(replace(asked, way=DIRECT), beside, site.owner)
-    go(first.id)
 
 
 def _steered(site: Site, run: Run, kept: Sequence[Step], wanted: Steer, parts: int) -> None:
@@ -171,8 +167,15 @@ def _branch(run: Run, parts: int, how: str) -> Link:
     return Link(thread=run.link.thread, after=run.link.after, origin=run.id, parts=parts, how=how)
 
 
-def _begin(site: Site, asked: Asked, link: Link) -> None:
-    go(site.runs.start(asked, link, site.owner).id)
+def _begin(site: Site, asked: Asked, link: Link) -> Run:
+    """Goes to the run, then starts it, and uses the session no more.
+
+    Streamlit may end a callback at each use of the session and play the click again: that
+    click finds the page gone from its view, and starts nothing a second time.
+    """
+    id = new_id()
+    go(id)
+    return site.runs.start(asked, link, site.owner, id)
 
 
 def _still_on(on: str | None) -> bool:

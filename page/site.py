@@ -155,8 +155,8 @@ def here() -> Shown:
 
 def go(run: str | None, beside: str | None = None) -> None:
     """A callback: shows that run, or the first page."""
-    st.session_state["shown"] = Shown(run, beside)
     st.session_state["went"] = True
+    st.session_state["shown"] = Shown(run, beside)
 
 
 def _write_address(here: Shown) -> None:

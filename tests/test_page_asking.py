@@ -1,0 +1,88 @@
+"""From clicks to runs: one click asks once, wherever Streamlit breaks its callback off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from history.asked import Asked, Link
+from history.run import Run
+from page import asking
+from page.choices import Choices
+
+USES = 8  # of the session in one callback, and more
+
+
+class BrokenOff(Exception):
+    """What Streamlit raises in a callback when the page is to be drawn anew."""
+
+
+class Session(dict[str, Any]):
+    """A session that breaks the callback off at one of its uses, before it does anything."""
+
+    def __init__(self, use: int) -> None:
+        super().__init__()
+        self._left = use
+
+    def _use(self) -> None:
+        self._left -= 1
+        if self._left == 0:
+            raise BrokenOff
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._use()
+        super().__setitem__(key, value)
+
+    def __getitem__(self, key: str) -> Any:
+        self._use()
+        return super().__getitem__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._use()
+        return super().get(key, default)
+
+
+class Runs:
+    """Starts nothing, and remembers what it was to start."""
+
+    def __init__(self) -> None:
+        self.started: list[Run] = []
+
+    def start(self, asked: Asked, link: Link = Link(), owner: str = "", id: str = "") -> Run:
+        self.started.append(Run(asked, link, owner, id=id))
+        return self.started[-1]
+
+    def get(self, id: str | None) -> Run | None:
+        return next((run for run in self.started if run.id == id), None)
+
+
+@pytest.fixture
+def site(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(asking, "chosen", lambda site: Choices(chains=2))
+    return SimpleNamespace(runs=Runs(), store=None, owner="", own="json_steps")
+
+
+def click(site: Any) -> None:
+    asking.ask(site, "Why?", None)
+
+
+@pytest.mark.parametrize("use", range(1, USES))
+def test_a_click_that_is_broken_off_and_played_again_asks_once(
+    site: Any, monkeypatch: pytest.MonkeyPatch, use: int
+) -> None:
+    session = Session(use)
+    monkeypatch.setattr("streamlit.session_state", session)
+    played(click, site)
+    assert [run.question for run in site.runs.started] == ["Why?"] * 2  # the chains wanted
+    assert dict(session.items())["shown"].run == site.runs.started[0].id
+
+
+def played(click: Callable[[Any], None], site: Any) -> None:
+    """Twice, if it is broken off, with the view that the click was made on."""
+    try:
+        click(site)
+    except BrokenOff:
+        click(site)
