@@ -22,6 +22,7 @@ Schema = Mapping[str, Any]
 KEYS = ("title", "content", "next_action")
 FINAL_WORDS = {"final", "finalanswer", "answer", "finish", "finished", "done", "stop", "end"}
 MAX_OBJECTS_TRIED = 50  # a text of nothing but braces must not take quadratic time
+MAX_REPAIRED, MAX_BRACES_REPAIRED = 20_000, 200  # characters, and of them "{"
 MAX_CONTENT = 100_000  # characters; a page must survive whatever a server sends
 MAX_TITLE = 200
 
@@ -166,11 +167,14 @@ def _reply(values: Mapping[str, Any]) -> Reply | BadReply:
 
 
 def _repaired(text: str) -> Reply | None:
-    """One last reading by a repairer that accepts almost anything, so: only a whole step."""
-    if "{" not in text:
+    """One last reading by a repairer that accepts almost anything, so: only a whole step.
+
+    Its time grows with the square of what opens and never closes.
+    """
+    if "{" not in text or "next_action" not in text or text.count("{") > MAX_BRACES_REPAIRED:
         return None
     try:
-        values = json_repair.loads(text[text.index("{") : MAX_CONTENT])
+        values = json_repair.loads(text[text.index("{") :][:MAX_REPAIRED])
     except (ValueError, RecursionError, IndexError, TypeError):
         return None
     if not isinstance(values, dict) or "next_action" not in values:

@@ -79,6 +79,8 @@ def test_final_answer_is_final_however_it_is_spelled(word: str) -> None:
         ("[" * 100_000, "stop", "not_json"),
         ('{"a":' * 100_000, "stop", "not_json"),
         ("{" * 100_000, "stop", "not_json"),
+        ('{"next_action" ' * 10_000, "stop", "not_json"),  # where a repairer would take minutes
+        ('{"next_action"' + '["' * 50_000, "stop", "not_json"),
     ],
 )
 def test_a_reply_that_is_no_step_says_why(text: str, finish_reason: str, cause: str) -> None:
