@@ -67,7 +67,7 @@ def _dialog(words: Words, language: str, names: Sequence[str], busy: bool) -> No
 def _prompt(words: Words, language: str, name: str, busy: bool) -> None:
     ours, label = prompt_text(language, name), words.of("prompt", name, name=name)
     text = _own(language).get(name, ours)
-    key = f"prompt-{language}-{name}-{st.session_state.get('prompts-reset', 0)}"
+    key = _key(language, name)
     place = st.expander(label, key=f"about-{language}-{name}")
     place.text_area(
         label,
@@ -109,7 +109,14 @@ def _own(language: str) -> dict[str, str]:
     return own.setdefault(language, {})
 
 
+def _key(language: str, name: str) -> str:
+    """Of the text area; another one after each reset."""
+    return f"prompt-{language}-{name}-{st.session_state.get('prompts-reset', 0)}"
+
+
 def _change(language: str, name: str, key: str) -> None:
+    if key != _key(language, name):  # Streamlit may tell of a text area that a reset has replaced
+        return
     text = st.session_state[key].strip()
     if text == prompt_text(language, name):
         _reset(language, name)
