@@ -6,6 +6,7 @@ compared (&beside=...), so that a reload or a link comes back to it.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -71,7 +72,14 @@ def services() -> Services:
     health = Health(endpoint.model, greet)
     loop.start(health.watch())
     store, unkept = _opened()
+    _keep_what_is_imported()
     return Services(Runs(loop, thinker, store), store, health, ways, unkept)
+
+
+def _keep_what_is_imported() -> None:
+    """Streamlit collects garbage after each click, and reads all modules anew for it: 60 ms."""
+    gc.collect()
+    gc.freeze()
 
 
 def _opened() -> tuple[Store, StoreError | None]:
