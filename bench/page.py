@@ -32,7 +32,6 @@ import psutil
 from playwright.sync_api import Browser, Page, WebSocket
 
 from bench.loop import spread
-from tests.conftest import free_port
 from tests.page_browser import (
     PATIENCE,
     PageServer,
@@ -41,6 +40,7 @@ from tests.page_browser import (
     on_stage,
     page_server,
 )
+from tests.processes import free_port
 from tests.stub import Play, chunk, head, says, step_text, usage
 
 STEPS, TOKENS, PIECE = 25, 500, 4  # steps of a chain, tokens of a step, characters of a token

@@ -33,7 +33,7 @@ from reasoning.events import Delta
 from reasoning.splitting import CoatSplitter, Splitter, TokenSplitter, TurnSplitter
 from reasoning.think import think
 from tests import reciter
-from tests.conftest import reciting
+from tests.reciter import reciting
 
 PIECE = 4  # characters; about a token
 SIZE = 400_000  # characters; a hundred thousand tokens

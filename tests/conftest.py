@@ -1,107 +1,97 @@
-"""What the tests share: real servers, each started once and for the whole session.
+"""What the tests share: the real servers, one browser and one page for each worker.
 
-They are started as a user starts them, by ./serve.sh: the bundled model, unless
-OPENAI_BASE_URL names a server that runs already, and the tiny one that recites.
+The servers are started as a user starts them, by ./serve.sh, the first time a test asks for
+one, and are the same for all workers. OPENAI_BASE_URL names one that runs already.
 """
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
+import random
 import signal
-import socket
-import subprocess
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator
+from typing import TYPE_CHECKING, Any
 
 import hypothesis
 import pytest
 
-from tests.reciter import catalogue
+from serving.guard import die_with_parent
+from tests import failures
+from tests.processes import OUTPUT, free_port
+from tests.real_servers import SERVE, Server, first_model, locked, shared, wait_for_the_end
+from tests.switch import Switch
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-    from tests.page_browser import Visitor
+    from tests.page_browser import PageServer, Visitor
 
-ROOT = Path(__file__).resolve().parent.parent
-OUTPUT = ROOT / "tests" / "output"
-hypothesis.settings.register_profile("busy", deadline=None)  # two cores, shared with a model
-hypothesis.settings.load_profile("busy")
-START = 600  # seconds: a first start converts the model and loads it on two busy cores
-
-
-@dataclass(frozen=True, slots=True)
-class Server:
-    """A model server that answers. `base_url` ends in /v1."""
-
-    base_url: str
-    model: str
-
-    @property
-    def root(self) -> str:
-        return self.base_url.removesuffix("/v1")
+MARKS = {"real": {"server", "reciter"}, "browser": {"browser"}}  # by what a test asks for
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+hypothesis.settings.register_profile("usual", deadline=None)  # two cores, shared with a model
+hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("usual")
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+# -- the run
 
 
-def get_json(url: str) -> dict[str, object]:
-    with urllib.request.urlopen(url, timeout=10) as response:
-        body: dict[str, object] = json.load(response)
-        return body
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """SIGTERM is Ctrl-C; a worker does not outlive who started it. One seed for all examples."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if hasattr(config, "workerinput"):
+        die_with_parent()
+        config.option.hypothesis_seed = config.workerinput["seed"]
+        return
+    failures.forget_the_last_run()
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.randrange(2**32))
 
 
-def first_model(base_url: str) -> str:
-    models = get_json(f"{base_url}/models")["data"]
-    assert isinstance(models, list)
-    return str(models[0]["id"])
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    node.workerinput["seed"] = node.config.option.hypothesis_seed
 
 
-def wait_until_served(base_url: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + START
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            pytest.exit(f"./serve.sh ended with {process.returncode}:\n{log.read_text()}", 1)
-        try:
-            first_model(base_url)
-            return
-        except (urllib.error.URLError, ConnectionError, TimeoutError):
-            time.sleep(0.5)
-    pytest.exit(f"./serve.sh did not serve within {START} s:\n{log.read_text()}", 1)
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a model server or a browser; what needs a server comes first."""
+    for item in items:
+        asked = set(getattr(item, "fixturenames", ()))
+        for mark, fixtures in MARKS.items():
+            if asked & fixtures:
+                item.add_marker(mark)
+    items.sort(key=lambda item: item.get_closest_marker("real") is None)
 
 
-@contextmanager
-def served(log: Path, *arguments: str, **environment: str) -> Iterator[Server]:
-    """What ./serve.sh serves with these arguments, until the block ends."""
-    port = free_port()
-    base_url = f"http://127.0.0.1:{port}/v1"
-    log.parent.mkdir(exist_ok=True)
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [str(ROOT / "serve.sh"), "--port", str(port), *arguments],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-            env={**os.environ, **environment},
-        )
-    try:
-        wait_until_served(base_url, process, log)
-        yield Server(base_url, first_model(base_url))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(60)
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Who counts what the real server works on has it alone; the others share it."""
+    if "server" not in getattr(item, "fixturenames", ()):
+        return (yield)
+    how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
+    with locked(OUTPUT / "servers" / "smollm2.turn", how):
+        return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        failures.keep(item, report)
+    return report
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        wait_for_the_end()
+
+
+# -- the servers
 
 
 @pytest.fixture(scope="session")
@@ -110,43 +100,69 @@ def server() -> Iterator[Server]:
     if base_url := os.environ.get("OPENAI_BASE_URL"):
         yield Server(base_url, first_model(base_url))
         return
-    with served(OUTPUT / "serve.log", "--model", "smollm2-135m-instruct") as server:
-        yield server
-
-
-@contextmanager
-def reciting() -> Iterator[Server]:
-    """The tiny model of tests/reciter.py, served by its own catalogue."""
-    given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
-    with served(OUTPUT / "reciter.log", "--model", "reciter", **given) as server:
+    with shared("smollm2", [SERVE, "--model", "smollm2-135m-instruct"]) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
 def reciter() -> Iterator[Server]:
     """A served model whose every word is known."""
+    from tests.reciter import reciting  # which is slow to import
+
     with reciting() as server:
         yield server
 
 
-@pytest.fixture(scope="module")
+# -- the page
+
+
+@pytest.fixture(scope="session")
 def port() -> int:
-    """Where the page of a file's tests looks for a model server, which comes and goes."""
+    """Where the worker's page looks for a model server, which comes and goes."""
     return free_port()
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
+def workers_page(port: int) -> Iterator[PageServer]:
+    from tests.page_browser import page_server  # as is this
+
+    with page_server(f"http://127.0.0.1:{port}/v1", f"page-{WORKER}.log") as page:
+        yield page
+
+
+@pytest.fixture
+def staged(workers_page: PageServer) -> PageServer:
+    """The worker's page as on its first day: nothing was asked and nothing chosen."""
+    workers_page.forget()
+    return workers_page
+
+
+@pytest.fixture
+def page(staged: PageServer) -> str:
+    """The same, for whom its address is enough."""
+    return staged.address
+
+
+@pytest.fixture
+def real_page(staged: PageServer, server: Server, port: int) -> Iterator[PageServer]:
+    """The same in front of the real model, in chains that are short."""
+    staged.prefer(min_steps=1, max_steps=2, step_tokens=100)
+    with Switch(server.base_url, port):
+        yield staged
+
+
+@pytest.fixture(scope="module")  # the loop that Playwright runs lets no asynchronous test run
 def browser() -> Iterator[Browser]:
-    from tests.page_browser import chromium  # which imports this file
+    from tests.page_browser import chromium
 
     with chromium() as browser:
         yield browser
 
 
 @pytest.fixture
-def visitors(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+def visitors(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
     """Sends people to a page, and looks that their browsers loaded nothing from outside."""
     from tests.page_browser import visiting
 
-    with visiting(browser) as visit:
+    with visiting(browser, request.node.stash.setdefault(failures.VISITORS, [])) as visit:
         yield visit

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
+import threading
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,9 +25,11 @@ from playwright.sync_api import (
 from playwright.sync_api import (
     TimeoutError as PlaywrightTimeout,
 )
+from sqlalchemy import select
 
+from history.database import PREFERENCES, RUNS, THREADS, Database
 from history.store import Store
-from tests.conftest import OUTPUT, ROOT, free_port
+from tests.processes import OUTPUT, ROOT, free_port, start, until
 from tests.stub import Play, Script, Stub, says, status, step
 
 CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
@@ -41,6 +42,8 @@ FLAGS = (
 )
 DESKTOP, PHONE = (1280, 800), (390, 844)
 PATIENCE = 60_000  # milliseconds: two cores, shared with a model
+STILL = """() => document.fonts.status === 'loaded' && document.getAnimations().every(
+    it => it.playState !== 'running' || it.effect.getComputedTiming().iterations === Infinity)"""
 EXPANDER = '[data-testid="stExpander"]'
 THREAD = '.st-key-threads [class*="st-key-open-"] button:not([disabled]):visible'
 STEP = f"{EXPANDER} {EXPANDER}"  # a step stands inside the expander of all steps
@@ -70,14 +73,27 @@ class PageServer:
         command = [sys.executable, "-m", "streamlit", "run", "app_reasoning.py", *self._options]
         OUTPUT.mkdir(exist_ok=True)
         with self._log.open("ab") as output:
-            self.process = subprocess.Popen(
+            self.process = start(
                 command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
             )
-        until(lambda: _answers(self.address + "_stcore/health"), 60)
+        until(lambda: _answers(self.address + "_stcore/health"))
 
     def prefer(self, **values: Any) -> None:
         """As if somebody had chosen this in the settings, and nothing else."""
         Store(f"sqlite:///{self.history}").prefer("", values)
+
+    def forget(self) -> None:
+        """As on its first day. A run that a test left thinking ends with its process."""
+        database = Database(f"sqlite:///{self.history}")
+        with database.reading() as connection:
+            thinking = connection.scalar(select(RUNS.c.id).where(RUNS.c.state == "thinking"))
+        if thinking:
+            self.stop()
+            self.start()
+        with database.writing() as connection:
+            connection.execute(THREADS.delete())  # and with them all that was thought in them
+            connection.execute(PREFERENCES.delete())
+        database.close()
 
     def stop(self) -> None:
         self.process.terminate()
@@ -102,13 +118,6 @@ def page_server(base_url: str, log: str, *options: str, **given: str) -> Iterato
             page.stop()
 
 
-@contextmanager
-def streamlit(base_url: str, log: str) -> Iterator[str]:
-    """The same, for whom its address is enough."""
-    with page_server(base_url, log) as page:
-        yield page.address
-
-
 def _answers(address: str) -> bool:
     try:
         with urllib.request.urlopen(address, timeout=5) as response:
@@ -126,9 +135,8 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def visiting(browser: Browser) -> Iterator[Callable[..., Visitor]]:
+def visiting(browser: Browser, made: list[Visitor]) -> Iterator[Callable[..., Visitor]]:
     """Makes visitors, and sends them home. None of them ever loads a thing from outside."""
-    made: list[Visitor] = []
 
     def visit(address: str, **options: Any) -> Visitor:
         made.append(Visitor(browser, address, **options))
@@ -156,15 +164,20 @@ def on_stage(*script: Script, port: int, name: str = SERVED) -> Stub:
     return Stub(*script, port=port, models=models(name))
 
 
-def thinking(steps: int = 3, pause: float = 0.0) -> Script:
-    """A model that thinks about whatever it is asked: known words, and any number of runs."""
+def thinking(steps: int = 3, until: threading.Event | None = None) -> Script:
+    """A model that thinks about whatever it is asked: known words, and any number of runs.
+
+    Each last step waits in its middle for `until`.
+    """
 
     def reply(request: dict[str, Any]) -> Play:
         question, number = asked(request)
         if "response_format" not in request:
-            return says(f"The answer to {question} is {len(question)}.", pause=pause)
-        action = "final_answer" if number >= steps else "continue"
-        return step(f"Thought {number}", f"About {question}: {number}.", action, pause=pause)
+            return says(f"The answer to {question} is {len(question)}.")
+        words = f"About {question}: {number}."
+        if number < steps:
+            return step(f"Thought {number}", words)
+        return step(f"Thought {number}", words, "final_answer", until)
 
     return reply
 
@@ -196,6 +209,7 @@ class Visitor:
         self.context = browser.new_context(
             viewport={"width": size[0], "height": size[1]}, **options
         )
+        self.context.tracing.start(snapshots=True)
         self.outside: list[str] = []
         self.dialogs: list[str] = []
         self.page = self.open(address)
@@ -313,6 +327,10 @@ class Visitor:
         self.page.keyboard.press("Escape")
         expect(self.page.locator('[data-testid="stPopoverBody"]')).to_have_count(0)
 
+    def prefers(self, scheme: str) -> None:
+        """As if the reader had turned the whole machine light or dark."""
+        self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+
     def settle(self) -> None:
         """Waits until the page's script has done what the last click asked for."""
         self.page.wait_for_timeout(400)  # a slider tells its value when it stands still
@@ -332,7 +350,8 @@ class Visitor:
         ended.wait_for(timeout=4 * PATIENCE)
 
     def shoot(self, name: str) -> Path:
-        time.sleep(0.4)  # fonts, and the animation of an expander
+        """A picture of what is seen, once it stands still."""
+        self.page.wait_for_function(STILL)
         path = OUTPUT / f"{name}.png"
         self.page.screenshot(path=str(path))
         return path
@@ -374,10 +393,3 @@ class Visitor:
 
     def close(self) -> None:
         self.context.close()
-
-
-def until(condition: Callable[[], object], seconds: float = 30) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"waited for {seconds} s"
-        time.sleep(0.05)

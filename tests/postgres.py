@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from tests.conftest import free_port
+from tests.processes import free_port
 
 USER, PASSWORD = "stepwise", "a secret % of @ its own"
 WRITTEN = "a%20secret%20%25%20of%20%40%20its%20own"  # as it stands in an address

@@ -11,11 +11,13 @@ Its context of 1,024 tokens ends what never ends by itself.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from typing import Any
 from reasoning.coat import CONCLUSION
 from reasoning.prompts import FOLDER as PROMPTS
 from reasoning.prompts import plain_prompt
+from tests.processes import OUTPUT
+from tests.real_servers import SERVE, Server, locked, shared
 
-OUTPUT = Path(__file__).resolve().parent / "output"
 NAME = "Reciter"
 CONTEXT = 1024
 VOCABULARY = 600
@@ -268,7 +271,8 @@ def catalogue() -> Path:
 
     A request may name a chat template to try: so one server serves two.
     """
-    folder = made()
+    with locked(OUTPUT / "reciter.making", fcntl.LOCK_EX):  # one worker makes it for all
+        folder = made()
     path = folder.with_suffix(".toml")
     table = f"""\
 [reciter]
@@ -279,6 +283,14 @@ flags = ["--reasoning-parser", "qwen3", "--trust-request-chat-template"]
 """
     path.write_text(table, encoding="utf-8")
     return path
+
+
+@contextmanager
+def reciting() -> Iterator[Server]:
+    """The model, served by its own catalogue."""
+    given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    with shared("reciter", [SERVE, "--model", "reciter"], given) as server:
+        yield server
 
 
 def main() -> None:

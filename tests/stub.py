@@ -13,10 +13,12 @@ import re
 import socket
 import struct
 import threading
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
-Play = Callable[[asyncio.StreamWriter], Awaitable[None]]
+NEVER = threading.Event()  # for a reply that stops in its middle until its client hangs up
+Reader = asyncio.StreamReader
+Play = Callable[[asyncio.StreamWriter], Coroutine[Any, Any, None]]
 Script = Play | Callable[[dict[str, Any]], Play]
 
 
@@ -46,57 +48,49 @@ def usage(prompt: int, completion: int) -> bytes:
 
 
 def says(
-    text: str, finish_reason: str | None = "stop", pause: float = 0.0, prompt_tokens: int = 10
+    text: str,
+    finish_reason: str | None = "stop",
+    prompt_tokens: int = 10,
+    until: threading.Event | None = None,
 ) -> Play:
-    """The text in pieces of four characters, `pause` seconds apart, then the usage."""
-
-    async def play(writer: asyncio.StreamWriter) -> None:
-        writer.write(head(200, "text/event-stream"))
-        for start in range(0, len(text), 4):
-            writer.write(chunk(text[start : start + 4]))
-            await writer.drain()
-            if pause:
-                await asyncio.sleep(pause)
-        writer.write(chunk(finish_reason=finish_reason))
-        writer.write(usage(prompt_tokens, max(1, len(text) // 4)) + b"data: [DONE]\n\n")
-
-    return play
+    """The text in pieces of four characters, then the usage; its second half waits for `until`."""
+    pieces = [chunk(text[start : start + 4]) for start in range(0, len(text), 4)]
+    end = chunk(finish_reason=finish_reason) + usage(prompt_tokens, max(1, len(text) // 4))
+    return streams(pieces, end, until)
 
 
 def recites(
-    text: str, finish_reason: str | None = "stop", pause: float = 0.0, size: int = 4
+    text: str,
+    finish_reason: str | None = "stop",
+    size: int = 4,
+    until: threading.Event | None = None,
 ) -> Play:
     """As `says`, for a completion of a prompt: the text is the choice's own."""
-
-    async def play(writer: asyncio.StreamWriter) -> None:
-        writer.write(head(200, "text/event-stream"))
-        for start in range(0, len(text), size):
-            piece = {"index": 0, "text": text[start : start + size], "finish_reason": None}
-            counts = {"prompt_tokens": 10, "completion_tokens": start // size + 1}
-            writer.write(_event({"choices": [piece], "usage": {**counts, "total_tokens": 0}}))
-            await writer.drain()
-            if pause:
-                await asyncio.sleep(pause)
-        writer.write(
-            _event({"choices": [{"index": 0, "text": "", "finish_reason": finish_reason}]})
-        )
-        writer.write(usage(10, max(1, len(text) // 4)) + b"data: [DONE]\n\n")
-
-    return play
+    pieces = []
+    for start in range(0, len(text), size):
+        piece = {"index": 0, "text": text[start : start + size], "finish_reason": None}
+        counts = {"prompt_tokens": 10, "completion_tokens": start // size + 1, "total_tokens": 0}
+        pieces.append(_event({"choices": [piece], "usage": counts}))
+    end = _event({"choices": [{"index": 0, "text": "", "finish_reason": finish_reason}]})
+    return streams(pieces, end + usage(10, max(1, len(text) // 4)), until)
 
 
-def thinks(thought: str, text: str, pause: float = 0.0) -> Play:
+def thinks(thought: str, text: str) -> Play:
     """A thought in a field of its own, then the text, as a model with a reasoning parser."""
+    pieces = [chunk(reasoning=thought[start : start + 4]) for start in range(0, len(thought), 4)]
+    end = chunk(text) + chunk(finish_reason="stop") + usage(10, (len(thought) + len(text)) // 4)
+    return streams(pieces, end)
 
+
+def streams(pieces: Sequence[bytes], end: bytes, until: threading.Event | None = None) -> Play:
     async def play(writer: asyncio.StreamWriter) -> None:
         writer.write(head(200, "text/event-stream"))
-        for start in range(0, len(thought), 4):
-            writer.write(chunk(reasoning=thought[start : start + 4]))
+        for number, piece in enumerate(pieces):
+            while until and number >= len(pieces) / 2 and not until.is_set():  # noqa: ASYNC110 - a thread sets it
+                await asyncio.sleep(0.01)
+            writer.write(piece)
             await writer.drain()
-            if pause:
-                await asyncio.sleep(pause)
-        writer.write(chunk(text) + chunk(finish_reason="stop"))
-        writer.write(usage(10, (len(thought) + len(text)) // 4) + b"data: [DONE]\n\n")
+        writer.write(end + b"data: [DONE]\n\n")
 
     return play
 
@@ -105,8 +99,10 @@ def step_text(title: str, content: str, action: str = "continue") -> str:
     return json.dumps({"title": title, "content": content, "next_action": action})
 
 
-def step(title: str, content: str, action: str = "continue", pause: float = 0.0) -> Play:
-    return says(step_text(title, content, action), pause=pause)
+def step(
+    title: str, content: str, action: str = "continue", until: threading.Event | None = None
+) -> Play:
+    return says(step_text(title, content, action), until=until)
 
 
 def status(code: int, body: Any = None, *headers: str, kind: str = "application/json") -> Play:
@@ -196,17 +192,27 @@ class Stub:
         await self._stopping.wait()
         server.close()
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _connection(self, reader: Reader, writer: asyncio.StreamWriter) -> None:
         try:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = int((re.findall(r"(?i)content-length: (\d+)", lines) or ["0"])[0])
             body = await reader.readexactly(length)
-            await self._play(lines, body)(writer)
+            await self._while_heard(self._play(lines, body)(writer), reader)
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             self.gone += 1
         finally:
             writer.close()
+
+    async def _while_heard(self, playing: Coroutine[Any, Any, None], reader: Reader) -> None:
+        """Plays to the end, or until the client hangs up: it has nothing more to say."""
+        play, left = asyncio.ensure_future(playing), asyncio.ensure_future(reader.read(1))
+        await asyncio.wait({play, left}, return_when=asyncio.FIRST_COMPLETED)
+        left.cancel()
+        if not play.done():
+            play.cancel()
+            raise ConnectionResetError
+        play.result()
 
     def _play(self, lines: str, body: bytes) -> Play:
         path = lines.split(" ")[1]

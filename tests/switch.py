@@ -9,14 +9,13 @@ from urllib.parse import urlsplit
 
 
 class Switch:
-    """`with Switch(base_url) as switch:` gives `switch.base_url`; `to` leads it elsewhere."""
+    """`with Switch(base_url, port) as switch:` leads the port there; `to` leads it elsewhere."""
 
-    def __init__(self, base_url: str) -> None:
-        self._target = urlsplit(base_url)
+    def __init__(self, base_url: str, port: int) -> None:
+        self._target, self._port = urlsplit(base_url), port
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.base_url = ""
 
     def __enter__(self) -> Switch:
         self._thread.start()
@@ -24,6 +23,7 @@ class Switch:
         return self
 
     def __exit__(self, *_: object) -> None:
+        asyncio.run_coroutine_threadsafe(self._close(), self._loop).result(10)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
 
@@ -33,8 +33,12 @@ class Switch:
         self._loop.call_soon_threadsafe(lambda: [w.close() for w in self._writers])
 
     async def _listen(self) -> None:
-        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
-        self.base_url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1"
+        self._server = await asyncio.start_server(self._connected, "127.0.0.1", self._port)
+
+    async def _close(self) -> None:
+        self._server.close()
+        for writer in self._writers:
+            writer.close()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to = self._target

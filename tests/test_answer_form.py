@@ -16,7 +16,7 @@ from reasoning.events import Answer, Delta, Event, Failed, Notice, Retry, Settin
 from reasoning.json_answers import json_alone, json_begun
 from reasoning.task import AnswerForm
 from reasoning.think import WAYS, think
-from tests.conftest import Server
+from tests.real_servers import Server
 from tests.scripted import Scripted, good, pieces, run
 from tests.test_heading_steps import FINAL as HEADED
 from tests.test_native import told

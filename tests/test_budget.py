@@ -17,7 +17,7 @@ from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
 from reasoning.task import LEAST_ANSWER, LEAST_STEP
 from reasoning.think import WAYS, think
-from tests.conftest import Server
+from tests.real_servers import Server
 from tests.scripted import Scripted, good, pieces, run
 from tests.test_heading_steps import under
 

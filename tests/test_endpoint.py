@@ -10,7 +10,7 @@ import pytest
 
 from reasoning import errors
 from reasoning.endpoint import Endpoint, Patience, Piece, Request, ServedModel, retry_after
-from tests.stub import EVENTS, Play, Stub, chunk, raw, says, status, step
+from tests.stub import EVENTS, NEVER, Play, Stub, chunk, raw, says, status, step
 
 MODEL = ServedModel("stub")
 HASTY = Patience(connect=2, first=0.6, idle=0.6, whole=1.5)
@@ -156,7 +156,7 @@ async def test_an_unknown_host_is_named() -> None:
 
 
 async def test_closing_the_reply_hangs_up() -> None:
-    async with talking(says("word " * 500, pause=0.02)) as (stub, endpoint):
+    async with talking(says("word " * 500, until=NEVER)) as (stub, endpoint):
         request = Request(MODEL, ({"role": "user", "content": "Hi"},), 50)
         async with aclosing(endpoint.chat(request)) as pieces:
             async for _ in pieces:
@@ -169,7 +169,7 @@ async def test_closing_the_reply_hangs_up() -> None:
 
 
 async def test_a_cancelled_reply_hangs_up() -> None:
-    async with talking(says("word " * 500, pause=0.02)) as (stub, endpoint):
+    async with talking(says("word " * 500, until=NEVER)) as (stub, endpoint):
         task = asyncio.create_task(ask(endpoint))
         await asyncio.sleep(0.3)
         task.cancel()

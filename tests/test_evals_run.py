@@ -19,8 +19,9 @@ from evals.__main__ import main
 from evals.logs import read_marked
 from evals.outcomes import Marked
 from reasoning.choosing import PROBE
-from tests.conftest import ROOT, Server
 from tests.gateway_server import gateway
+from tests.processes import ROOT
+from tests.real_servers import Server
 from tests.stub import Play, Stub, says, status, step_text
 
 PNG = b"\x89PNG\r\n"

@@ -22,8 +22,8 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from gateway.observing import Chain, Watch
 from reasoning.events import Answer, Event, Failed, Started, Stopped
 from reasoning.think import MAX_QUESTION
-from tests.conftest import ROOT, free_port
 from tests.gateway_server import asks_for_a_step, events_of, gateway, thinker
+from tests.processes import ROOT, free_port
 from tests.stub import EVENTS, Play, Stub, chunk, head, raw, says, status, step
 
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": "What is 6 times 7?"}]}
@@ -398,7 +398,7 @@ class Waiting:
                 writer.write(b": still waiting\n\n")
                 await writer.drain()
                 await asyncio.sleep(0.01)
-        except ConnectionError:
+        finally:
             self.left.set()
 
 

@@ -6,9 +6,7 @@ import json
 import re
 import socket
 import subprocess
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,8 +15,9 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from tests.conftest import ROOT, Server
 from tests.gateway_server import gateway
+from tests.processes import ROOT, until
+from tests.real_servers import Server, running
 
 LONG = 300  # seconds; the model is small, the machine may be busy
 ASKED: Any = {
@@ -158,6 +157,7 @@ def test_an_error_is_the_clients_own_exception(client: openai.OpenAI, steps: str
 # -- a client that goes away
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("name", ["{}-steps", "{}-vote3", "{}"])
 @pytest.mark.parametrize("stream", [False, True])
 def test_a_client_that_goes_away_stops_the_chain(
@@ -174,22 +174,6 @@ def test_a_client_that_goes_away_stops_the_chain(
         connection.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode())
         until(lambda: running(server) > 0)
     until(lambda: running(server) == 0)
-
-
-def running(server: Server) -> float:
-    """How many requests the server works on, by its own metrics."""
-    with urllib.request.urlopen(f"{server.root}/metrics", timeout=LONG) as response:
-        text = response.read().decode()
-    found = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
-    return sum(map(float, found))
-
-
-def until(done: Callable[[], bool]) -> None:
-    """Waits for what happens in another process."""
-    deadline = time.monotonic() + LONG
-    while not done():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 # -- the documentation

@@ -26,18 +26,12 @@ from gateway.__main__ import guarded, main, without_secrets
 from gateway.gate import GATEWAY_CALLS, KEY
 from reasoning.endpoint import Endpoint
 from tests.gateway_server import thinker
-from tests.stub import Stub, raw, step
+from tests.processes import ROOT, free_port, until
+from tests.stub import NEVER, Stub, raw, step
 
-ROOT = Path(__file__).resolve().parent.parent
 PATIENCE = 120.0  # seconds; two busy cores take long to import it all
 SECRET, QUESTION = "sesame-0815", "What would Rosa eat?"
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": QUESTION}]}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @dataclass
@@ -227,13 +221,6 @@ def test_a_client_that_goes_away_is_counted_as_gone(gateway: Running) -> None:
     assert gateway.metric("stepwise_chains_running") == 0
 
 
-def until(true: Any) -> None:
-    late = time.monotonic() + PATIENCE
-    while not true():
-        assert time.monotonic() < late, "it did not come true in time"
-        time.sleep(0.05)
-
-
 def test_the_gates_list_is_what_the_gateway_answers() -> None:
     app: Any = guarded(Endpoint("http://127.0.0.1:1/v1"), None, "")._app
     there = set(_calls(app.routes))
@@ -256,7 +243,7 @@ def test_it_ends_while_a_stream_is_open_and_no_word_or_key_is_in_its_log(
 ) -> None:
     """The last test: it ends the gateway of all, whose log is of a whole life then."""
     assert gateway.ask("POST", "/v1/chat/completions", ASKED)[0] >= 500
-    endless = step("The answer is 42.", QUESTION * 200, pause=0.2)
+    endless = step("The answer is 42.", QUESTION * 200, until=NEVER)
     with Stub(endless, port=gateway.upstream):
         asked = {**ASKED, "stream": True}
         stream = gateway.sent("POST", "/v1/chat/completions", asked).getresponse()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import http.server
 import logging
-import socket
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from gateway.observing import Chain, watching
 from gateway.tracing import Tracing, TracingError, tracing
 from reasoning.errors import Busy
 from reasoning.events import Event, Settings, Stopped
+from tests.processes import free_port
 from tests.scripted import Scripted, good, pieces, run
 
 TRACE, PARENT = 0x0AF7651916CD43DD8448EB211C80319C, 0xB7AD6B7169203331
@@ -263,9 +263,3 @@ async def test_a_collector_that_takes_nothing_is_said_once_and_hurts_nobody(
         traced.close()
     said = [record.message for record in caplog.records if record.levelno >= logging.WARNING]
     assert said == ["The OpenTelemetry collector takes no spans; the gateway goes on without."]
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

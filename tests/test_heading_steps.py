@@ -15,7 +15,7 @@ from reasoning.prompts import prompt
 from reasoning.replies import BadReply, Reply
 from reasoning.steering import edited
 from reasoning.think import think
-from tests.conftest import Server
+from tests.real_servers import Server
 from tests.scripted import Scripted, pieces, run
 
 SENTENCE = "Half of 8 is 4."

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -37,7 +37,7 @@ from reasoning.events import (
     Stopped,
     Trace,
 )
-from tests.conftest import ROOT
+from tests.processes import ROOT, until
 
 STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
 STEP = Step(1, "Think", "a", "continue", 2.0, 10)
@@ -123,13 +123,6 @@ def store() -> Store:
 
 def runs_on(loop: Loop, thinker: Thinker, store: Store, kept: int = 200) -> Runs:
     return Runs(loop, thinker, store, recorder=Recorder(store, retry=0.01), kept=kept)
-
-
-def until(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 10 s"
-        time.sleep(0.005)
 
 
 # -- a run lives by itself

@@ -43,8 +43,8 @@ from reasoning.events import (
     Turn,
 )
 from reasoning.traces import compact
-from tests.conftest import ROOT
 from tests.postgres import PASSWORD, WRITTEN, Postgres, postgres
+from tests.processes import ROOT
 
 STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
 ANSWER = Answer("Because.", 1.0, 5)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -15,53 +16,31 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conftest import Server, free_port
-from tests.page_browser import PHONE, SERVED, expect, on_stage, streamlit, until
-from tests.stub import says, status, step
+from tests.page_browser import PHONE, SERVED, PageServer, Visitor, expect, on_stage, until
+from tests.real_servers import Server, running
+from tests.stub import NEVER, says, status, step
 
 TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
-LIVE = re.compile(r"Step \d+ of at most 25 · [\d.]+ s")
+LIVE = re.compile(r"Step \d+ of at most 2 · [\d.]+ s")
 
 
-@pytest.fixture(scope="module")
-def real(server: Server) -> Iterator[str]:
-    """The page in front of the real model."""
-    with streamlit(server.base_url, "page-real.log") as address:
-        yield address
-
-
-@pytest.fixture(scope="module")
-def stub_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def staged(stub_port: int) -> Iterator[str]:
-    """The page in front of a port where each test puts a stub of its own, or none."""
-    with streamlit(f"http://127.0.0.1:{stub_port}/v1", "page-staged.log") as address:
-        yield address
-
-
-def chain(pause: float = 0.0) -> list[Any]:
+def chain(until: threading.Event | None = None) -> list[Any]:
+    """Three steps and an answer; the last step waits in its middle for `until`."""
     return [
-        step("Read the question", "The word is **strawberry**. We look at \\(r\\).", pause=pause),
-        step("Count", "\\[ 1 + 2 = 3 \\]\n\nand it costs $5 or $6.", pause=pause),
-        step("Check", "```python\n'strawberry'.count('r')\n```", "final_answer", pause=pause),
-        says("There are **three**: $1 + 2 = 3$.", pause=pause),
+        step("Read the question", "The word is **strawberry**. We look at \\(r\\)."),
+        step("Count", "\\[ 1 + 2 = 3 \\]\n\nand it costs $5 or $6."),
+        step("Check", "```python\n'strawberry'.count('r')\n```", "final_answer", until),
+        says("There are **three**: $1 + 2 = 3$."),
     ]
-
-
-def running(server: Server) -> int:
-    with urllib.request.urlopen(f"{server.root}/metrics", timeout=10) as response:
-        text = response.read().decode()
-    return int(sum(float(n) for n in re.findall(r"(?m)^vllm:num_requests_running\S* (\S+)", text)))
 
 
 # -- in front of the real model
 
 
-def test_a_question_is_thought_through_before_the_eyes(real: str, visitors: Any) -> None:
-    visitor = visitors(real)
+def test_a_question_is_thought_through_before_the_eyes(
+    real_page: PageServer, visitors: Any
+) -> None:
+    visitor = visitors(real_page.address)
     visitor.sees(SERVED)
     visitor.shoot("real-first-visit")
     visitor.ask("What is 2+2?")
@@ -70,7 +49,7 @@ def test_a_question_is_thought_through_before_the_eyes(real: str, visitors: Any)
     visitor.wait_for_end()
     expect(visitor.bar).to_contain_text(TOTAL)
     steps = int(re.findall(r"in (\d+) step", visitor.bar.inner_text())[0])
-    assert 1 <= steps <= 25
+    assert 1 <= steps <= 2
     expect(visitor.steps).to_have_count(steps)
     expect(visitor.steps.first).to_contain_text(re.compile(r"[\d.]+ s · \d+ tokens"))
     expect(visitor.run).to_contain_text("Answer")
@@ -78,10 +57,11 @@ def test_a_question_is_thought_through_before_the_eyes(real: str, visitors: Any)
     visitor.shoot("real-answer")
 
 
+@pytest.mark.alone
 def test_stop_ends_the_servers_work_and_keeps_what_was_written(
-    real: str, server: Server, visitors: Any
+    real_page: PageServer, server: Server, visitors: Any
 ) -> None:
-    visitor = visitors(real)
+    visitor = visitors(real_page.address)
     visitor.ask("Write down, in many steps, all numbers from one to five hundred.")
     visitor.steps.first.wait_for()
     until(lambda: running(server) > 0)
@@ -93,8 +73,8 @@ def test_stop_ends_the_servers_work_and_keeps_what_was_written(
     visitor.shoot("real-stopped")
 
 
-def test_a_closed_tab_loses_nothing(real: str, visitors: Any) -> None:
-    visitor = visitors(real)
+def test_a_closed_tab_loses_nothing(real_page: PageServer, visitors: Any) -> None:
+    visitor = visitors(real_page.address)
     visitor.ask("Name three colours, one in each step.")
     visitor.page.wait_for_url(re.compile(r"\?run="))
     address = visitor.page.url
@@ -110,11 +90,12 @@ def test_a_closed_tab_loses_nothing(real: str, visitors: Any) -> None:
 
 
 def test_the_first_words_of_a_step_are_seen_before_the_step_is_whole(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    slow = step("Slow title", "These first words come early. " + "More follow. " * 30, pause=0.08)
-    with on_stage(slow, *chain(), port=stub_port):
-        visitor = visitors(staged)
+    go_on = threading.Event()
+    text = "These first words come early. " + "More follow. " * 30
+    with on_stage(step("Slow title", text, until=go_on), *chain(), port=port):
+        visitor = visitors(page)
         visitor.ask("Slowly?")
         first = visitor.steps.first
         expect(first).to_contain_text("Slow title", timeout=60_000)
@@ -123,13 +104,14 @@ def test_the_first_words_of_a_step_are_seen_before_the_step_is_whole(
         assert not re.search(r'[{"]', first.inner_text())
         expect(visitor.bar).to_contain_text("Step 1 of at most 25")
         visitor.shoot("live")
+        go_on.set()
         expect(first).to_contain_text("tokens", timeout=60_000)
         visitor.wait_for_end()
 
 
-def test_mathematics_code_and_money_look_right(staged: str, stub_port: int, visitors: Any) -> None:
-    with on_stage(*chain(), port=stub_port):
-        visitor = visitors(staged)
+def test_mathematics_code_and_money_look_right(page: str, port: int, visitors: Any) -> None:
+    with on_stage(*chain(), port=port):
+        visitor = visitors(page)
         visitor.ask("How many R's are in strawberry?")
         visitor.wait_for_end()
         expect(visitor.steps).to_have_count(3)
@@ -143,14 +125,16 @@ def test_mathematics_code_and_money_look_right(staged: str, stub_port: int, visi
 
 
 def test_a_reload_in_the_middle_goes_on_and_then_looks_the_same(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(*chain(pause=0.04), port=stub_port) as stub:
-        visitor = visitors(staged)
+    go_on = threading.Event()
+    with on_stage(*chain(go_on), port=port) as stub:
+        visitor = visitors(page)
         visitor.ask("Reload?")
-        expect(visitor.steps).to_have_count(2, timeout=60_000)
+        expect(visitor.steps).to_have_count(3, timeout=60_000)
         visitor.page.reload()
         expect(visitor.steps.first).to_contain_text("strawberry", timeout=60_000)
+        go_on.set()
         visitor.wait_for_end()
         live = visitor.run.inner_text()
         assert len(stub.requests) == 4
@@ -161,14 +145,16 @@ def test_a_reload_in_the_middle_goes_on_and_then_looks_the_same(
 
 
 def test_the_switch_of_language_in_the_middle_loses_nothing(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(*chain(pause=0.04), port=stub_port) as stub:
-        visitor = visitors(staged)
+    go_on = threading.Event()
+    with on_stage(*chain(go_on), port=port) as stub:
+        visitor = visitors(page)
         visitor.ask("Switch?")
         visitor.steps.first.wait_for()
         visitor.page.locator(".st-key-language button").click()
         expect(visitor.bar).to_contain_text("最多 25 步", timeout=60_000)
+        go_on.set()
         visitor.wait_for_end()
         expect(visitor.bar).to_contain_text("共 3 步")
         expect(visitor.run).to_contain_text("答案")
@@ -176,21 +162,23 @@ def test_the_switch_of_language_in_the_middle_loses_nothing(
 
 
 def test_a_folded_step_that_is_opened_stays_open_while_the_next_is_written(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(*chain(pause=0.05), port=stub_port):
-        visitor = visitors(staged)
+    go_on = threading.Event()
+    with on_stage(*chain(go_on), port=port):
+        visitor = visitors(page)
         visitor.ask("Open?")
-        expect(visitor.steps).to_have_count(2, timeout=60_000)
+        expect(visitor.steps).to_have_count(3, timeout=60_000)
         visitor.steps.first.locator("summary").click()
+        go_on.set()
         visitor.wait_for_end()
         assert visitor.steps.first.locator("details").evaluate("details => details.open")
 
 
-def test_attempts_that_failed_are_told_in_words(staged: str, stub_port: int, visitors: Any) -> None:
+def test_attempts_that_failed_are_told_in_words(page: str, port: int, visitors: Any) -> None:
     script = [says("no JSON"), *chain()[:2], status(503, {}, "Retry-After: 1"), *chain()[2:]]
-    with on_stage(*script, port=stub_port):
-        visitor = visitors(staged)
+    with on_stage(*script, port=port):
+        visitor = visitors(page)
         visitor.ask("Again?")
         visitor.wait_for_end()
         expect(visitor.steps.nth(0)).to_contain_text("Attempt 1 failed")
@@ -203,9 +191,9 @@ def test_attempts_that_failed_are_told_in_words(staged: str, stub_port: int, vis
 # -- one question at a time
 
 
-def test_eight_quick_clicks_start_one_run(staged: str, stub_port: int, visitors: Any) -> None:
-    with on_stage(*chain(), port=stub_port) as stub:
-        visitor = visitors(staged)
+def test_eight_quick_clicks_start_one_run(page: str, port: int, visitors: Any) -> None:
+    with on_stage(*chain(), port=port) as stub:
+        visitor = visitors(page)
         button = visitor.page.locator(".st-key-example_1 button")
         expect(button).to_be_enabled(timeout=60_000)
         visitor.page.evaluate(
@@ -217,19 +205,26 @@ def test_eight_quick_clicks_start_one_run(staged: str, stub_port: int, visitors:
         assert len(stub.requests) == 4
 
 
-def test_two_tabs_are_independent(staged: str, stub_port: int, visitors: Any) -> None:
+def test_two_tabs_are_independent(page: str, port: int, visitors: Any) -> None:
+    both = threading.Event()
+
     def echo(request: dict[str, Any]) -> Any:
         question = request["messages"][1]["content"]
         if "response_format" not in request:
-            return says(f"Answer to {question}", pause=0.02)
+            return says(f"Answer to {question}")
         number = (len(request["messages"]) - 2) // 2 + 1
-        action = "final_answer" if number >= 3 else "continue"
-        return step(f"{question} {number}", f"About {question} {number}.", action, pause=0.02)
+        words = f"About {question} {number}."
+        if number < 3:
+            return step(f"{question} {number}", words)
+        return step(f"{question} {number}", words, "final_answer", both)
 
-    with on_stage(echo, port=stub_port):
-        one, two = visitors(staged), visitors(staged)
+    with on_stage(echo, port=port):
+        one, two = visitors(page), visitors(page)
         one.ask("Apples")
         two.ask("Pears")
+        for visitor in (one, two):
+            expect(visitor.steps).to_have_count(3)
+        both.set()
         for visitor, mine, others in ((one, "Apples", "Pears"), (two, "Pears", "Apples")):
             visitor.wait_for_end()
             visitor.sees(f"Answer to {mine}")
@@ -237,11 +232,9 @@ def test_two_tabs_are_independent(staged: str, stub_port: int, visitors: Any) ->
         assert one.page.url != two.page.url
 
 
-def test_the_next_question_leaves_nothing_of_the_last(
-    staged: str, stub_port: int, visitors: Any
-) -> None:
-    with on_stage(*chain(), step("Other", "Quite different.", pause=0.3), port=stub_port):
-        visitor = visitors(staged)
+def test_the_next_question_leaves_nothing_of_the_last(page: str, port: int, visitors: Any) -> None:
+    with on_stage(*chain(), step("Other", "Quite different.", until=NEVER), port=port):
+        visitor = visitors(page)
         visitor.ask("First?")
         visitor.wait_for_end()
         first = visitor.page.url
@@ -259,21 +252,19 @@ def test_the_next_question_leaves_nothing_of_the_last(
         expect(visitor.steps).to_have_count(0)
 
 
-def test_a_run_that_is_not_known_is_said_to_be_so(
-    staged: str, stub_port: int, visitors: Any
-) -> None:
-    with on_stage(*chain(), port=stub_port):
-        visitor = visitors(f"{staged}?run=guess")
+def test_a_run_that_is_not_known_is_said_to_be_so(page: str, port: int, visitors: Any) -> None:
+    with on_stage(*chain(), port=port):
+        visitor = visitors(f"{page}?run=guess")
         visitor.sees("is not known here")
         visitor.page.locator(".st-key-new button").click()
         visitor.sees("Try one of these")
 
 
 def test_a_question_too_long_or_empty_is_refused_before_any_call(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(*chain(), port=stub_port) as stub:
-        visitor = visitors(staged)
+    with on_stage(*chain(), port=port) as stub:
+        visitor = visitors(page)
         visitor.ask("x" * 8_001)
         visitor.sees("At most 8,000")
         visitor.ask("   ")
@@ -281,10 +272,10 @@ def test_a_question_too_long_or_empty_is_refused_before_any_call(
         assert stub.requests == []
 
 
-def test_a_question_is_shown_as_it_was_written(staged: str, stub_port: int, visitors: Any) -> None:
+def test_a_question_is_shown_as_it_was_written(page: str, port: int, visitors: Any) -> None:
     question = "<img src=x onerror=alert(1)> **bold** $x$ :smile: ![a](http://127.0.0.1:9/a.png)"
-    with on_stage(*chain(), port=stub_port):
-        visitor = visitors(staged)
+    with on_stage(*chain(), port=port):
+        visitor = visitors(page)
         visitor.ask(question)
         visitor.wait_for_end()
         expect(visitor.page.locator(".st-key-question")).to_have_text(question)
@@ -294,13 +285,13 @@ def test_a_question_is_shown_as_it_was_written(staged: str, stub_port: int, visi
 
 
 def test_without_a_server_the_page_says_what_starts_one_and_goes_on_by_itself(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    visitor = visitors(staged)
+    visitor = visitors(page)
     visitor.sees("No model server")
     visitor.sees("./serve.sh")
     visitor.shoot("no-server")
-    with on_stage(*chain(), port=stub_port):
+    with on_stage(*chain(), port=port):
         visitor.sees(SERVED)
         expect(visitor.page.locator("body")).not_to_contain_text("./serve.sh", use_inner_text=True)
         visitor.ask("There?")
@@ -308,21 +299,19 @@ def test_without_a_server_the_page_says_what_starts_one_and_goes_on_by_itself(
         visitor.sees("three")
 
 
-def test_a_swapped_model_is_seen_without_a_reload(
-    staged: str, stub_port: int, visitors: Any
-) -> None:
-    visitor = visitors(staged)
+def test_a_swapped_model_is_seen_without_a_reload(page: str, port: int, visitors: Any) -> None:
+    visitor = visitors(page)
     for name in ("little-one", "large-one"):
-        with on_stage(*chain(), name=name, port=stub_port):
+        with on_stage(*chain(), name=name, port=port):
             visitor.sees(name)
 
 
 def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
-    staged: str, stub_port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    visitor = visitors(staged)
-    dying = [*chain()[:2], step("Slow", "word " * 200, pause=0.2)]
-    with on_stage(*dying, port=stub_port):
+    visitor = visitors(page)
+    dying = [*chain()[:2], step("Slow", "word " * 200, until=NEVER)]
+    with on_stage(*dying, port=port):
         visitor.ask("Dying?")
         expect(visitor.steps).to_have_count(3, timeout=60_000)
     visitor.wait_for_end()
@@ -330,7 +319,7 @@ def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
     visitor.sees("Start one with ./serve.sh")
     expect(visitor.page.locator("body")).not_to_contain_text("Traceback", use_inner_text=True)
     visitor.shoot("failed")
-    with on_stage(*chain()[2:], port=stub_port) as stub:
+    with on_stage(*chain()[2:], port=port) as stub:
         visitor.sees(SERVED)
         visitor.page.get_by_role("button", name="Go on from step 3").click()
         expect(visitor.bar).to_contain_text("in 3 steps", timeout=60_000)
@@ -339,9 +328,9 @@ def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
         assert len(stub.requests) == 2
 
 
-def test_ask_again_begins_anew(staged: str, stub_port: int, visitors: Any) -> None:
-    with on_stage(status(401, {"error": "Unauthorized"}), *chain(), port=stub_port) as stub:
-        visitor = visitors(staged)
+def test_ask_again_begins_anew(page: str, port: int, visitors: Any) -> None:
+    with on_stage(status(401, {"error": "Unauthorized"}), *chain(), port=port) as stub:
+        visitor = visitors(page)
         visitor.ask("Key?")
         visitor.wait_for_end()
         visitor.sees("OPENAI_API_KEY")
@@ -397,7 +386,7 @@ def beacon() -> Iterator[tuple[str, list[str]]]:
 
 
 def test_hostile_text_runs_nothing_and_loads_nothing(
-    staged: str, stub_port: int, visitors: Any, beacon: tuple[str, list[str]]
+    page: str, port: int, visitors: Any, beacon: tuple[str, list[str]]
 ) -> None:
     address, calls = beacon
     text = PAYLOADS.replace("BEACON", address)
@@ -407,8 +396,8 @@ def test_hostile_text_runs_nothing_and_loads_nothing(
         step("Two", text[::-1] + text),
         step("Three", "ok", "final_answer"),
     ]
-    with on_stage(*script, says(text), port=stub_port):
-        visitor = visitors(staged)
+    with on_stage(*script, says(text), port=port):
+        visitor = visitors(page)
         visitor.ask("Hostile?")
         visitor.wait_for_end()
         expect(visitor.steps).to_have_count(3)
@@ -425,8 +414,8 @@ def test_hostile_text_runs_nothing_and_loads_nothing(
     assert visitor.dialogs == []
 
 
-def test_the_browser_itself_may_load_nothing_from_outside(real: str) -> None:
-    with urllib.request.urlopen(real, timeout=10) as response:
+def test_the_browser_itself_may_load_nothing_from_outside(real_page: PageServer) -> None:
+    with urllib.request.urlopen(real_page.address, timeout=10) as response:
         policy = response.headers["Content-Security-Policy"]
         assert response.headers["X-Frame-Options"] == "DENY"
     assert "default-src 'self'" in policy
@@ -438,8 +427,10 @@ def test_the_browser_itself_may_load_nothing_from_outside(real: str) -> None:
     ("header", "status"),
     [("Origin: http://evil.example", 403), ("Host: evil.example", 403), ("X-Own: yes", 101)],
 )
-def test_a_foreign_host_or_origin_gets_no_socket(real: str, header: str, status: int) -> None:
-    place = urlsplit(real)
+def test_a_foreign_host_or_origin_gets_no_socket(
+    real_page: PageServer, header: str, status: int
+) -> None:
+    place = urlsplit(real_page.address)
     host = "" if header.startswith("Host") else f"Host: {place.netloc}\r\n"
     request = (
         f"GET /_stcore/stream HTTP/1.1\r\n{host}{header}\r\nConnection: Upgrade\r\n"
@@ -454,29 +445,28 @@ def test_a_foreign_host_or_origin_gets_no_socket(real: str, header: str, status:
 # -- languages and widths
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize(
     ("locale", "total"), [("en-GB", "in 3 steps"), ("zh-CN", "共 3 步")], ids=["en", "zh"]
 )
 @pytest.mark.parametrize("size", [(1280, 800), PHONE], ids=["desktop", "phone"])
 def test_every_language_width_and_theme_shows_the_whole_job(
-    staged: str,
-    stub_port: int,
-    visitors: Any,
-    size: tuple[int, int],
-    locale: str,
-    total: str,
-    scheme: str,
+    page: str, port: int, visitors: Any, size: tuple[int, int], locale: str, total: str
 ) -> None:
-    name = f"{locale[:2]}-{'phone' if size == PHONE else 'desktop'}-{scheme}"
-    with on_stage(*chain(pause=0.01), port=stub_port):
-        visitor = visitors(staged, size=size, locale=locale, scheme=scheme)
+    name = f"{locale[:2]}-{'phone' if size == PHONE else 'desktop'}"
+    with on_stage(*chain(), port=port):
+        visitor = visitors(page, size=size, locale=locale)
         button = visitor.page.locator(".st-key-example_1 button")
         expect(button).to_be_enabled(timeout=60_000)
-        visitor.shoot(f"{name}-first-visit")
+        fits_in_both_themes(visitor, f"{name}-first-visit")
         button.click()
         visitor.wait_for_end()
         expect(visitor.bar).to_contain_text(total)
-        visitor.shoot(f"{name}-answer")
-        wide = visitor.page.evaluate("document.documentElement.scrollWidth")
-        assert wide <= size[0]
+        fits_in_both_themes(visitor, f"{name}-answer")
+
+
+def fits_in_both_themes(visitor: Visitor, name: str) -> None:
+    for scheme in ("dark", "light"):
+        visitor.prefers(scheme)
+        visitor.shoot(f"{name}-{scheme}")
+        wide = visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth")
+        assert wide <= 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,10 +22,11 @@ from tests.page_browser import (
     Visitor,
     expect,
     models,
-    page_server,
+    on_stage,
+    thinking,
     until,
 )
-from tests.stub import Stub, recites, says, step
+from tests.stub import Stub
 
 KEYS = [*BOUNDS, *OPTIONS, "also_direct", "send_reasoning", "letters", "way", "prompts", "seed"]
 JSON = st.recursive(
@@ -62,21 +64,11 @@ def test_the_defaults_are_the_core_s() -> None:
 # -- in a browser
 
 
-def in_json() -> list[Any]:
-    return [step("One", "a"), step("Two", "b"), step("Three", "c", "final_answer"), says("Done.")]
-
-
-@pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
-    with Stub(*in_json() * 9, models=models("small")) as stub:
+@pytest.fixture(autouse=True)
+def stub(port: int) -> Iterator[Stub]:
+    """The model before which the page stands."""
+    with on_stage(thinking(), port=port) as stub:
         yield stub
-
-
-@pytest.fixture
-def page(stub: Stub) -> Iterator[PageServer]:
-    """A page on which nobody has chosen anything yet."""
-    with page_server(stub.base_url, "page-choices.log") as page:
-        yield page
 
 
 def closed(visitor: Visitor) -> None:
@@ -91,8 +83,10 @@ def shows_steps(menu: Any, wanted: list[str]) -> None:
         expect(thumbs.nth(number)).to_have_value(value, timeout=PATIENCE)
 
 
-def test_choices_survive_a_reload_a_new_tab_and_a_restart(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_choices_survive_a_reload_a_new_tab_and_a_restart(
+    staged: PageServer, visitors: Any
+) -> None:
+    visitor = visitors(staged.address)
     menu = visitor.show_settings()
     shows_steps(menu, ["3", "25"])
     most = menu.locator('[class*="st-key-choice-steps-"] input[type=range]').nth(1)
@@ -104,11 +98,13 @@ def test_choices_survive_a_reload_a_new_tab_and_a_restart(page: PageServer, visi
     menu.get_by_text("Also answer directly").click()
     expect(menu.get_by_role("switch", name="Also answer directly")).to_be_checked()
     closed(visitor)
+    chosen = {"max_steps": 23, "folding": "all", "also_direct": True}
+    until(lambda: stored(staged).items() >= chosen.items())
     visitor.page.reload()
     shows_steps(visitor.show_settings(), ["3", "23"])
-    page.stop()
-    page.start()
-    other = visitors(page.address)
+    staged.stop()
+    staged.start()
+    other = visitors(staged.address)
     menu = other.show_settings()
     shows_steps(menu, ["3", "23"])
     expect(menu.get_by_role("radio", name="All open")).to_be_checked()
@@ -119,14 +115,14 @@ def test_choices_survive_a_reload_a_new_tab_and_a_restart(page: PageServer, visi
 
 
 def test_two_tabs_agree_and_neither_undoes_what_the_other_chose(
-    page: PageServer, visitors: Any
+    staged: PageServer, visitors: Any
 ) -> None:
-    one, other = visitors(page.address), visitors(page.address)
+    one, other = visitors(staged.address), visitors(staged.address)
     mine, theirs = one.show_settings(), other.show_settings()
     mine.get_by_text("Also answer directly").click()
     mine.get_by_role("radio", name="All folded").click()
     closed(one)
-    until(lambda: stored(page).get("folding") == "folded")
+    until(lambda: stored(staged).get("folding") == "folded")
     theirs.get_by_text("Follow-ups send the steps too").click()
     for name in ("Also answer directly", "Follow-ups send the steps too"):
         expect(theirs.get_by_role("switch", name=name)).to_be_checked()
@@ -137,9 +133,9 @@ def test_two_tabs_agree_and_neither_undoes_what_the_other_chose(
 
 
 def test_the_least_and_the_most_steps_cannot_pass_each_other(
-    page: PageServer, visitors: Any
+    staged: PageServer, visitors: Any
 ) -> None:
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     menu = visitor.show_settings()
     least, most = (
         menu.locator('[class*="st-key-choice-steps-"] input[type=range]').nth(n) for n in (0, 1)
@@ -151,8 +147,8 @@ def test_the_least_and_the_most_steps_cannot_pass_each_other(
     shows_steps(visitor.show_settings(), ["3", "3"])
 
 
-def test_what_is_chosen_is_what_is_asked_for(page: PageServer, stub: Stub, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_what_is_chosen_is_what_is_asked_for(staged: PageServer, stub: Stub, visitors: Any) -> None:
+    visitor = visitors(staged.address)
     menu = visitor.show_settings()
     menu.locator('[class*="st-key-choice-temperature-"] input[type=range]').press("Home")
     menu.get_by_role("radio", name="中文").click()
@@ -165,26 +161,22 @@ def test_what_is_chosen_is_what_is_asked_for(page: PageServer, stub: Stub, visit
     assert re.search(r"[\u4e00-\u9fff]", asked["messages"][0]["content"])
 
 
-def test_what_a_way_does_not_heed_is_grey(visitors: Any) -> None:
-    coat = recites("<|continue|>One. \\boxed{1}")
-    with (
-        Stub(coat, models=models("Satori-7B-Round2")) as stub,
-        page_server(stub.base_url, "page-choices.log") as page,
-    ):
-        visitor = visitors(page.address)
-        expect(visitor.way).to_contain_text("COAT")
-        menu = visitor.show_settings()
-        expect(menu).to_contain_text("What is grey does not matter to COAT.")
-        thumbs = menu.locator('[class*="st-key-choice-steps-"] input[type=range]')
-        expect(thumbs.first).to_be_disabled()
-        expect(menu.get_by_role("radio", name="English")).to_be_disabled()
-        expect(menu.get_by_role("radio", name="All open")).to_be_enabled()
+def test_what_a_way_does_not_heed_is_grey(page: str, stub: Stub, visitors: Any) -> None:
+    stub.models = models("Satori-7B-Round2")
+    visitor = visitors(page)
+    expect(visitor.way).to_contain_text("COAT")
+    menu = visitor.show_settings()
+    expect(menu).to_contain_text("What is grey does not matter to COAT.")
+    thumbs = menu.locator('[class*="st-key-choice-steps-"] input[type=range]')
+    expect(thumbs.first).to_be_disabled()
+    expect(menu.get_by_role("radio", name="English")).to_be_disabled()
+    expect(menu.get_by_role("radio", name="All open")).to_be_enabled()
 
 
 def test_a_changed_prompt_is_sent_until_it_is_reset(
-    page: PageServer, stub: Stub, visitors: Any
+    staged: PageServer, stub: Stub, visitors: Any
 ) -> None:
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     dialog = prompts(visitor)
     text = dialog.locator("textarea").first
     ours = text.input_value()
@@ -204,35 +196,37 @@ def test_a_changed_prompt_is_sent_until_it_is_reset(
     expect(dialog).not_to_contain_text("changed")
 
 
-def test_a_word_that_nobody_fills_in_is_said_at_once(page: PageServer, visitors: Any) -> None:
-    dialog = prompts(visitors(page.address))
+def test_a_word_that_nobody_fills_in_is_said_at_once(staged: PageServer, visitors: Any) -> None:
+    dialog = prompts(visitors(staged.address))
     text = dialog.locator("textarea").first
     text.fill("Think of $everything.")
     text.blur()
     expect(dialog.get_by_role("alert")).to_contain_text("$everything")
 
 
-def test_while_a_run_is_followed_prompts_are_read_and_afterwards_changed(visitors: Any) -> None:
-    long = [step("One", "word " * 40, pause=0.05), step("Two", "b"), *in_json()[2:]]
-    with (
-        Stub(*long, models=models("slow")) as slow,
-        page_server(slow.base_url, "page-choices.log") as page,
-    ):
-        visitor = visitors(page.address)
-        visitor.ask("A long one")
-        expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
-        dialog = prompts(visitor)
-        expect(dialog.locator("textarea").first).to_be_disabled()
-        expect(dialog).to_contain_text("as soon as the run has ended")
-        expect(dialog.locator("textarea").first).to_be_enabled(timeout=PATIENCE)
-        dialog.get_by_role("button", name="Done").click()
-        expect(dialog).to_have_count(0)
-        visitor.sees("Done.")
+def test_while_a_run_is_followed_prompts_are_read_and_afterwards_changed(
+    page: str, stub: Stub, visitors: Any
+) -> None:
+    end = threading.Event()
+    stub.script = [thinking(until=end)]
+    visitor = visitors(page)
+    visitor.ask("A long one")
+    expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
+    dialog = prompts(visitor)
+    expect(dialog.locator("textarea").first).to_be_disabled()
+    expect(dialog).to_contain_text("as soon as the run has ended")
+    end.set()
+    expect(dialog.locator("textarea").first).to_be_enabled(timeout=PATIENCE)
+    dialog.get_by_role("button", name="Done").click()
+    expect(dialog).to_have_count(0)
+    visitor.sees("The answer to A long one")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_settings_and_prompts_shut_nobody_out(page: PageServer, visitors: Any, scheme: str) -> None:
-    visitor = visitors(page.address, scheme=scheme)
+def test_settings_and_prompts_shut_nobody_out(
+    staged: PageServer, visitors: Any, scheme: str
+) -> None:
+    visitor = visitors(staged.address, scheme=scheme)
     visitor.show_settings()
     visitor.shoot(f"settings-desktop-{scheme}")
     assert serious(visitor.page, '[data-testid="stPopoverBody"]') == []
@@ -242,8 +236,8 @@ def test_settings_and_prompts_shut_nobody_out(page: PageServer, visitors: Any, s
     assert serious(visitor.page, '[role="dialog"]') == []
 
 
-def stored(page: PageServer) -> dict[str, Any]:
-    store = Store(f"sqlite:///{page.history}")
+def stored(staged: PageServer) -> dict[str, Any]:
+    store = Store(f"sqlite:///{staged.history}")
     try:
         return store.preferences("")
     finally:
@@ -264,8 +258,8 @@ def prompts(visitor: Visitor) -> Any:
     return dialog
 
 
-def test_on_a_phone_the_whole_menu_can_be_reached(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address, size=PHONE)
+def test_on_a_phone_the_whole_menu_can_be_reached(staged: PageServer, visitors: Any) -> None:
+    visitor = visitors(staged.address, size=PHONE)
     menu = visitor.show_settings()
     visitor.shoot("settings-phone-light")
     menu.locator(".st-key-reset button").scroll_into_view_if_needed()

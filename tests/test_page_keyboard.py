@@ -8,22 +8,18 @@ from typing import Any
 import pytest
 
 from page.keyboard import FOCUS, NEW, STOP
-from tests.page_browser import PageServer, Visitor, expect, models, page_server
-from tests.stub import Stub, says, step
+from tests.page_browser import Visitor, expect, on_stage
+from tests.stub import NEVER, step
 
 BOX = '[data-testid="stChatInput"] textarea'
 KEYS = {FOCUS: "/", STOP: "Escape", NEW: "Control+Shift+O"}
 
 
-@pytest.fixture(scope="module")
-def page() -> Iterator[PageServer]:
-    """A page whose model thinks for a while."""
-    long = [step("One", "word " * 80, pause=0.05), step("Two", "b", "final_answer"), says("Done.")]
-    with (
-        Stub(*long * 9, models=models("slow")) as stub,
-        page_server(stub.base_url, "page-keyboard.log") as page,
-    ):
-        yield page
+@pytest.fixture(autouse=True)
+def model(port: int) -> Iterator[None]:
+    """One that thinks for as long as nobody stops it."""
+    with on_stage(step("One", "word " * 80, until=NEVER), port=port):
+        yield
 
 
 def press(visitor: Visitor, key: str) -> None:
@@ -35,8 +31,8 @@ def thinking(visitor: Visitor) -> None:
     expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
 
 
-def test_a_slash_goes_to_the_question_and_is_not_written(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_a_slash_goes_to_the_question_and_is_not_written(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     box = visitor.page.locator(BOX)
     expect(visitor.page.locator("body")).to_have_attribute("data-keys", "on")
     visitor.page.mouse.click(700, 600)
@@ -48,16 +44,16 @@ def test_a_slash_goes_to_the_question_and_is_not_written(page: PageServer, visit
     expect(box).to_have_value("/")
 
 
-def test_escape_stops_the_run(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_escape_stops_the_run(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     thinking(visitor)
     press(visitor, STOP)
     visitor.wait_for_end()
     visitor.sees("Stopped.")
 
 
-def test_escape_that_closes_a_menu_stops_nothing(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_escape_that_closes_a_menu_stops_nothing(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     thinking(visitor)
     visitor.way.first.click()
     menu = visitor.page.locator('[data-testid="stPopoverBody"]')
@@ -69,8 +65,8 @@ def test_escape_that_closes_a_menu_stops_nothing(page: PageServer, visitors: Any
     visitor.wait_for_end()
 
 
-def test_escape_while_a_name_is_written_stops_nothing(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_escape_while_a_name_is_written_stops_nothing(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     thinking(visitor)
     visitor.page.get_by_role("searchbox", name="Search").click()
     press(visitor, STOP)
@@ -80,16 +76,16 @@ def test_escape_while_a_name_is_written_stops_nothing(page: PageServer, visitors
     visitor.wait_for_end()
 
 
-def test_a_new_question_while_one_is_thought_about(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_a_new_question_while_one_is_thought_about(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     thinking(visitor)
     press(visitor, NEW)
     expect(visitor.page.locator('[data-testid="stHeading"]')).to_have_text("Stepwise")
     expect(visitor.page.locator(BOX)).to_be_enabled()
 
 
-def test_single_letters_can_be_turned_off(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_single_letters_can_be_turned_off(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     visitor.page.locator(".st-key-settings button").first.click()
     visitor.page.get_by_text("The key / goes to the question").click()
     expect(visitor.page.locator("body")).to_have_attribute("data-keys", "off")

@@ -10,8 +10,7 @@ import pytest
 
 from page.headers import Message
 from page.owner import COOKIE, NamedBrowsers, loopback
-from tests.page_browser import PageServer, expect, models, page_server
-from tests.stub import Stub, says, step
+from tests.page_browser import PageServer, expect, on_stage, page_server, thinking
 
 NAME = re.compile(rf"{COOKIE}=(browser-[A-Za-z0-9_-]{{32}});")
 SIDEBAR = '[data-testid="stSidebar"]'
@@ -100,18 +99,13 @@ def test_a_page_is_for_one_where_every_name_means_this_machine(
 # -- in browsers
 
 
-@pytest.fixture(scope="module")
-def shared() -> Iterator[PageServer]:
+@pytest.fixture
+def shared(port: int) -> Iterator[PageServer]:
     """A page that listens to the network."""
-    replies = [
-        step("One", "a"),
-        step("Two", "b"),
-        step("Three", "c", "final_answer"),
-        says("Done."),
-    ]
+    base_url = f"http://127.0.0.1:{port}/v1"
     with (
-        Stub(*replies * 4, models=models("shared")) as stub,
-        page_server(stub.base_url, "page-owner.log", "--server.address", "0.0.0.0") as page,
+        on_stage(thinking(), port=port),
+        page_server(base_url, "page-owner.log", "--server.address", "0.0.0.0") as page,
     ):
         yield page
 
@@ -133,18 +127,9 @@ def test_each_browser_has_its_own_history_and_a_link_opens_for_both(
     expect(lines).to_contain_text("What does Aya ask?")
 
 
-def test_a_page_for_this_machine_alone_has_one_history(visitors: Any) -> None:
-    replies = [
-        step("One", "a"),
-        step("Two", "b"),
-        step("Three", "c", "final_answer"),
-        says("Done."),
-    ]
-    with (
-        Stub(*replies, models=models("alone")) as stub,
-        page_server(stub.base_url, "page-owner.log") as page,
-    ):
-        one, other = visitors(page.address), visitors(page.address)
+def test_a_page_for_this_machine_alone_has_one_history(page: str, port: int, visitors: Any) -> None:
+    with on_stage(thinking(), port=port):
+        one, other = visitors(page), visitors(page)
         one.ask("Who asks here?")
         one.wait_for_end()
         other.page.reload()

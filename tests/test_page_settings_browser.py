@@ -3,36 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
-
-import pytest
 
 from tests.page_browser import (
     PageServer,
     Visitor,
     expect,
     on_stage,
-    page_server,
     thinking,
     until,
 )
-from tests.stub import step
+from tests.stub import NEVER, step
 
 PIRATE = "Answer like a pirate."
-
-
-@pytest.fixture(scope="module")
-def served(port: int) -> Iterator[PageServer]:
-    with page_server(f"http://127.0.0.1:{port}/v1", "page-settings.log") as page:
-        yield page
-
-
-@pytest.fixture
-def page(served: PageServer) -> str:
-    """A page where nothing was chosen yet."""
-    served.prefer()
-    return served.address
 
 
 def thought(visitor: Visitor, question: str) -> None:
@@ -55,13 +38,10 @@ def stand_open(visitor: Visitor, *wanted: bool) -> None:
 
 
 def test_a_first_visit_shows_a_sentence_three_examples_and_nothing_else(
-    port: int, visitors: Any
+    page: str, port: int, visitors: Any
 ) -> None:
-    with (
-        page_server(f"http://127.0.0.1:{port}/v1", "page-first.log") as fresh,
-        on_stage(thinking(), port=port) as stub,
-    ):
-        visitor = visitors(fresh.address)
+    with on_stage(thinking(), port=port) as stub:
+        visitor = visitors(page)
         examples = visitor.page.locator("[class*='st-key-example_'] button")
         expect(examples).to_have_count(3)
         expect(examples.first).to_be_enabled(timeout=60_000)
@@ -93,7 +73,7 @@ def test_how_steps_fold_is_a_choice(page: str, port: int, visitors: Any) -> None
 def test_the_step_being_written_is_open_and_finished_ones_fold(
     page: str, port: int, visitors: Any
 ) -> None:
-    slow = step("Slow", "word " * 400, pause=0.1)
+    slow = step("Slow", "word " * 400, until=NEVER)
     with on_stage(step("One", "First."), step("Two", "Second."), slow, port=port):
         visitor = visitors(page)
         visitor.ask("Current?")
@@ -134,17 +114,16 @@ def menu_value(visitor: Visitor, label: str, opened: bool = False) -> Any:
     return menu.get_by_test_id("stSlider").filter(has_text=label).locator("input").first
 
 
-def test_settings_and_history_survive_a_restart_of_the_page(port: int, visitors: Any) -> None:
-    with (
-        page_server(f"http://127.0.0.1:{port}/v1", "page-restarted.log") as fresh,
-        on_stage(thinking(), port=port),
-    ):
-        visitor = visitors(fresh.address)
+def test_settings_and_history_survive_a_restart_of_the_page(
+    staged: PageServer, port: int, visitors: Any
+) -> None:
+    with on_stage(thinking(), port=port):
+        visitor = visitors(staged.address)
         visitor.set_slider("Tokens for each step", "Home")
         visitor.choose_way("Direct")
-        fresh.stop()
-        fresh.start()
-        again = visitors(fresh.address)
+        staged.stop()
+        staged.start()
+        again = visitors(staged.address)
         expect(again.way).to_contain_text("Direct", timeout=60_000)
         expect(menu_value(again, "Tokens for each step")).to_have_value("100")
 
@@ -201,7 +180,7 @@ def change_prompt(visitor: Visitor, label: str, text: str) -> None:
 
 
 def test_the_keyboard_alone_asks_stops_and_begins_anew(page: str, port: int, visitors: Any) -> None:
-    with on_stage(step("Slow", "word " * 400, pause=0.1), port=port) as stub:
+    with on_stage(step("Slow", "word " * 400, until=NEVER), port=port) as stub:
         visitor = visitors(page)
         box = visitor.page.locator('[data-testid="stChatInput"] textarea')
         expect(box).to_be_enabled(timeout=60_000)
@@ -228,7 +207,7 @@ def in_the_box(visitor: Visitor) -> bool:
 
 
 def test_escape_closes_a_menu_and_stops_nothing(page: str, port: int, visitors: Any) -> None:
-    with on_stage(step("Slow", "word " * 400, pause=0.1), port=port) as stub:
+    with on_stage(step("Slow", "word " * 400, until=NEVER), port=port) as stub:
         visitor = visitors(page)
         visitor.ask("Menu?")
         visitor.steps.first.wait_for()

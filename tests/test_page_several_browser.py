@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from tests.conftest import Server
 from tests.page_browser import (
     PageServer,
     Visitor,
     expect,
     on_stage,
-    page_server,
     thinking,
     until,
 )
-from tests.stub import Play, says
+from tests.stub import NEVER, Play, says
 
 WALL = re.compile(r"[\d.]+ s, [\d.]+ times .*[\d.]+ s")  # of all chains, and of one
 CHAINS = ".st-key-chain-buttons button:visible"
-
-
-@pytest.fixture(scope="module")
-def served(port: int) -> Iterator[PageServer]:
-    with page_server(f"http://127.0.0.1:{port}/v1", "page-several.log") as page:
-        yield page
-
-
-@pytest.fixture
-def page(served: PageServer) -> str:
-    """A page where nothing was chosen yet."""
-    served.prefer()
-    return served.address
 
 
 def voting(answers: list[str]) -> Any:
@@ -45,7 +27,7 @@ def voting(answers: list[str]) -> Any:
         if request["seed"] not in seeds:
             seeds.append(request["seed"])
         if "response_format" in request:
-            play: Play = thinking(pause=0.01)(request)  # type: ignore[assignment, arg-type, call-arg]
+            play: Play = thinking()(request)  # type: ignore[assignment, arg-type, call-arg]
             return play
         return says(answers[seeds.index(request["seed"])])
 
@@ -85,7 +67,7 @@ def test_four_chains_vote_and_each_can_be_opened(page: str, port: int, visitors:
 def test_chains_asked_together_are_one_line_of_the_history_and_stop_together(
     page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(thinking(pause=0.3), port=port) as stub:
+    with on_stage(thinking(until=NEVER), port=port) as stub:
         visitor = visitors(page)
         ask_many_times(visitor, 3)
         visitor.ask("Stop all?")
@@ -142,13 +124,12 @@ def test_two_runs_of_the_history_are_laid_side_by_side(page: str, port: int, vis
         expect(visitor.steps).to_have_count(3)
 
 
-def test_real_chains_run_at_once(server: Server, visitors: Any) -> None:
-    with page_server(server.base_url, "page-several-real.log") as real:
-        real.prefer(min_steps=1, max_steps=1, step_tokens=100, chains=4, also_direct=True)
-        visitor = visitors(real.address)
-        visitor.ask("What is 2+2?")
-        expect(visitor.page.locator(CHAINS)).to_have_count(4, timeout=60_000)
-        visitor.wait_for_end()
-        expect(visitor.page.locator(".st-key-chains")).to_contain_text(WALL)
-        expect(visitor.page.locator(".st-key-beside")).to_contain_text("Directly")
-        visitor.shoot("chains-real")
+def test_real_chains_run_at_once(real_page: PageServer, visitors: Any) -> None:
+    real_page.prefer(min_steps=1, max_steps=1, step_tokens=40, chains=4, also_direct=True)
+    visitor = visitors(real_page.address)
+    visitor.ask("What is 2+2?")
+    expect(visitor.page.locator(CHAINS)).to_have_count(4, timeout=60_000)
+    visitor.wait_for_end()
+    expect(visitor.page.locator(".st-key-chains")).to_contain_text(WALL)
+    expect(visitor.page.locator(".st-key-beside")).to_contain_text("Directly")
+    visitor.shoot("chains-real")

@@ -17,8 +17,8 @@ import pytest
 
 from reasoning.events import Answer, Correction, Delta, Event, Retry, Started, Step, to_dict
 from tests.axe import serious
-from tests.conftest import OUTPUT, ROOT, free_port
 from tests.page_browser import PHONE, Visitor, expect, until
+from tests.processes import OUTPUT, ROOT, free_port
 
 ENGLISH, CHINESE = "\\(r\\) comes **three** times.\n\n- one\n- two", "一共三个，$5 也是。"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
@@ -18,8 +19,8 @@ from page.sidebar import PAGE, period
 from page.taking import as_json
 from reasoning.events import Answer, Settings, Started, Step, Trace
 from tests.axe import serious
-from tests.page_browser import PHONE, PageServer, Visitor, expect, models, page_server, until
-from tests.stub import Stub, says, step
+from tests.page_browser import PHONE, PageServer, Visitor, expect, on_stage, thinking, until
+from tests.stub import NEVER, Stub, step
 
 NOW = datetime(2026, 3, 14, 9, 30, tzinfo=UTC).timestamp()
 HOUR = 3600.0
@@ -61,30 +62,23 @@ def trace_of(question: str, at: float, answer: str) -> Trace:
 
 def keep(store: Store, question: str, hours: float, answer: str = "Forty-two.") -> str:
     """A run in the history that was asked some hours ago; gives its id."""
-    id, at = f"run-{hours}", time.time() - hours * HOUR
+    id, at = f"run-{secrets.token_hex(4)}", time.time() - hours * HOUR
     trace = trace_of(question, at, answer)
     store.write([Begun(id, Asked(question), Link(), "", at)], [Heard(id, 0, trace.events)])
     return id
 
 
-@pytest.fixture(scope="module")
-def stub() -> Iterator[Stub]:
-    chain = [step("One", "a"), step("Two", "b"), step("Three", "c", "final_answer"), says("Done.")]
-    with Stub(*chain * 9, models=models("small")) as stub:
+@pytest.fixture(autouse=True)
+def stub(port: int) -> Iterator[Stub]:
+    """The model before which the page stands."""
+    with on_stage(thinking(), port=port) as stub:
         yield stub
 
 
 @pytest.fixture
-def page(stub: Stub) -> Iterator[PageServer]:
-    """A page whose history is empty."""
-    with page_server(stub.base_url, "page-history.log") as page:
-        yield page
-
-
-@pytest.fixture
-def store(page: PageServer) -> Iterator[Store]:
+def store(staged: PageServer) -> Iterator[Store]:
     """The page's history, to put something into it."""
-    store = Store(f"sqlite:///{page.history}")
+    store = Store(f"sqlite:///{staged.history}")
     yield store
     store.close()
 
@@ -111,16 +105,16 @@ def order(page: Page) -> list[str]:
     return [text.split("\n")[-1] for text in texts]
 
 
-def test_an_empty_history_says_what_it_is_for(page: PageServer, visitors: Any) -> None:
-    visitor = visitors(page.address)
+def test_an_empty_history_says_what_it_is_for(staged: PageServer, visitors: Any) -> None:
+    visitor = visitors(staged.address)
     expect(sidebar(visitor.page)).to_contain_text("What you ask is kept here.")
 
 
 def test_a_question_stands_on_top_as_soon_as_it_is_asked_and_opens_again(
-    page: PageServer, store: Store, visitors: Any
+    page: str, store: Store, visitors: Any
 ) -> None:
-    keep(store, "An old one", 30)
-    visitor = visitors(page.address)
+    old = keep(store, "An old one", 30)
+    visitor = visitors(page)
     visitor.ask("How many legs?")
     visitor.wait_for_end()
     assert order(visitor.page)[:2] == ["Today", "How many legs?"]
@@ -128,29 +122,29 @@ def test_a_question_stands_on_top_as_soon_as_it_is_asked_and_opens_again(
     line(visitor.page, "An old one").click()
     expect(visitor.page.locator(".st-key-question")).to_have_text("An old one")
     expect(visitor.page.locator(".st-key-shown-thread")).to_have_text(re.compile("An old one"))
-    assert "run=run-30" in visitor.page.url
+    assert f"run={old}" in visitor.page.url
     visitor.page.locator(".st-key-new-question button").click()
     expect(visitor.page.locator('[data-testid="stHeading"]')).to_have_text("Stepwise")
     expect(visitor.page.locator(".st-key-shown-thread")).to_have_count(0)
 
 
 def test_what_a_model_or_a_reader_wrote_is_no_markup_in_the_sidebar(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     name = "**Bold** <b>x</b> :red[y] $z$ [a](https://example.org)"
     keep(store, name, 1)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     expect(line(visitor.page, name)).to_be_visible()
     expect(visitor.page.locator(".st-key-threads :is(strong, b, a, .katex)")).to_have_count(0)
 
 
 def test_a_word_is_found_in_names_steps_and_answers(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "A question about sheep", 1)
     keep(store, "Another one", 2, answer="The sheep are nine.")
     keep(store, "About the moon", 3)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     search = visitor.page.get_by_role("searchbox", name="Search")
     search.fill("SHEEP")
     search.press("Enter")
@@ -162,10 +156,10 @@ def test_a_word_is_found_in_names_steps_and_answers(
 
 
 def test_a_name_is_changed_and_an_empty_one_is_the_question_again(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "What is it?", 1)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     act(visitor.page, "What is it?", "Rename")
     box = visitor.page.get_by_role("textbox", name="New name")
     expect(box).to_have_value("What is it?")
@@ -180,20 +174,20 @@ def test_a_name_is_changed_and_an_empty_one_is_the_question_again(
     expect(line(visitor.page, "What is it?")).to_be_visible()
 
 
-def test_a_name_is_left_as_it_is(page: PageServer, store: Store, visitors: Any) -> None:
+def test_a_name_is_left_as_it_is(staged: PageServer, store: Store, visitors: Any) -> None:
     keep(store, "What is it?", 1)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     act(visitor.page, "What is it?", "Rename")
     visitor.page.get_by_role("button", name="Leave the name as it is").click()
     expect(line(visitor.page, "What is it?")).to_be_visible()
 
 
 def test_a_pinned_one_stands_above_newer_ones(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     for hours, name in enumerate(("Newest", "Middle", "Oldest")):
         keep(store, name, 100.0 * hours)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     act(visitor.page, "Oldest", "Pin")
     until(lambda: order(visitor.page)[:2] == ["Pinned", "Oldest"])
     act(visitor.page, "Oldest", "Unpin")
@@ -201,11 +195,11 @@ def test_a_pinned_one_stands_above_newer_ones(
 
 
 def test_what_is_deleted_can_be_brought_back_until_something_else_is_done(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "Keep me", 1)
     keep(store, "Delete me", 2)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     line(visitor.page, "Delete me").click()
     expect(visitor.page.locator(".st-key-question")).to_have_text("Delete me")
     act(visitor.page, "Delete me", "Delete")
@@ -221,9 +215,9 @@ def test_what_is_deleted_can_be_brought_back_until_something_else_is_done(
     expect(visitor.page.get_by_role("button", name="Undo")).to_have_count(0)
 
 
-def test_two_runs_are_laid_side_by_side(page: PageServer, store: Store, visitors: Any) -> None:
+def test_two_runs_are_laid_side_by_side(staged: PageServer, store: Store, visitors: Any) -> None:
     one, other = keep(store, "The one", 1), keep(store, "The other", 2)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     line(visitor.page, "The one").click()
     expect(visitor.page.locator(".st-key-question")).to_have_text("The one")
     act(visitor.page, "The other", "Compare")
@@ -232,11 +226,11 @@ def test_two_runs_are_laid_side_by_side(page: PageServer, store: Store, visitors
 
 
 def test_only_some_are_asked_for_and_more_on_demand(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     for number in range(PAGE + 5):
         keep(store, f"Question {number}", 1.0 + number)
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     names = visitor.page.locator(".st-key-threads").get_by_role("button", name="What to do with")
     expect(names).to_have_count(PAGE)
     visitor.page.get_by_role("button", name="Show more").click()
@@ -245,30 +239,26 @@ def test_only_some_are_asked_for_and_more_on_demand(
 
 
 def test_a_run_that_thinks_is_marked_and_its_conversation_can_be_left(
-    page: PageServer, stub: Stub, visitors: Any
+    page: str, stub: Stub, visitors: Any
 ) -> None:
-    long = step("One", "word " * 2000, pause=0.05)  # it never ends by itself
-    with (
-        Stub(long, models=models("slow")) as slow,
-        page_server(slow.base_url, "page-history.log") as page,
-    ):
-        visitor = visitors(page.address)
-        visitor.ask("A long one")
-        expect(visitor.page.locator(".st-key-stop")).to_be_visible()
-        spinner = visitor.page.locator(".st-key-threads [data-testid=stSpinnerIcon]").first
-        expect(spinner).to_be_visible()
-        visitor.page.locator(".st-key-new-question button").click()
-        expect(visitor.page.locator('[data-testid="stHeading"]')).to_have_text("Stepwise")
-        expect(spinner).to_be_visible()
-        act(visitor.page, "A long one", "Delete")
-        expect(sidebar(visitor.page)).to_contain_text("Deleted: A long one")
-        until(lambda: slow.gone == 1)
+    stub.script = [step("One", "word " * 80, until=NEVER)]
+    visitor = visitors(page)
+    visitor.ask("A long one")
+    expect(visitor.page.locator(".st-key-stop")).to_be_visible()
+    spinner = visitor.page.locator(".st-key-threads [data-testid=stSpinnerIcon]").first
+    expect(spinner).to_be_visible()
+    visitor.page.locator(".st-key-new-question button").click()
+    expect(visitor.page.locator('[data-testid="stHeading"]')).to_have_text("Stepwise")
+    expect(spinner).to_be_visible()
+    act(visitor.page, "A long one", "Delete")
+    expect(sidebar(visitor.page)).to_contain_text("Deleted: A long one")
+    until(lambda: stub.gone == 1)
 
 
 def test_a_trace_from_a_file_is_shown_and_what_is_none_is_refused_in_a_line(
-    page: PageServer, visitors: Any, tmp_path: Path
+    staged: PageServer, visitors: Any, tmp_path: Path
 ) -> None:
-    visitor = visitors(page.address)
+    visitor = visitors(staged.address)
     bad, good = tmp_path / "bad.json", tmp_path / "good.json"
     bad.write_text("{}")
     good.write_text(as_json(trace_of("From elsewhere?", NOW, "From far away.")))
@@ -283,11 +273,11 @@ def test_a_trace_from_a_file_is_shown_and_what_is_none_is_refused_in_a_line(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_sidebar_shuts_nobody_out(
-    page: PageServer, store: Store, visitors: Callable[..., Visitor], scheme: str
+    staged: PageServer, store: Store, visitors: Callable[..., Visitor], scheme: str
 ) -> None:
     for hours in range(0, 300, 20):
         keep(store, f"A question of {hours} hours ago", float(hours))
-    visitor = visitors(page.address, scheme=scheme)
+    visitor = visitors(staged.address, scheme=scheme)
     act(visitor.page, "A question of 60 hours ago", "Pin")
     line(visitor.page, "A question of 20 hours ago").click()
     expect(visitor.page.locator(".st-key-shown-thread")).to_be_visible()
@@ -296,10 +286,10 @@ def test_the_sidebar_shuts_nobody_out(
 
 
 def test_on_a_phone_the_sidebar_opens_and_gives_way_to_what_was_picked(
-    page: PageServer, store: Store, visitors: Any
+    staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "Picked with a thumb", 1)
-    visitor = visitors(page.address, size=PHONE)
+    visitor = visitors(staged.address, size=PHONE)
     one = line(visitor.page, "Picked with a thumb")
     expect(one).not_to_be_in_viewport()
     visitor.page.locator(OPEN).click()

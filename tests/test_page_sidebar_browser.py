@@ -4,22 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+import threading
 from typing import Any
 
-import pytest
-
-from tests.conftest import Server
-from tests.page_browser import Visitor, expect, on_stage, page_server, streamlit, thinking, until
-from tests.stub import says, step
+from tests.page_browser import PageServer, Visitor, expect, on_stage, thinking, until
+from tests.stub import NEVER, says, step
 
 SPINNER = "[data-testid=stSpinnerIcon]:visible"  # what has a hint has a twin
-
-
-@pytest.fixture(scope="module")
-def page(port: int) -> Iterator[str]:
-    with streamlit(f"http://127.0.0.1:{port}/v1", "page-history.log") as address:
-        yield address
 
 
 def thought(visitor: Visitor, *questions: str) -> None:
@@ -156,7 +147,8 @@ def test_a_run_that_ends_elsewhere_no_longer_seems_to_think(
     page: str, port: int, visitors: Any
 ) -> None:
     """Nobody clicks, and the page that is looked at is another one."""
-    with on_stage(thinking(pause=0.1), port=port):
+    end = threading.Event()
+    with on_stage(thinking(until=end), port=port):
         visitor = visitors(page)
         visitor.ask("Alone in the background?")
         visitor.steps.first.wait_for()
@@ -164,6 +156,7 @@ def test_a_run_that_ends_elsewhere_no_longer_seems_to_think(
         line = visitor.thread("Alone in the background?")
         expect(line.locator(SPINNER)).to_have_count(1)
         visitor.button("example_1").wait_for()
+        end.set()
         expect(line.locator(SPINNER)).to_have_count(0)
 
 
@@ -180,11 +173,13 @@ def test_a_link_opens_the_run_in_another_browser(page: str, port: int, visitors:
 
 
 def test_a_closed_tab_is_found_again_in_the_sidebar(page: str, port: int, visitors: Any) -> None:
-    with on_stage(thinking(pause=0.05), port=port) as stub:
+    go_on = threading.Event()
+    with on_stage(thinking(until=go_on), port=port) as stub:
         visitor = visitors(page)
         visitor.ask("Closed in the middle?")
         visitor.steps.first.wait_for()
         visitor.page.close()
+        go_on.set()
         until(lambda: len(stub.requests) == 4)
         visitor.page = visitor.open(page)
         visitor.threads.filter(has_text="Closed in the middle?").click()
@@ -194,47 +189,47 @@ def test_a_closed_tab_is_found_again_in_the_sidebar(page: str, port: int, visito
         assert len(stub.requests) == 4
 
 
-def test_a_killed_page_keeps_the_steps_and_goes_on(port: int, visitors: Any) -> None:
-    endless = step("Endless", "word " * 2_000, pause=0.1)
+def test_a_killed_page_keeps_the_steps_and_goes_on(
+    staged: PageServer, port: int, visitors: Any
+) -> None:
+    endless = step("Endless", "word " * 80, until=NEVER)
     chain = [step("One", "First."), step("Two", "Second."), endless]
-    with page_server(f"http://127.0.0.1:{port}/v1", "page-killed.log") as page:
-        with on_stage(*chain, port=port):
-            visitor = visitors(page.address)
-            visitor.ask("Killed?")
-            expect(visitor.steps.nth(2)).to_contain_text("word word", timeout=60_000)
-            page.kill()
-        with on_stage(step("Three", "Third.", "final_answer"), says("Done."), port=port) as stub:
-            page.start()
-            visitor.page.reload()
-            visitor.sees("Interrupted")
-            expect(visitor.steps.nth(0)).to_contain_text("One")
-            expect(visitor.steps.nth(1)).to_contain_text("Two")
-            expect(visitor.steps.nth(2)).to_contain_text("word word")
-            visitor.shoot("interrupted")
-            visitor.button("go-on").click()
-            visitor.sees("Done.")
-            visitor.wait_for_end()
-            expect(visitor.steps).to_have_count(3)
-            expect(visitor.bar).to_contain_text("in 3 steps")
-            sent = json.dumps(stub.requests[0]["messages"])
-            assert "First." in sent
-            assert "word word" not in sent
-            assert len(stub.requests) == 2
-
-
-def test_a_real_run_survives_the_death_of_the_page(server: Server, visitors: Any) -> None:
-    with page_server(server.base_url, "page-killed-real.log") as page:
-        page.prefer(min_steps=3, max_steps=3, step_tokens=100)
-        visitor = visitors(page.address)
-        visitor.ask("Name three rivers, one in each step.")
-        expect(visitor.steps.nth(1)).to_be_visible(timeout=120_000)
-        page.kill()
-        page.start()
+    with on_stage(*chain, port=port):
+        visitor = visitors(staged.address)
+        visitor.ask("Killed?")
+        expect(visitor.steps.nth(2)).to_contain_text("word word", timeout=60_000)
+        staged.kill()
+    with on_stage(step("Three", "Third.", "final_answer"), says("Done."), port=port) as stub:
+        staged.start()
         visitor.page.reload()
         visitor.sees("Interrupted")
-        expect(visitor.steps.first.locator("summary")).to_contain_text(re.compile(r"\d+ tokens"))
+        expect(visitor.steps.nth(0)).to_contain_text("One")
+        expect(visitor.steps.nth(1)).to_contain_text("Two")
+        expect(visitor.steps.nth(2)).to_contain_text("word word")
+        visitor.shoot("interrupted")
         visitor.button("go-on").click()
-        expect(visitor.button("stop")).to_be_visible(timeout=60_000)
+        visitor.sees("Done.")
         visitor.wait_for_end()
-        visitor.sees(re.compile(r"Thought for [\d.]+ s in \d steps"))
-        expect(visitor.run).to_contain_text("Answer")
+        expect(visitor.steps).to_have_count(3)
+        expect(visitor.bar).to_contain_text("in 3 steps")
+        sent = json.dumps(stub.requests[0]["messages"])
+        assert "First." in sent
+        assert "word word" not in sent
+        assert len(stub.requests) == 2
+
+
+def test_a_real_run_survives_the_death_of_the_page(real_page: PageServer, visitors: Any) -> None:
+    real_page.prefer(min_steps=3, max_steps=3, step_tokens=60)
+    visitor = visitors(real_page.address)
+    visitor.ask("Name three rivers, one in each step.")
+    expect(visitor.steps.nth(1)).to_be_visible(timeout=120_000)
+    real_page.kill()
+    real_page.start()
+    visitor.page.reload()
+    visitor.sees("Interrupted")
+    expect(visitor.steps.first.locator("summary")).to_contain_text(re.compile(r"\d+ tokens"))
+    visitor.button("go-on").click()
+    expect(visitor.button("stop")).to_be_visible(timeout=60_000)
+    visitor.wait_for_end()
+    visitor.sees(re.compile(r"Thought for [\d.]+ s in \d steps"))
+    expect(visitor.run).to_contain_text("Answer")

@@ -4,31 +4,21 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
-import pytest
-
-from tests.conftest import Server
 from tests.page_browser import (
     SERVED,
+    PageServer,
     Visitor,
     expect,
     on_stage,
-    page_server,
-    streamlit,
     thinking,
     until,
 )
-from tests.stub import Play, says, step
+from tests.real_servers import Server
+from tests.stub import NEVER, Play, says, step
 
 BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
-
-
-@pytest.fixture(scope="module")
-def page(port: int) -> Iterator[str]:
-    with streamlit(f"http://127.0.0.1:{port}/v1", "page-steering.log") as address:
-        yield address
 
 
 def steered(request: dict[str, Any]) -> Play:
@@ -134,7 +124,7 @@ def test_answer_now_ends_the_steps_after_one_of_them(page: str, port: int, visit
 
 
 def test_answer_now_is_there_while_it_thinks(page: str, port: int, visitors: Any) -> None:
-    slow = step("Slow", "word " * 400, pause=0.1)
+    slow = step("Slow", "word " * 400, until=NEVER)
 
     def reply(request: dict[str, Any]) -> Play:
         play = _plays(thinking(), request)
@@ -181,16 +171,15 @@ def test_branches_are_switched_between_and_say_where_they_part(
         expect(visitor.page.locator(".st-key-compare-head")).to_have_count(0)
 
 
-def test_a_real_chain_is_steered(server: Server, visitors: Any) -> None:
-    with page_server(server.base_url, "page-steering-real.log") as real:
-        real.prefer(min_steps=1, max_steps=2, step_tokens=100)
-        visitor = visitors(real.address, size=(1280, 1400))  # a model may write a lot
-        visitor.sees(SERVED if server.model == SERVED else server.model)
-        thought(visitor, "How many legs have three cats?")
-        expect(visitor.steps.first).to_be_visible()
-        edit(visitor, 1, "A cat has four legs, so three cats have twelve.")
-        expect(visitor.page.locator(".st-key-branches")).to_contain_text("step 1 edited")
-        visitor.wait_for_end()
-        expect(visitor.unfold(1)).to_contain_text("three cats have twelve")
-        expect(visitor.bar).to_contain_text(re.compile(r"Thought for [\d.]+ s in \d step"))
-        visitor.shoot("steer-real")
+def test_a_real_chain_is_steered(real_page: PageServer, server: Server, visitors: Any) -> None:
+    real_page.prefer(min_steps=1, max_steps=2, step_tokens=100)
+    visitor = visitors(real_page.address, size=(1280, 1400))  # a model may write a lot
+    visitor.sees(SERVED if server.model == SERVED else server.model)
+    thought(visitor, "How many legs have three cats?")
+    expect(visitor.steps.first).to_be_visible()
+    edit(visitor, 1, "A cat has four legs, so three cats have twelve.")
+    expect(visitor.page.locator(".st-key-branches")).to_contain_text("step 1 edited")
+    visitor.wait_for_end()
+    expect(visitor.unfold(1)).to_contain_text("three cats have twelve")
+    expect(visitor.bar).to_contain_text(re.compile(r"Thought for [\d.]+ s in \d step"))
+    visitor.shoot("steer-real")

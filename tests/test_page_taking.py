@@ -44,7 +44,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
-from tests.conftest import OUTPUT
+from tests.processes import OUTPUT
 from tests.test_page_markdown import PICTURES, TEXTS
 
 if TYPE_CHECKING:

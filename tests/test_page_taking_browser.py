@@ -11,15 +11,9 @@ import pytest
 
 from reasoning.events import Answer
 from reasoning.traces import trace_from_json
-from tests.page_browser import Visitor, expect, on_stage, streamlit, thinking
+from tests.page_browser import Visitor, expect, on_stage, thinking
 
 QUESTION = "What is taken?"
-
-
-@pytest.fixture(scope="module")
-def page(port: int) -> Iterator[str]:
-    with streamlit(f"http://127.0.0.1:{port}/v1", "page-taking.log") as address:
-        yield address
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ each, and says at its end what axe-core found and what did not fit the width.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -21,10 +20,9 @@ from tests.page_browser import (
     asked,
     expect,
     on_stage,
-    page_server,
     thinking,
 )
-from tests.stub import Play, says, status, step
+from tests.stub import NEVER, Play, says, status, step
 
 LOOKS: list[Any] = [
     ("light", {}),
@@ -54,7 +52,7 @@ def model(request: dict[str, Any]) -> Play:
     if "fail" in question:
         return status(401, {"error": "no"})
     if "slow" in question and number > 1:
-        return step("Slowly", "word " * 2000, pause=0.1)
+        return step("Slowly", "word " * 80, until=NEVER)
     if "response_format" not in request:
         return says(f"The answer is {request.get('seed') or len(question)}.\n\n{RICH}")
     if number == 2:
@@ -118,18 +116,11 @@ class Walk:
         expect(self.page.get_by_role("dialog")).to_have_count(0)
 
 
-@pytest.fixture
-def served(port: int) -> Iterator[PageServer]:
-    """A page with a history of nobody: each walk begins at the first visit."""
-    with page_server(f"http://127.0.0.1:{port}/v1", "page-views.log") as page:
-        yield page
-
-
 @pytest.mark.parametrize(("look", "options"), LOOKS)
 def test_every_view_is_drawn_whole_and_shuts_nobody_out(
-    served: PageServer, port: int, visitors: Any, look: str, options: dict[str, Any]
+    staged: PageServer, port: int, visitors: Any, look: str, options: dict[str, Any]
 ) -> None:
-    walk = Walk(visitors(served.address, **options), look)
+    walk = Walk(visitors(staged.address, **options), look)
     expect(walk.page.locator("body")).to_contain_text("./serve.sh")
     walk.see("no-server")
     with on_stage(model, port=port):
@@ -138,8 +129,8 @@ def test_every_view_is_drawn_whole_and_shuts_nobody_out(
         steering(walk)
         ends(walk)
         sidebar(walk)
-        several(walk, served)
-        walk.page.goto(f"{served.address}?run=nobody")
+        several(walk, staged)
+        walk.page.goto(f"{staged.address}?run=nobody")
         walk.visitor.sees(re.compile(walk.words["unknown_run"][:12]))
         walk.see("unknown-run")
     assert not walk.findings, "\n".join(walk.findings)

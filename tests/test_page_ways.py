@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.conftest import Server
-from tests.page_browser import PHONE, expect, models, streamlit
+from tests.page_browser import PHONE, expect, models
+from tests.real_servers import Server
 from tests.reciter import AYA as ASKED
 from tests.reciter import NAME as RECITER
-from tests.stub import Script, Stub, recites, says, status, step, thinks
+from tests.stub import NEVER, Script, Stub, recites, says, status, step, thinks
 from tests.switch import Switch
 
 SATORI, SMALL, QWEN = "Satori-7B-Round2", "SmolLM2-135M-Instruct", "Qwen3-8B"
@@ -32,13 +31,6 @@ THOUGHT = (
     "Wait, the word ends in r, r, y.\n\n"
     "Alternatively, I split it: one and two."
 )
-
-
-@pytest.fixture(scope="module")
-def page(port: int) -> Iterator[str]:
-    """The page in front of a port where each test puts a stub of its own."""
-    with streamlit(f"http://127.0.0.1:{port}/v1", "page-ways.log") as address:
-        yield address
 
 
 def serving(name: str, *script: Script, port: int, special: tuple[str, ...] = ()) -> Stub:
@@ -83,7 +75,7 @@ def test_the_kind_of_a_coat_step_is_seen_while_it_is_written(
     page: str, port: int, visitors: Any
 ) -> None:
     slow = "<|reflect|>Wait, this comes slowly. " + "More follows. " * 40
-    with serving(SATORI, recites("<|continue|>So it is 4.\n" + slow, pause=0.05), port=port):
+    with serving(SATORI, recites("<|continue|>So it is 4.\n" + slow, until=NEVER), port=port):
         visitor = visitors(page)
         visitor.ask("Slowly?")
         second = visitor.steps.nth(1)
@@ -100,8 +92,7 @@ def test_the_kind_of_a_coat_step_is_seen_while_it_is_written(
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("light", {}),
-        ("dark", {"scheme": "dark"}),
+        ("desktop", {}),
         ("phone", {"size": PHONE}),
         ("zh-phone-dark", {"size": PHONE, "locale": "zh-CN", "scheme": "dark"}),
     ],
@@ -109,22 +100,25 @@ def test_the_kind_of_a_coat_step_is_seen_while_it_is_written(
 def test_a_coat_chain_fits_every_width_theme_and_language(
     page: str, port: int, visitors: Any, name: str, options: dict[str, Any]
 ) -> None:
-    with serving(SATORI, recites(AYA + 20 * "<|continue|>On.\n<|reflect|>Hm."), port=port):
+    with serving(SATORI, recites(AYA + 20 * "<|continue|>On.\n<|reflect|>Hm."), port=port) as stub:
         visitor = visitors(page, **options)
         visitor.ask("How many minutes does it take?")
         visitor.wait_for_end()
         expect(visitor.page.locator(".st-key-path svg g.node")).to_have_count(46)
         wide = visitor.page.evaluate("document.documentElement.scrollWidth")
         assert wide <= visitor.page.viewport_size["width"]
-    with serving(SATORI, recites(AYA), port=port):
-        visitor = visitors(page, **options)
+        stub.script = [recites(AYA)]
+        visitor.begin_anew()
         visitor.ask("How many minutes does it take?")
         visitor.wait_for_end()
-        visitor.page.locator(".st-key-path svg g.node").first.wait_for()
+        expect(visitor.page.locator(".st-key-path svg g.node")).to_have_count(6)
         visitor.shoot(f"ways-coat-{name}")
         size = visitor.page.viewport_size["width"]
         visitor.page.set_viewport_size({"width": size, "height": 1900})
         visitor.shoot(f"ways-coat-{name}-whole")
+        if name == "desktop":
+            visitor.prefers("dark")
+            visitor.shoot(f"ways-coat-{name}-dark")
 
 
 def test_a_coat_chain_that_was_cut_can_be_asked_for_its_answer(
@@ -166,10 +160,10 @@ def test_an_unknown_model_that_reads_satoris_tokens_is_driven_as_satori(
 
 
 def test_a_real_server_with_satoris_tokens_is_shown_as_satori(
-    reciter: Server, visitors: Any
+    page: str, port: int, reciter: Server, visitors: Any
 ) -> None:
-    with streamlit(reciter.base_url, "page-reciter.log") as address:
-        visitor = visitors(address)
+    with Switch(reciter.base_url, port):
+        visitor = visitors(page)
         expect(visitor.way).to_contain_text("COAT", timeout=60_000)
         visitor.ask(ASKED)
         visitor.wait_for_end()
@@ -191,7 +185,7 @@ def test_a_real_server_with_satoris_tokens_is_shown_as_satori(
 def test_a_models_own_thinking_becomes_steps_and_its_answer_stands_apart(
     page: str, port: int, visitors: Any
 ) -> None:
-    with serving(QWEN, thinks(THOUGHT, "There are **three**.", pause=0.01), port=port):
+    with serving(QWEN, thinks(THOUGHT, "There are **three**."), port=port):
         visitor = visitors(page)
         visitor.ask("How many?")
         visitor.wait_for_end()
@@ -208,7 +202,7 @@ def test_a_models_own_thinking_becomes_steps_and_its_answer_stands_apart(
 def test_the_plain_answer_is_chosen_for_the_next_question_and_has_no_steps(
     page: str, port: int, visitors: Any
 ) -> None:
-    with serving(SMALL, says("It is **four**.", pause=0.02), port=port) as stub:
+    with serving(SMALL, says("It is **four**."), port=port) as stub:
         visitor = visitors(page)
         expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
         visitor.way.click()
@@ -281,13 +275,10 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
 
 
 def test_a_real_server_is_swapped_for_another_under_the_open_page(
-    server: Server, reciter: Server, visitors: Any
+    page: str, port: int, server: Server, reciter: Server, visitors: Any
 ) -> None:
-    with (
-        Switch(server.base_url) as switch,
-        streamlit(switch.base_url, "page-switch.log") as address,
-    ):
-        visitor = visitors(address)
+    with Switch(server.base_url, port) as switch:
+        visitor = visitors(page)
         expect(visitor.way).to_contain_text("JSON steps", timeout=60_000)
         visitor.choose_way("Direct")
         visitor.ask("What is the capital of France?")

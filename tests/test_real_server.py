@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import aclosing
@@ -18,9 +17,9 @@ from reasoning.events import Answer, Delta, Event, Failed, Notice, Settings, Sta
 from reasoning.json_steps import DECIDE
 from reasoning.replies import Reply, parse_reply
 from reasoning.think import think
-from tests.conftest import Server
+from tests.real_servers import Server, running
 
-SHORT = Settings(max_steps=4, step_tokens=120, answer_tokens=80)
+SHORT = Settings(max_steps=3, step_tokens=80, answer_tokens=60, attempts=2)
 
 
 @pytest.fixture
@@ -36,14 +35,6 @@ def post(url: str, body: dict[str, object]) -> str:
     request = urllib.request.Request(url, json.dumps(body).encode(), headers)
     with urllib.request.urlopen(request, timeout=120) as response:
         return str(response.read().decode())
-
-
-def running(server: Server) -> float:
-    """How many requests the server works on, by its own metrics."""
-    with urllib.request.urlopen(f"{server.root}/metrics", timeout=10) as response:
-        text = response.read().decode()
-    counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)", text, re.M)
-    return sum(map(float, counts))
 
 
 MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
@@ -139,10 +130,10 @@ async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> Non
 
 async def test_a_question_without_an_end_is_ended_at_the_cap(endpoint: Endpoint) -> None:
     """Many attempts at a high temperature, so that this small model need not repeat itself."""
-    settings = Settings(min_steps=8, max_steps=8, step_tokens=80, temperature=1.0, attempts=12)
+    settings = Settings(min_steps=5, max_steps=5, step_tokens=60, temperature=1.0, attempts=12)
     events = await collect(endpoint, "Count upwards and never stop.", settings=settings)
     steps = Trace(tuple(events)).steps
-    assert [step.action for step in steps] == ["continue"] * 7 + ["final_answer"]
+    assert [step.action for step in steps] == ["continue"] * 4 + ["final_answer"]
     assert isinstance(events[-1], Answer)
 
 
@@ -155,6 +146,7 @@ async def test_the_context_is_never_overrun(endpoint: Endpoint) -> None:
 # -- stopping
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["close", "cancel"])
 async def test_a_stop_ends_the_work_on_the_server(
     server: Server, endpoint: Endpoint, how: str

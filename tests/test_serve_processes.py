@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -23,8 +23,7 @@ import pytest
 from serving import ports
 from serving.guard import GRACE
 from serving.launch import stage
-
-ROOT = Path(__file__).resolve().parent.parent
+from tests.processes import ROOT, alive, free_port, until
 
 FAKE = """
 import http.server, os, signal, subprocess, sys, time
@@ -73,27 +72,6 @@ sys.exit(serve(plan, Report()))
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(true: Callable[[], bool], seconds: float = 30.0) -> None:
-    late = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < late, "it did not come true in time"
-        time.sleep(0.02)
-
-
-def lives(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"
-
-
 @dataclass
 class Served:
     """A start of serve.sh's inner half over the stand-in."""
@@ -138,7 +116,7 @@ class Served:
         until(lambda: "it answers" in self.said() and len(self.pids) >= family)
 
     def nothing_is_left(self) -> None:
-        until(lambda: not any(lives(pid) for pid in self.pids), 10)
+        until(lambda: not any(alive(pid) for pid in self.pids), 10)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", self.port))
@@ -223,7 +201,7 @@ def test_a_kill_of_the_guard_leaves_nothing(served: Served) -> None:
         os.kill(guard, signal.SIGKILL)
     assert process.wait(15) == 1
     first_two = served.pids[:2]  # a worker with a session of its own is beyond reach then
-    until(lambda: not any(lives(pid) for pid in first_two), 10)
+    until(lambda: not any(alive(pid) for pid in first_two), 10)
 
 
 def test_a_closed_terminal_stops_everything(served: Served) -> None:

@@ -13,29 +13,16 @@ import re
 import signal
 import socket
 import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
-from serving.guard import below
+import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+from serving.guard import below
+from tests.processes import ROOT, alive, free_port, until
+
 KEY = "sesame-0815"
 QUESTION = "What is 17 + 25?"
 PATIENCE = 600.0  # seconds; a cold machine compiles and reads everything for the first time
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def until(true: Callable[[], bool], seconds: float) -> None:
-    late = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < late, "it did not come true in time"
-        time.sleep(0.1)
 
 
 def call(
@@ -48,6 +35,7 @@ def call(
     return answer.status, answer.read()
 
 
+@pytest.mark.real
 def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path: Path) -> None:
     port, gateway_port, ui_port = free_port(), free_port(), free_port()
     words = ["--model", "smollm2-135m-instruct", "--port", str(port)]
@@ -139,11 +127,3 @@ def arguments(pid: int) -> str:
         return Path(f"/proc/{pid}/cmdline").read_text()
     except OSError:
         return ""
-
-
-def alive(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return False
-    return state not in "ZX"

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,8 +28,8 @@ from serving.environment import (
 )
 from serving.machine import Gpu, Machine
 from serving.report import Report
+from tests.processes import ROOT, until
 
-ROOT = Path(__file__).resolve().parent.parent
 CPU = Machine()
 GPU = Machine(gpus=(Gpu("card", 24.0),))
 MINOR = f"{sys.version_info[0]}.{sys.version_info[1]}"
@@ -258,13 +257,6 @@ def test_an_installer_does_not_outlive_a_kill_of_the_set_up(tmp_path: Path) -> N
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     until(lambda: not Path(f"/proc/{child.read_text()}").exists())
-
-
-def until(true: Callable[[], bool], seconds: float = 20.0) -> None:
-    late = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < late
-        time.sleep(0.02)
 
 
 def test_the_library_of_the_system_is_installed_where_it_may(

@@ -16,8 +16,8 @@ import pytest
 from serving import __main__ as front
 from serving.catalogue import load
 from serving.machine import Gpu, Machine
+from tests.processes import ROOT, free_port
 
-ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = load()
 CPU = Machine(memory_gb=16, cpus=8)
 GPU = Machine(gpus=(Gpu("H100", 85.0),) * 4, memory_gb=500)
@@ -193,12 +193,6 @@ def test_with_the_gateway_it_names_its_address_and_its_models() -> None:
     assert "Gateway  http://127.0.0.1:8012/v1\n" in text
     assert f"The gateway's models: {model}-steps, {model}-vote5, {model}\n" in text
     assert "curl -N http://127.0.0.1:8012/v1/chat/completions \\\n" in text
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def test_the_shell_script_answers_from_any_folder_before_any_set_up(tmp_path: Path) -> None:

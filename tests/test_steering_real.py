@@ -15,7 +15,7 @@ from reasoning.events import Answer, Notice, Settings, Steer, Step, Trace, Turn
 from reasoning.repeats import repeats
 from reasoning.steering import edited
 from reasoning.task import MARGIN
-from tests.conftest import Server
+from tests.real_servers import Server
 from tests.test_real_server import collect
 
 QUESTION = "Tom has 12 apples, eats 3 and buys 5 more. How many apples does he have?"

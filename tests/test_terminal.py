@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from reasoning.__main__ import summary
+from reasoning.__main__ import main, summary
 from reasoning.events import Answer, Retry, Started, Step, Trace
-from tests.conftest import ROOT, Server
-from tests.stub import Play, Stub, says, status, step
+from tests.processes import ROOT
+from tests.real_servers import Server
+from tests.stub import NEVER, Play, Stub, says, status, step
 
 CHAIN = (
     step("Read", "There are [bold]three[/bold] letters."),
@@ -128,15 +129,17 @@ def test_a_seed_is_sent_with_every_request() -> None:
         ["Why?", "--seed", "x"],
     ],
 )
-def test_bad_flags_are_refused_with_what_was_expected(words: list[str]) -> None:
-    done = reason("http://127.0.0.1:9/v1", *words)
-    assert done.returncode == 2
-    assert "usage:" in done.stderr
+def test_bad_flags_are_refused_with_what_was_expected(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words)
+    assert "usage:" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
 def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[str]) -> None:
-    slow: Play = step("Read", "word " * 400, pause=0.05)
+    slow: Play = step("Read", "word " * 400, until=NEVER)
     with Stub(slow) as stub:
         process = subprocess.Popen(
             [sys.executable, "-m", "reasoning", "--way", "json_steps", *flags, "Why?"],

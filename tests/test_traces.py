@@ -31,7 +31,8 @@ from reasoning.events import (
 )
 from reasoning.think import think
 from reasoning.traces import compact, trace_from_json, trace_schema, trace_to_json
-from tests.conftest import ROOT, Server
+from tests.processes import ROOT
+from tests.real_servers import Server
 
 SCHEMA = ROOT / "docs" / "trace.schema.json"
 STARTED = Started(

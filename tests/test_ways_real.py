@@ -20,8 +20,7 @@ from reasoning.events import Answer, Correction, Delta, Event, Notice, Steer, St
 from reasoning.think import think
 from serving.catalogue import ROOT, load
 from tests import reciter as known
-from tests.conftest import Server
-from tests.test_real_server import running
+from tests.real_servers import Server, running
 
 TEMPLATE = ROOT / "serving" / "templates" / "satori.jinja"
 TOKEN = re.compile(r"<\|\w+\|>|</?think>")
@@ -315,6 +314,7 @@ def known_turns(turn: Turn) -> list[dict[str, str]]:
 # -- stopping
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("way", ["coat", "native", "direct"])
 async def test_a_stop_ends_the_work_on_the_server_in_every_way(server: Server, way: str) -> None:
     """On the larger model, slow enough to be stopped; it knows no tokens, but it writes."""

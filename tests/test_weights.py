@@ -19,8 +19,8 @@ from pathlib import Path
 import pytest
 
 from tests.hub import Hub, model_files, safetensors
+from tests.processes import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 REPO = "acme/tiny"
 NAME = "acme--tiny"
 SHARD = "model-00001-of-00002.safetensors"
