@@ -64,6 +64,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument("--max-steps", type=int, default=defaults.max_steps, metavar="N")
     it.add_argument("--min-steps", type=int, default=defaults.min_steps, metavar="N")
     it.add_argument("--temperature", type=float, default=defaults.temperature, metavar="T")
+    it.add_argument(
+        "--budget", type=int, metavar="N", help="completion tokens of a whole chain, at most"
+    )
     it.add_argument("--seed", type=int, help="the same for the same chain again")
     it.add_argument(
         "--chains",
@@ -84,6 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             max_steps=arguments.max_steps,
             temperature=arguments.temperature,
             seed=arguments.seed,
+            budget=arguments.budget,
         )
     except ValueError as error:
         parser().error(str(error))

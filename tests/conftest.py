@@ -13,11 +13,11 @@ import signal
 from collections.abc import Callable, Generator, Iterator
 from typing import TYPE_CHECKING, Any
 
-import hypothesis
 import pytest
 
 from serving.guard import die_with_parent
 from tests import failures
+from tests.examples import settings
 from tests.processes import OUTPUT, free_port
 from tests.real_servers import SERVE, Server, first_model, locked, shared, wait_for_the_end
 from tests.switch import Switch
@@ -29,9 +29,7 @@ if TYPE_CHECKING:
 
 MARKS = {"real": {"server", "reciter"}, "browser": {"browser"}}  # by what a test asks for
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-hypothesis.settings.register_profile("usual", deadline=None)  # two cores, shared with a model
-hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
-hypothesis.settings.load_profile("usual")
+settings.load_profile("usual")
 
 
 # -- the run

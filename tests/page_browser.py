@@ -32,7 +32,7 @@ from history.store import Store
 from tests.processes import OUTPUT, ROOT, free_port, start, until
 from tests.stub import Play, Script, Stub, says, status, step
 
-CHROMIUM = shutil.which("chromium") or "/usr/bin/chromium"
+CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 FLAGS = (
     "--no-sandbox",
     "--disable-background-networking",
@@ -202,12 +202,10 @@ class Visitor:
         address: str,
         size: tuple[int, int] = DESKTOP,
         locale: str = "en-US",
-        scheme: str = "light",
     ) -> None:
         self.address = address.split("?")[0]
-        options: dict[str, Any] = {"locale": locale, "color_scheme": scheme}
         self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, **options
+            viewport={"width": size[0], "height": size[1]}, locale=locale
         )
         self.context.tracing.start(snapshots=True)
         self.outside: list[str] = []
@@ -327,9 +325,11 @@ class Visitor:
         self.page.keyboard.press("Escape")
         expect(self.page.locator('[data-testid="stPopoverBody"]')).to_have_count(0)
 
-    def prefers(self, scheme: str) -> None:
-        """As if the reader had turned the whole machine light or dark."""
-        self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+    def in_both_themes(self) -> Iterator[str]:
+        """As if the reader turned the whole machine dark, and light again."""
+        for scheme in ("dark", "light"):
+            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            yield scheme
 
     def settle(self) -> None:
         """Waits until the page's script has done what the last click asked for."""

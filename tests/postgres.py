@@ -20,7 +20,7 @@ from typing import Any
 
 import psycopg
 
-from tests.processes import free_port
+from tests.processes import free_port, start
 
 USER, PASSWORD = "stepwise", "a secret % of @ its own"
 WRITTEN = "a%20secret%20%25%20of%20%40%20its%20own"  # as it stands in an address
@@ -54,7 +54,7 @@ class Postgres:
         )
         command = [self._bin / "postgres", "-D", self._folder / "data", "-p", str(self.port)]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
+            self._process = start(
                 [*command, *listen, *SPEED], cwd=self._folder, stdout=log, stderr=log, **_as()
             )
         deadline = time.monotonic() + START

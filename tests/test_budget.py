@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
@@ -79,7 +78,6 @@ async def chain(server: Any, way: str, budget: int, **settings: Any) -> list[Eve
 # -- it holds
 
 
-@examples(max_examples=60)
 @given(
     st.sampled_from(list(WAYS)),
     st.integers(1, 3000),

@@ -10,6 +10,7 @@ import pytest
 
 from reasoning import errors
 from reasoning.endpoint import Endpoint, Patience, Piece, Request, ServedModel, retry_after
+from tests.processes import until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, raw, says, status, step
 
 MODEL = ServedModel("stub")
@@ -161,22 +162,17 @@ async def test_closing_the_reply_hangs_up() -> None:
         async with aclosing(endpoint.chat(request)) as pieces:
             async for _ in pieces:
                 break
-        for _ in range(100):
-            await asyncio.sleep(0.02)
-            if stub.gone:
-                break
-    assert stub.gone == 1
+        await asyncio.to_thread(until, lambda: stub.gone)
 
 
 async def test_a_cancelled_reply_hangs_up() -> None:
     async with talking(says("word " * 500, until=NEVER)) as (stub, endpoint):
         task = asyncio.create_task(ask(endpoint))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(until, lambda: stub.requests)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.sleep(0.3)
-    assert stub.gone == 1
+        await asyncio.to_thread(until, lambda: stub.gone)
 
 
 async def test_a_lone_surrogate_in_a_reply_is_replaced() -> None:

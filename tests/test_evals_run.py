@@ -20,9 +20,11 @@ from evals.logs import read_marked
 from evals.outcomes import Marked
 from reasoning.choosing import PROBE
 from tests.gateway_server import gateway
-from tests.processes import ROOT
+from tests.processes import ROOT, start
 from tests.real_servers import Server
 from tests.stub import Play, Stub, says, status, step_text
+
+pytestmark = pytest.mark.slow  # whole runs
 
 PNG = b"\x89PNG\r\n"
 
@@ -112,7 +114,7 @@ def test_questions_that_the_server_refused_are_asked_by_the_next_start(
 
 
 RUN = ["--arms", "direct,json_steps", "--tasks", "chain_sum:easy", "--limit", "2"]
-RUN += ["--budget", "200", "--parallel", "1"]
+RUN += ["--budget", "100", "--parallel", "1"]
 
 
 def answered(folder: Path, process: subprocess.Popen[bytes]) -> list[Marked]:
@@ -132,7 +134,7 @@ def test_a_run_killed_in_the_middle_keeps_what_the_real_model_answered(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    process = subprocess.Popen(
+    process = start(
         [sys.executable, "-W", "ignore", "-m", "evals", *RUN, "--out", str(tmp_path / "run")],
         cwd=ROOT,
         env={**os.environ, "OPENAI_BASE_URL": server.base_url},
@@ -148,7 +150,7 @@ def test_a_run_killed_in_the_middle_keeps_what_the_real_model_answered(
     assert len(after) == 4
     assert all(one in after for one in before)  # to the second: they were not asked again
     assert {one.arm for one in after} == {"direct", "json_steps"}
-    assert all(0 < one.tokens <= 200 and one.seconds > 0 for one in after)
+    assert all(0 < one.tokens <= 100 and one.seconds > 0 for one in after)
     assert "| json_steps | 2 |" in capsys.readouterr().out
 
 

@@ -22,6 +22,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from gateway.observing import Chain, Watch
 from reasoning.events import Answer, Event, Failed, Started, Stopped
 from reasoning.think import MAX_QUESTION
+from tests.examples import examples
 from tests.gateway_server import asks_for_a_step, events_of, gateway, thinker
 from tests.processes import ROOT, free_port
 from tests.stub import EVENTS, Play, Stub, chunk, head, raw, says, status, step
@@ -588,7 +589,7 @@ def test_every_answer_is_one_that_our_description_promises(
     checks = [check.status_code_conformance, check.content_type_conformance]
     checks += [check.not_a_server_error, check.response_schema_conformance]
 
-    @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+    @settings(examples(1 / 4), suppress_health_check=list(HealthCheck))
     @given(description[path][method].as_strategy(generation_mode=mode))
     def promised(case: schemathesis.Case[Any]) -> None:
         case.call_and_validate(checks=checks)

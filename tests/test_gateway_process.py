@@ -26,7 +26,7 @@ from gateway.__main__ import guarded, main, without_secrets
 from gateway.gate import GATEWAY_CALLS, KEY
 from reasoning.endpoint import Endpoint
 from tests.gateway_server import thinker
-from tests.processes import ROOT, free_port, until
+from tests.processes import ROOT, free_port, start, until
 from tests.stub import NEVER, Stub, raw, step
 
 PATIENCE = 120.0  # seconds; two busy cores take long to import it all
@@ -69,7 +69,7 @@ def started(log: Path, **environment: str) -> Running:
     given |= {"OPENAI_BASE_URL": f"http://127.0.0.1:{upstream}/v1", KEY: SECRET, **environment}
     with log.open("wb") as out:
         words = [sys.executable, "-m", "gateway", "--port", str(port)]
-        process = subprocess.Popen(words, stdout=out, stderr=out, cwd=ROOT, env=given)
+        process = start(words, stdout=out, stderr=out, cwd=ROOT, env=given)
     running = Running(port, upstream, process, log)
     late = time.monotonic() + PATIENCE
     while True:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
@@ -44,7 +44,7 @@ from reasoning.events import (
 )
 from reasoning.traces import compact
 from tests.postgres import PASSWORD, WRITTEN, Postgres, postgres
-from tests.processes import ROOT
+from tests.processes import ROOT, start
 
 STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
 ANSWER = Answer("Because.", 1.0, 5)
@@ -198,7 +198,6 @@ happenings = st.one_of(
 
 # However a run's events are cut into batches, and however often and far back a batch is written
 # again, the store holds what the whole run comes down to, and its figures count each event once.
-@settings(deadline=None)  # no timed test
 @given(
     st.lists(happenings, max_size=20),
     st.sampled_from([(), (ANSWER,), (Stopped(1.0),)]),
@@ -408,9 +407,10 @@ from reasoning.events import Started, Step
 
 def child(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
     command = [sys.executable, "-c", CHILD.format(root=str(ROOT)) + code, *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, **options)
+    return start(command, stdout=subprocess.PIPE, text=True, **options)
 
 
+@pytest.mark.slow
 def test_a_run_whose_process_was_killed_is_interrupted(url: str) -> None:
     begin = "Store(sys.argv[1]).write([Begun('one', Asked('Why?'), Link(), '', 1.0)])"
     process = child(f"{begin}; print('begun', flush=True); sys.stdin.read()", url, stdin=-1)
@@ -450,6 +450,7 @@ def test_another_machines_run_is_interrupted_when_its_signs_of_life_cease(
     assert states() == ["thinking", "answered"]
 
 
+@pytest.mark.slow
 def test_two_processes_write_to_one_history_at_once(url: str) -> None:
     code = """
 it = Store(sys.argv[1])
@@ -493,6 +494,7 @@ while True:
 """
 
 
+@pytest.mark.slow
 def test_every_event_that_was_shown_survives_a_kill(url: str) -> None:
     process = child(TORTURE, url, cwd=ROOT)
     assert process.stdout is not None
@@ -573,6 +575,7 @@ def test_a_migration_that_fails_leaves_the_history_as_it_was(
     again.close()
 
 
+@pytest.mark.slow
 def test_many_processes_may_make_the_tables_at_once(url: str) -> None:
     processes = [child("Store(sys.argv[1])", url) for _ in range(3)]
     for process in processes:

@@ -6,7 +6,6 @@ import json
 import re
 import socket
 import threading
-import time
 import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -16,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.page_browser import PHONE, SERVED, PageServer, Visitor, expect, on_stage, until
+from tests.page_browser import DESKTOP, PHONE, SERVED, PageServer, Visitor, expect, on_stage, until
 from tests.real_servers import Server, running
 from tests.stub import NEVER, says, status, step
 
@@ -71,19 +70,6 @@ def test_stop_ends_the_servers_work_and_keeps_what_was_written(
     assert visitor.steps.count() >= 1
     expect(visitor.bar).to_contain_text("Thought for")
     visitor.shoot("real-stopped")
-
-
-def test_a_closed_tab_loses_nothing(real_page: PageServer, visitors: Any) -> None:
-    visitor = visitors(real_page.address)
-    visitor.ask("Name three colours, one in each step.")
-    visitor.page.wait_for_url(re.compile(r"\?run="))
-    address = visitor.page.url
-    visitor.page.close()
-    time.sleep(1)
-    visitor.page = visitor.open(address)
-    visitor.sees("Name three colours")
-    visitor.wait_for_end()
-    expect(visitor.bar).to_contain_text("Thought for")
 
 
 # -- what is seen while it is written
@@ -201,7 +187,7 @@ def test_eight_quick_clicks_start_one_run(page: str, port: int, visitors: Any) -
             " for (let i = 0; i < 8; i++) b.click(); }"
         )
         visitor.wait_for_end()
-        time.sleep(1)
+        visitor.settle()
         assert len(stub.requests) == 4
 
 
@@ -268,7 +254,7 @@ def test_a_question_too_long_or_empty_is_refused_before_any_call(
         visitor.ask("x" * 8_001)
         visitor.sees("At most 8,000")
         visitor.ask("   ")
-        time.sleep(1)
+        visitor.settle()
         assert stub.requests == []
 
 
@@ -409,13 +395,13 @@ def test_hostile_text_runs_nothing_and_loads_nothing(
         assert "<script>alert(1)</script>" in label.inner_text()
         assert len(label.inner_text()) < 200
         expect(visitor.run).to_contain_text("<iframe srcdoc=")
-    time.sleep(0.5)
+        visitor.settle()
     assert calls == []
     assert visitor.dialogs == []
 
 
-def test_the_browser_itself_may_load_nothing_from_outside(real_page: PageServer) -> None:
-    with urllib.request.urlopen(real_page.address, timeout=10) as response:
+def test_the_browser_itself_may_load_nothing_from_outside(page: str) -> None:
+    with urllib.request.urlopen(page, timeout=10) as response:
         policy = response.headers["Content-Security-Policy"]
         assert response.headers["X-Frame-Options"] == "DENY"
     assert "default-src 'self'" in policy
@@ -427,10 +413,8 @@ def test_the_browser_itself_may_load_nothing_from_outside(real_page: PageServer)
     ("header", "status"),
     [("Origin: http://evil.example", 403), ("Host: evil.example", 403), ("X-Own: yes", 101)],
 )
-def test_a_foreign_host_or_origin_gets_no_socket(
-    real_page: PageServer, header: str, status: int
-) -> None:
-    place = urlsplit(real_page.address)
+def test_a_foreign_host_or_origin_gets_no_socket(page: str, header: str, status: int) -> None:
+    place = urlsplit(page)
     host = "" if header.startswith("Host") else f"Host: {place.netloc}\r\n"
     request = (
         f"GET /_stcore/stream HTTP/1.1\r\n{host}{header}\r\nConnection: Upgrade\r\n"
@@ -446,10 +430,11 @@ def test_a_foreign_host_or_origin_gets_no_socket(
 
 
 @pytest.mark.parametrize(
-    ("locale", "total"), [("en-GB", "in 3 steps"), ("zh-CN", "共 3 步")], ids=["en", "zh"]
+    ("size", "locale", "total"),
+    [(PHONE, "en-GB", "in 3 steps"), (DESKTOP, "zh-CN", "共 3 步")],
+    ids=["en-phone", "zh-desktop"],
 )
-@pytest.mark.parametrize("size", [(1280, 800), PHONE], ids=["desktop", "phone"])
-def test_every_language_width_and_theme_shows_the_whole_job(
+def test_every_language_width_and_theme_shows_the_whole_job(  # the others: test_page_views.py
     page: str, port: int, visitors: Any, size: tuple[int, int], locale: str, total: str
 ) -> None:
     name = f"{locale[:2]}-{'phone' if size == PHONE else 'desktop'}"
@@ -465,8 +450,7 @@ def test_every_language_width_and_theme_shows_the_whole_job(
 
 
 def fits_in_both_themes(visitor: Visitor, name: str) -> None:
-    for scheme in ("dark", "light"):
-        visitor.prefers(scheme)
+    for scheme in visitor.in_both_themes():
         visitor.shoot(f"{name}-{scheme}")
         wide = visitor.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         assert wide <= 0

@@ -222,18 +222,17 @@ def test_while_a_run_is_followed_prompts_are_read_and_afterwards_changed(
     visitor.sees("The answer to A long one")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_settings_and_prompts_shut_nobody_out(
-    staged: PageServer, visitors: Any, scheme: str
-) -> None:
-    visitor = visitors(staged.address, scheme=scheme)
+def test_settings_and_prompts_shut_nobody_out(page: str, visitors: Any) -> None:
+    visitor = visitors(page)
     visitor.show_settings()
-    visitor.shoot(f"settings-desktop-{scheme}")
-    assert serious(visitor.page, '[data-testid="stPopoverBody"]') == []
+    for scheme in visitor.in_both_themes():
+        visitor.shoot(f"settings-desktop-{scheme}")
+        assert serious(visitor.page, '[data-testid="stPopoverBody"]') == []
     closed(visitor)
     prompts(visitor)
-    visitor.shoot(f"prompts-desktop-{scheme}")
-    assert serious(visitor.page, '[role="dialog"]') == []
+    for scheme in visitor.in_both_themes():
+        visitor.shoot(f"prompts-desktop-{scheme}")
+        assert serious(visitor.page, '[role="dialog"]') == []
 
 
 def stored(staged: PageServer) -> dict[str, Any]:

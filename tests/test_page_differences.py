@@ -6,11 +6,12 @@ import re
 from dataclasses import replace
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 
 from page.differences import LONGEST, marked, parted
 from page.markdown import blocks
 from reasoning.events import Step
+from tests.examples import examples
 from tests.test_page_markdown import TEXTS
 
 SIGN = re.compile(r":(orange|blue)-badge\[≠\](?: |\n\n)")
@@ -85,7 +86,7 @@ def test_the_sign_stands_in_a_paragraph_and_above_all_else() -> None:
     assert marked("```\n1\n```", "```\n2\n```")[1] == ":blue-badge[≠]\n\n```\n2\n```"
 
 
-@settings(max_examples=400, deadline=None)
+@examples(4)
 @given(TEXTS, TEXTS)
 @example("a:b c", "a:d c")
 @example("say:{x} word{y}", "say:{x} other{y}")
@@ -96,13 +97,13 @@ def test_without_its_marks_each_text_is_the_safe_text(one: str, other: str) -> N
     assert (unmarked(made[0]), unmarked(made[1])) == (unmarked(safe(one)), unmarked(safe(other)))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2)
 @given(TEXTS)
 def test_a_text_does_not_differ_from_itself(text: str) -> None:
     assert marked(text, text) == (safe(text), safe(text))
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2)
 @given(TEXTS, TEXTS)
 def test_no_mark_holds_anything_but_plain_words(one: str, other: str) -> None:
     for made in marked(one, other):

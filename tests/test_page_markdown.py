@@ -6,11 +6,12 @@ import re
 import time
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from page.markdown import TITLE_LENGTH, blocks, safe, split, title
+from tests.examples import examples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable("table")
 ARROW, JOINER, HAIR = "\u2197", "\u2060", "\u200a"
@@ -186,7 +187,7 @@ PIECES = st.sampled_from(
 TEXTS = st.lists(PIECES, max_size=40).map("".join)
 
 
-@settings(max_examples=400, deadline=None)
+@examples(4)
 @given(TEXTS)
 @example("[x\ny]: /u\n\n![x\ny]")
 @example("word```py\n<!--```")
@@ -196,7 +197,7 @@ def test_whatever_is_written_no_picture_and_no_html_is_left(text: str) -> None:
         assert not html(made), made
 
 
-@settings(max_examples=400, deadline=None)
+@examples(4)
 @given(TEXTS)
 @example("\\[word\\]5 and \\[x1\\]\\(word\\)")
 def test_no_word_is_lost_and_their_order_stays(text: str) -> None:
@@ -205,7 +206,7 @@ def test_no_word_is_lost_and_their_order_stays(text: str) -> None:
         assert word in kept, (word, whole(text))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(st.text(max_size=300))
 def test_any_text_is_taken(text: str) -> None:
     assert not images(whole(text))

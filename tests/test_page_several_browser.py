@@ -125,10 +125,10 @@ def test_two_runs_of_the_history_are_laid_side_by_side(page: str, port: int, vis
 
 
 def test_real_chains_run_at_once(real_page: PageServer, visitors: Any) -> None:
-    real_page.prefer(min_steps=1, max_steps=1, step_tokens=40, chains=4, also_direct=True)
+    real_page.prefer(min_steps=1, max_steps=1, step_tokens=40, chains=2, also_direct=True)
     visitor = visitors(real_page.address)
     visitor.ask("What is 2+2?")
-    expect(visitor.page.locator(CHAINS)).to_have_count(4, timeout=60_000)
+    expect(visitor.page.locator(CHAINS)).to_have_count(2, timeout=60_000)
     visitor.wait_for_end()
     expect(visitor.page.locator(".st-key-chains")).to_contain_text(WALL)
     expect(visitor.page.locator(".st-key-beside")).to_contain_text("Directly")

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
@@ -366,7 +366,6 @@ def looks(stage: Stage) -> dict[int, tuple[str, str]]:
     return {page.number: page.sent[:2] for page in pages if page.box is not None}
 
 
-@settings(deadline=None)  # the first formula loads a parser
 @given(runs(), st.sets(st.integers(0, 20)))
 def test_a_run_looks_the_same_live_and_drawn_again(events: list[Event], moments: set[int]) -> None:
     """Whenever it was painted: the last labels and states are those of a replay, but for

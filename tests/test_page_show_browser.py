@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator, Sequence
@@ -18,7 +17,7 @@ import pytest
 from reasoning.events import Answer, Correction, Delta, Event, Retry, Started, Step, to_dict
 from tests.axe import serious
 from tests.page_browser import PHONE, Visitor, expect, until
-from tests.processes import OUTPUT, ROOT, free_port
+from tests.processes import OUTPUT, ROOT, free_port, start
 
 ENGLISH, CHINESE = "\\(r\\) comes **three** times.\n\n- one\n- two", "一共三个，$5 也是。"
 
@@ -53,9 +52,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     }
     OUTPUT.mkdir(exist_ok=True)
     with (OUTPUT / "stage.log").open("wb") as log:
-        process = subprocess.Popen(
-            [*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log
-        )
+        process = start([*command, *options], cwd=ROOT, env=environment, stdout=log, stderr=log)
     try:
         until(lambda: serves(port), 60)
         yield Stage(f"http://127.0.0.1:{port}/", folder)
@@ -202,12 +199,7 @@ def test_small_things_are_explained_where_the_pointer_rests(stage: Stage, visito
 # -- charts, widths, themes and the policy
 
 
-SIZES: list[Any] = [
-    ("light", "", {}),
-    ("dark", "", {"scheme": "dark"}),
-    ("phone", "", {"size": PHONE}),
-    ("zh-phone-dark", "lang=zh", {"size": PHONE, "scheme": "dark"}),
-]
+SIZES: list[Any] = [("desktop", "", {}), ("zh-phone", "lang=zh", {"size": PHONE})]
 
 
 class Eye:
@@ -221,10 +213,11 @@ class Eye:
     def approves(self, name: str) -> None:
         page = self._visitor.page
         width = page.viewport_size["width"]  # type: ignore[index]
-        assert page.evaluate("document.documentElement.scrollWidth") <= width
-        assert serious(page) == []
         page.set_viewport_size({"width": width, "height": 1400})
-        self._visitor.shoot(name)
+        for scheme in self._visitor.in_both_themes():
+            self._visitor.shoot(f"{name}-{scheme}")
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            assert serious(page) == []
         assert [text for text in self._said if "Content Security Policy" in text] == []
 
 

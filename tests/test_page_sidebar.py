@@ -271,18 +271,18 @@ def test_a_trace_from_a_file_is_shown_and_what_is_none_is_refused_in_a_line(
     expect(line(visitor.page, "From elsewhere?")).to_be_visible()
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_sidebar_shuts_nobody_out(
-    staged: PageServer, store: Store, visitors: Callable[..., Visitor], scheme: str
+    staged: PageServer, store: Store, visitors: Callable[..., Visitor]
 ) -> None:
     for hours in range(0, 300, 20):
         keep(store, f"A question of {hours} hours ago", float(hours))
-    visitor = visitors(staged.address, scheme=scheme)
+    visitor = visitors(staged.address)
     act(visitor.page, "A question of 60 hours ago", "Pin")
     line(visitor.page, "A question of 20 hours ago").click()
     expect(visitor.page.locator(".st-key-shown-thread")).to_be_visible()
-    visitor.shoot(f"history-desktop-{scheme}")
-    assert serious(visitor.page, '[data-testid="stSidebar"]') == []
+    for scheme in visitor.in_both_themes():
+        visitor.shoot(f"history-desktop-{scheme}")
+        assert serious(visitor.page, '[data-testid="stSidebar"]') == []
 
 
 def test_on_a_phone_the_sidebar_opens_and_gives_way_to_what_was_picked(

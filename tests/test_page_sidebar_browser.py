@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import threading
 from typing import Any
 
@@ -216,20 +215,3 @@ def test_a_killed_page_keeps_the_steps_and_goes_on(
         assert "First." in sent
         assert "word word" not in sent
         assert len(stub.requests) == 2
-
-
-def test_a_real_run_survives_the_death_of_the_page(real_page: PageServer, visitors: Any) -> None:
-    real_page.prefer(min_steps=3, max_steps=3, step_tokens=60)
-    visitor = visitors(real_page.address)
-    visitor.ask("Name three rivers, one in each step.")
-    expect(visitor.steps.nth(1)).to_be_visible(timeout=120_000)
-    real_page.kill()
-    real_page.start()
-    visitor.page.reload()
-    visitor.sees("Interrupted")
-    expect(visitor.steps.first.locator("summary")).to_contain_text(re.compile(r"\d+ tokens"))
-    visitor.button("go-on").click()
-    expect(visitor.button("stop")).to_be_visible(timeout=60_000)
-    visitor.wait_for_end()
-    visitor.sees(re.compile(r"Thought for [\d.]+ s in \d steps"))
-    expect(visitor.run).to_contain_text("Answer")

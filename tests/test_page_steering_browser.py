@@ -172,7 +172,7 @@ def test_branches_are_switched_between_and_say_where_they_part(
 
 
 def test_a_real_chain_is_steered(real_page: PageServer, server: Server, visitors: Any) -> None:
-    real_page.prefer(min_steps=1, max_steps=2, step_tokens=100)
+    real_page.prefer(min_steps=1, max_steps=1, step_tokens=100)
     visitor = visitors(real_page.address, size=(1280, 1400))  # a model may write a lot
     visitor.sees(SERVED if server.model == SERVED else server.model)
     thought(visitor, "How many legs have three cats?")

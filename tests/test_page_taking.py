@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
@@ -44,6 +44,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
+from tests.examples import examples
 from tests.processes import OUTPUT
 from tests.test_page_markdown import PICTURES, TEXTS
 
@@ -169,7 +170,7 @@ def test_it_speaks_the_readers_language(language: str) -> None:
     assert f'<html lang="{language}">' in as_html(TRACE, words)
 
 
-@settings(max_examples=200, deadline=None)
+@examples(2)
 @given(TEXTS, TEXTS)
 @example("One\n===", "# One\n\nTwo\n---")
 @example("```", "> # One")
@@ -181,7 +182,7 @@ def test_no_text_of_a_model_breaks_the_outline(content: str, answer: str) -> Non
     assert [tag for tag, _ in ours] == ["h1", "h2", "h2", "h3", "h3", "h2"]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(TEXTS)
 @example("1. a")
 @example("100) a")
@@ -193,7 +194,7 @@ def test_a_title_reads_as_it_was_written(text: str) -> None:
         assert READER.render(begin + light(title(text))).replace(JOINER, "") == before
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(TEXTS)
 @example("- a\n- b")
 @example("1. a\n\n    code\n===")
@@ -295,7 +296,6 @@ def test_what_is_no_run_is_refused_in_one_line(text: str, said: str) -> None:
     assert said.lower() in str(refused.value).lower()
 
 
-@settings(max_examples=100, deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_is_a_run_or_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="expected"):
@@ -410,7 +410,7 @@ def test_malicious_text_is_inert_wherever_it_stands(attack: str) -> None:
         read_html(as_html(Trace((started, *told, end)), WORDS))
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(TEXTS)
 def test_any_text_makes_a_page_that_is_whole_and_can_do_nothing(text: str) -> None:
     step = replace(STEPS[0], title=text, content=text)
@@ -493,7 +493,7 @@ def test_a_dollar_in_a_formula_is_a_dollar() -> None:
     assert "$5" in read_html(mathml(r"\text{\text{\textdollar}5}") or "")
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(st.text(st.sampled_from(r"\{}[]^_&%$#'<>/ab1 " + "\x00\ud800"), max_size=40))
 def test_any_formula_is_drawn_inert_or_not_at_all(latex: str) -> None:
     drawn = mathml(latex)

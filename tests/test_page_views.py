@@ -1,7 +1,7 @@
-"""Every view of the page, in light, dark and on a phone: drawn whole, and shutting nobody out.
+"""Every view of the page, light and dark: drawn whole, and shutting nobody out.
 
-One walk for each look goes through all views in the order a reader may. It keeps a picture of
-each, and says at its end what axe-core found and what did not fit the width.
+One walk on a desktop and one on a Chinese phone go through all views in the order a reader may.
+They keep a picture of each, and say at their end what axe-core found and what did not fit.
 """
 
 from __future__ import annotations
@@ -24,11 +24,7 @@ from tests.page_browser import (
 )
 from tests.stub import NEVER, Play, says, status, step
 
-LOOKS: list[Any] = [
-    ("light", {}),
-    ("dark-zh", {"scheme": "dark", "locale": "zh-CN"}),
-    ("phone", {"size": PHONE}),
-]
+LOOKS: list[Any] = [("desktop", {}), ("zh-phone", {"size": PHONE, "locale": "zh-CN"})]
 RICH = """First \\(x^2 = 2\\), so `x` is **about** 1.41:
 
 ```python
@@ -71,8 +67,9 @@ class Walk:
 
     def see(self, view: str) -> None:
         """Notes what is wrong with the view; a picture of it is kept."""
-        self.visitor.shoot(f"view-{view}-{self.look}")
-        self.findings += [f"{view}: {line}" for line in serious(self.page)]
+        for scheme in self.visitor.in_both_themes():
+            self.visitor.shoot(f"view-{view}-{self.look}-{scheme}")
+            self.findings += [f"{view}, {scheme}: {line}" for line in serious(self.page)]
         wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if wide > 0:
             self.findings.append(f"{view}: {wide} px wider than the window")

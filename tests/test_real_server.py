@@ -19,7 +19,7 @@ from reasoning.replies import Reply, parse_reply
 from reasoning.think import think
 from tests.real_servers import Server, running
 
-SHORT = Settings(max_steps=3, step_tokens=80, answer_tokens=60, attempts=2)
+SHORT = Settings(min_steps=2, max_steps=2, step_tokens=80, answer_tokens=40, attempts=2)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_a_chat_completion_is_streamed(server: Server) -> None:
 
 def test_a_chat_completion_keeps_to_a_json_schema(server: Server) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "step", "schema": DECIDE}}
-    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 200}
+    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 100}
     answer = json.loads(
         post(f"{server.base_url}/chat/completions", {**body, "response_format": wanted})
     )
@@ -130,10 +130,12 @@ async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> Non
 
 async def test_a_question_without_an_end_is_ended_at_the_cap(endpoint: Endpoint) -> None:
     """Many attempts at a high temperature, so that this small model need not repeat itself."""
-    settings = Settings(min_steps=5, max_steps=5, step_tokens=60, temperature=1.0, attempts=12)
+    settings = Settings(
+        min_steps=4, max_steps=4, step_tokens=60, answer_tokens=20, temperature=1.0, attempts=12
+    )
     events = await collect(endpoint, "Count upwards and never stop.", settings=settings)
     steps = Trace(tuple(events)).steps
-    assert [step.action for step in steps] == ["continue"] * 4 + ["final_answer"]
+    assert [step.action for step in steps] == ["continue"] * 3 + ["final_answer"]
     assert isinstance(events[-1], Answer)
 
 

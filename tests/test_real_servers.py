@@ -18,6 +18,8 @@ import pytest
 
 from tests.processes import ROOT, alive, start, until
 
+pytestmark = pytest.mark.slow  # whole runs of pytest
+
 STAND_IN = """
 import http.server, json, os, sys
 open(sys.argv[1], "a").write(f"{os.getpid()}\\n")

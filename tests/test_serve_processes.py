@@ -23,7 +23,9 @@ import pytest
 from serving import ports
 from serving.guard import GRACE
 from serving.launch import stage
-from tests.processes import ROOT, alive, free_port, until
+from tests.processes import ROOT, alive, free_port, start, until
+
+pytestmark = pytest.mark.slow  # families of processes that are killed
 
 FAKE = """
 import http.server, os, signal, subprocess, sys, time
@@ -95,7 +97,7 @@ class Served:
 
     def start(self, *before: str) -> subprocess.Popen[str]:
         self.out = (self.folder / "out").open("w+")
-        self.process = subprocess.Popen(
+        self.process = start(
             [*before, sys.executable, str(self.script)], stdout=self.out, stderr=self.out, text=True
         )
         return self.process

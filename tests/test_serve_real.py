@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from serving.guard import below
-from tests.processes import ROOT, alive, free_port, until
+from tests.processes import ROOT, alive, free_port, start, until
 
 KEY = "sesame-0815"
 QUESTION = "What is 17 + 25?"
@@ -42,7 +42,7 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path:
     words += ["--gateway", "--gateway-port", str(gateway_port), "--ui", "--ui-port", str(ui_port)]
     core = str(max(os.sched_getaffinity(0)))  # the tests' own server has the first
     out = tmp_path / "out"
-    process = subprocess.Popen(
+    process = start(
         [str(ROOT / "serve.sh"), *words],
         stdout=out.open("w"),
         stderr=subprocess.STDOUT,
@@ -101,7 +101,7 @@ def check_the_gateway(port: int, vllm: int) -> None:
     assert {"SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"} <= names
     question = [{"role": "user", "content": QUESTION}]
     for name in ("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"):
-        asked = {"model": name, "messages": question, "max_completion_tokens": 200}
+        asked = {"model": name, "messages": question, "max_completion_tokens": 60}
         status, body = call(port, "POST", "/v1/chat/completions", asked)
         assert (status, json.loads(body)["object"]) == (200, "chat.completion"), body
     assert b"stepwise_chains_total{" in call(port, "GET", "/metrics")[1]
@@ -111,7 +111,7 @@ def check_the_curl_line(said: str) -> None:
     """As printed, it shows thoughts; its end is not waited for."""
     command = re.search(r"^  curl .*?\}'$", said, re.DOTALL | re.MULTILINE)
     assert command, said
-    with subprocess.Popen(
+    with start(
         ["bash", "-c", "exec " + command[0].strip()],
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -28,7 +28,7 @@ from serving.environment import (
 )
 from serving.machine import Gpu, Machine
 from serving.report import Report
-from tests.processes import ROOT, until
+from tests.processes import ROOT, start, until
 
 CPU = Machine()
 GPU = Machine(gpus=(Gpu("card", 24.0),))
@@ -226,8 +226,7 @@ def test_two_set_ups_at_once_install_once(place: Place, tmp_path: Path) -> None:
         "print(len(installer.lines))\n"
     )
     both = [
-        subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
+        start([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) for _ in range(2)
     ]
     assert sorted(one.communicate(timeout=60)[0].strip() for one in both) == ["0", "4"]
 
@@ -252,7 +251,7 @@ def test_an_installer_does_not_outlive_a_kill_of_the_set_up(tmp_path: Path) -> N
         f"runner = Runner(Path({str(tmp_path / 'log')!r}), Report())\n"
         f"runner([sys.executable, '-c', {sleeper!r}], 'Sleeping')"
     )
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
+    parent = start([sys.executable, "-c", code], stdout=subprocess.DEVNULL)
     until(lambda: child.exists() and child.read_text() != "")
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()

@@ -7,16 +7,17 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from typing import Any
 
 import pytest
 
 from reasoning.__main__ import main, summary
 from reasoning.events import Answer, Retry, Started, Step, Trace
-from tests.processes import ROOT
+from tests.processes import ROOT, start, until
 from tests.real_servers import Server
 from tests.stub import NEVER, Play, Stub, says, status, step
+
+pytestmark = pytest.mark.slow  # each is a process
 
 CHAIN = (
     step("Read", "There are [bold]three[/bold] letters."),
@@ -119,6 +120,12 @@ def test_a_seed_is_sent_with_every_request() -> None:
     assert [request["seed"] for request in stub.requests] == [7] * 4
 
 
+def test_no_request_asks_for_more_than_the_budget() -> None:
+    with Stub(says("Because.")) as stub:
+        reason(stub.base_url, "--way", "direct", "--budget", "50", "Why?")
+    assert [request["max_tokens"] for request in stub.requests] == [50]
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -127,6 +134,7 @@ def test_a_seed_is_sent_with_every_request() -> None:
         ["Why?", "--language", "fr"],
         ["Why?", "--chains", "17"],
         ["Why?", "--seed", "x"],
+        ["Why?", "--budget", "0"],
     ],
 )
 def test_bad_flags_are_refused_with_what_was_expected(
@@ -141,7 +149,7 @@ def test_bad_flags_are_refused_with_what_was_expected(
 def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[str]) -> None:
     slow: Play = step("Read", "word " * 400, until=NEVER)
     with Stub(slow) as stub:
-        process = subprocess.Popen(
+        process = start(
             [sys.executable, "-m", "reasoning", "--way", "json_steps", *flags, "Why?"],
             cwd=ROOT,
             env=environment(stub.base_url),
@@ -149,25 +157,22 @@ def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[s
             stderr=subprocess.PIPE,
             text=True,
         )
-        while not stub.requests:
-            time.sleep(0.05)
-        time.sleep(0.5)
+        until(lambda: stub.requests)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-        time.sleep(0.2)
+        until(lambda: stub.gone)
     assert process.returncode == 130
     assert "Traceback" not in out + err
-    assert stub.gone == 1
 
 
 def test_a_real_question_is_answered_in_the_terminal(server: Server) -> None:
-    done = reason(server.base_url, "--max-steps", "3", "What is 2 + 3?")
+    done = reason(server.base_url, "--budget", "150", "What is 2 + 3?")
     assert done.returncode == 0, done.stdout
     assert "Thought for" in done.stdout
 
 
 def test_several_real_chains_are_counted(server: Server) -> None:
-    done = reason(server.base_url, "--max-steps", "3", "--chains", "2", "What is 2 + 3?")
+    done = reason(server.base_url, "--budget", "150", "--chains", "2", "What is 2 + 3?")
     assert done.returncode == 0, done.stdout
     assert "in 2 chains at once" in done.stdout.splitlines()[-1]
 

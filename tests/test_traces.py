@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -31,6 +31,7 @@ from reasoning.events import (
 )
 from reasoning.think import think
 from reasoning.traces import compact, trace_from_json, trace_schema, trace_to_json
+from tests.examples import examples
 from tests.processes import ROOT
 from tests.real_servers import Server
 
@@ -208,7 +209,7 @@ JSON = st.recursive(
 FIELDS = [(n, key) for n, event in enumerate(ordered(*range(7))["events"]) for key in event]
 
 
-@settings(max_examples=300, deadline=None)
+@examples(3)
 @given(st.sampled_from(FIELDS), JSON)
 def test_whatever_a_field_holds_it_is_taken_whole_or_refused(
     place: tuple[int, str], value: Any

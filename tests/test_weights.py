@@ -19,7 +19,9 @@ from pathlib import Path
 import pytest
 
 from tests.hub import Hub, model_files, safetensors
-from tests.processes import ROOT
+from tests.processes import ROOT, start
+
+pytestmark = pytest.mark.slow  # each is a process that downloads
 
 REPO = "acme/tiny"
 NAME = "acme--tiny"
@@ -60,7 +62,7 @@ class Caller:
         }
 
     def start(self, *flags: str, name: str = REPO) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        return start(
             [sys.executable, str(ROOT / "model_download.py"), name, *flags],
             env=self.env,
             stdout=subprocess.PIPE,
