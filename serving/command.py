@@ -47,6 +47,7 @@ ALWAYS = (
 # Compiling takes a minute and makes a CPU no faster; blocks of 128 tokens would lose
 # a third of a chain's shared prefix.
 ON_CPU = ("--enforce-eager", "--block-size", "32")
+PLUGIN = ROOT / "serving" / "plugin"  # where vLLM finds the name of serving/waiting.py
 FIRST_BFLOAT16 = 8.0  # compute capability
 
 
@@ -194,13 +195,15 @@ def vllm_command(
     argv += _model_flags(model, options)
     argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine), *options.extra]
     environment = {k: v for k, v in vllm_environment(machine).items() if k not in given}
-    return Command(tuple(argv), environment | _python_path(given))
+    plugin = () if machine.gpus else (PLUGIN,)
+    return Command(tuple(argv), environment | _python_path(given, *plugin))
 
 
-def _python_path(given: Mapping[str, str]) -> dict[str, str]:
+def _python_path(given: Mapping[str, str], *folders: Path) -> dict[str, str]:
     """With this project in front: what it names is found from any folder."""
-    theirs = given.get("PYTHONPATH", "")
-    return {"PYTHONPATH": f"{ROOT}{os.pathsep}{theirs}" if theirs else str(ROOT)}
+    theirs = given.get("PYTHONPATH")
+    parts = [ROOT, *folders, *([theirs] if theirs else [])]
+    return {"PYTHONPATH": os.pathsep.join(map(str, parts))}
 
 
 def _model_flags(model: Model, options: Options) -> list[str]:

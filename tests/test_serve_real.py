@@ -15,6 +15,7 @@ import socket
 import subprocess
 from pathlib import Path
 
+import psutil
 import pytest
 
 from serving.guard import below
@@ -55,7 +56,10 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path:
         assert process.poll() is None, said
         family = below(process.pid)
         check_the_guard(port)
+        before = engine_and_worker(family)
         check_the_gateway(gateway_port, port)
+        engine, worker = (b - a for a, b in zip(before, engine_and_worker(family), strict=True))
+        assert engine < worker / 3  # the one sleeps while the other writes
         check_the_curl_line(said)
         assert f"http://127.0.0.1:{ui_port}" in said
         assert b"<title>" in call(ui_port, "GET", "/")[1]
@@ -120,6 +124,12 @@ def check_the_curl_line(said: str) -> None:
         assert curl.stdout is not None
         assert any(b'"reasoning":"' in line for line in curl.stdout)
         curl.kill()
+
+
+def engine_and_worker(family: list[int]) -> tuple[float, float]:
+    """CPU seconds of vLLM's two processes that talk to each other."""
+    used = {one.name(): sum(one.cpu_times()[:2]) for one in map(psutil.Process, family)}
+    return used["VLLM::EngineCore"], used["VLLM::Worker"]
 
 
 def arguments(pid: int) -> str:

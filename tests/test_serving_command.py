@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from importlib.metadata import distributions
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from serving.command import (
     vllm_command,
 )
 from serving.machine import Gpu, Machine
+from serving.waiting import sleep_while_waiting
 
 CATALOGUE = load()
 CPU = Machine(memory_gb=16, cpus=8, preload=("/lib/libtcmalloc_minimal.so.4",))
@@ -188,9 +190,17 @@ def test_the_gateway_stands_before_vllm_which_then_stays_on_this_machine() -> No
 
 def test_vllm_and_the_gateway_find_this_project_from_any_folder() -> None:
     for given, path in (({}, f"{ROOT}"), ({"PYTHONPATH": "/mine"}, f"{ROOT}:/mine")):
-        assert command(SMALL, CPU, given=given).environment["PYTHONPATH"] == path
+        assert command(SMALL, GPU, given=given).environment["PYTHONPATH"] == path
         started = gateway_command(SMALL, Options(gateway=True), PYTHON, given)
         assert started.environment["PYTHONPATH"] == path
+
+
+def test_on_a_cpu_vllm_finds_what_lets_its_processes_sleep() -> None:
+    path = command(SMALL, CPU, given={"PYTHONPATH": "/mine"}).environment["PYTHONPATH"].split(":")
+    assert path[-1] == "/mine"
+    (ours,) = distributions(path=path[1:-1])
+    (found,) = ours.entry_points
+    assert (found.group, found.load()) == ("vllm.general_plugins", sleep_while_waiting)
 
 
 def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> None:
