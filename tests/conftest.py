@@ -43,9 +43,13 @@ def pytest_configure(config: pytest.Config) -> None:
         die_with_parent()
         config.option.hypothesis_seed = config.workerinput["seed"]
         return
-    failures.forget_the_last_run()
     if config.option.hypothesis_seed is None:
         config.option.hypothesis_seed = str(random.randrange(2**32))
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    if not hasattr(session.config, "workerinput"):
+        failures.forget_the_last_run()
 
 
 @pytest.hookimpl(optionalhook=True)

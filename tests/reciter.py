@@ -139,7 +139,7 @@ def transcripts() -> list[tuple[str, str]]:
 # -- making it
 
 SEED = 20
-LEARNING_RATE = 8e-3
+LEARNING_RATE = 5e-3
 MOST_ROUNDS = 600
 SURE = 0.9  # the least probability of each right token, when training ends
 SHARPER = 3.0  # divides every temperature, so that what is sampled is recited as well

@@ -400,6 +400,8 @@ CHILD = """
 import os, sys
 sys.path.insert(0, {root!r})
 from history.asked import Asked, Link
+import history.database
+history.database.BUSY = 60.0  # seconds; so many writers keep each other waiting on a busy machine
 from history.store import Begun, Heard, Store
 from reasoning.events import Started, Step
 """
