@@ -1,8 +1,8 @@
-"""On a CPU vLLM's engine and its worker sleep while they wait for each other.
+"""On a CPU vLLM's engine and its worker nap while they wait for each other.
 
-They talk through shared memory, and who waits asks again and again until a second after the last
-message. That saves a GPU some microseconds; on two cores it takes a whole one from the page, and
-from the model, for as long as the model writes.
+They talk through shared memory, and who waits looks again and again, without a pause, until a
+second after the last message. That saves a GPU some microseconds; of two cores it takes a whole
+one for as long as a model writes.
 
 This is a plugin of vLLM's (https://docs.vllm.ai/en/latest/design/plugin_system.html), which
 each of its processes loads. It is named in plugin/stepwise.dist-info, whose folder
@@ -11,20 +11,21 @@ serving/command.py puts on the path where there is no GPU.
 
 from __future__ import annotations
 
+import time
 from importlib import import_module
 from typing import Any
 
 QUEUE = "vllm.distributed.device_communicators.shm_broadcast"
+NAP = 0.001  # seconds; a token of the smallest model takes ten times as long
 
 
-def sleep_while_waiting() -> None:
-    """No message begins the second anew: after its first one a process waits to be woken.
-
-    That first one is needed: who was not listening yet is not woken.
+def nap_while_waiting() -> None:
+    """Only the pause between two looks is ours: vLLM's other way to wait, until it is woken by a
+    message, misses one now and then, and a token comes seconds late.
     """
-    condition = import_module(QUEUE).SpinCondition
-    condition.record_read = _forgotten
+    queue: Any = import_module(QUEUE)
+    queue.sched_yield = _nap
 
 
-def _forgotten(condition: Any) -> None:
-    """In the place of noting when the last message was read."""
+def _nap() -> None:
+    time.sleep(NAP)

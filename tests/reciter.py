@@ -14,6 +14,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -290,6 +291,7 @@ flags = ["--reasoning-parser", "qwen3", "--trust-request-chat-template"]
 def reciting() -> Iterator[Server]:
     """The model, served by its own catalogue."""
     given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
+    given["VLLM_CPU_OMP_THREADS_BIND"] = str(max(os.sched_getaffinity(0)))  # another has the first
     with shared("reciter", [SERVE, "--model", "reciter"], given) as server:
         yield server
 

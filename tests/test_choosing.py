@@ -32,7 +32,7 @@ COAT = ("<|continue|>", "<|reflect|>", "<|explore|>")
 
 
 @pytest.mark.parametrize(
-    ("server", "way"),
+    ("asked", "way"),
     [
         (Counting("It is 2.", known=COAT), "coat"),
         (Counting("It is 2.", known=COAT[:2]), "json_steps"),
@@ -43,8 +43,8 @@ COAT = ("<|continue|>", "<|reflect|>", "<|explore|>")
         (Scripted("It is 2."), "json_steps"),
     ],
 )
-async def test_an_unknown_model_is_asked(server: Scripted, way: str) -> None:
-    assert await way_of(server, NEW, {}) == way
+async def test_an_unknown_model_is_asked(asked: Scripted, way: str) -> None:
+    assert await way_of(asked, NEW, {}) == way
 
 
 async def test_a_server_that_cannot_be_asked_is_an_error_and_no_guess() -> None:

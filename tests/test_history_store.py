@@ -59,7 +59,7 @@ STEP = step(1)
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Postgres]:
+def postgresql() -> Iterator[Postgres]:
     with postgres() as server:
         yield server
 
@@ -68,8 +68,8 @@ def server() -> Iterator[Postgres]:
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'history.db'}"
-    server: Postgres = request.getfixturevalue("server")
-    return server.url()
+    running: Postgres = request.getfixturevalue("postgresql")
+    return running.url()
 
 
 class Clock:
@@ -651,24 +651,24 @@ def failing(url: str) -> StoreError:
     ],
 )
 def test_a_server_that_cannot_be_used_is_named_without_its_password(
-    server: Postgres, change: Callable[[str], str], code: str, caplog: pytest.LogCaptureFixture
+    postgresql: Postgres, change: Callable[[str], str], code: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    error = failing(change(server.address()))
+    error = failing(change(postgresql.address()))
     assert error.code == code
     for secret in (PASSWORD, WRITTEN, "wrong"):
         assert secret not in str(error) + caplog.text + repr(error.__context__)
 
 
 def test_a_server_that_does_not_answer_is_named_and_used_again_when_it_does(
-    server: Postgres,
+    postgresql: Postgres,
 ) -> None:
-    it = Store(server.url())
+    it = Store(postgresql.url())
     ask(it, "one")
-    server.stop()
+    postgresql.stop()
     with pytest.raises(StoreError, match=r"No answer from the database postgres on .* Start it"):
         it.threads("")
-    server.start()
+    postgresql.start()
     assert ids(it) == ["one"]
     it.close()
 

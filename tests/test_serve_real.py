@@ -59,7 +59,7 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path:
         before = engine_and_worker(family)
         check_the_gateway(gateway_port, port)
         engine, worker = (b - a for a, b in zip(before, engine_and_worker(family), strict=True))
-        assert engine < worker / 3  # the one sleeps while the other writes
+        assert engine < worker / 3  # the one naps while the other writes
         check_the_curl_line(said)
         assert f"http://127.0.0.1:{ui_port}" in said
         assert b"<title>" in call(ui_port, "GET", "/")[1]

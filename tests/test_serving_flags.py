@@ -245,14 +245,14 @@ def test_a_port_in_use_names_who_holds_it_before_any_set_up() -> None:
 
 
 @pytest.mark.parametrize(
-    ("server", "flag"), [("--ui", "--ui-port"), ("--gateway", "--gateway-port")]
+    ("started", "flag"), [("--ui", "--ui-port"), ("--gateway", "--gateway-port")]
 )
-def test_the_port_of_what_stands_beside_in_use_names_its_own_flag(server: str, flag: str) -> None:
+def test_the_port_of_what_stands_beside_in_use_names_its_own_flag(started: str, flag: str) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        words = [server, "--port", str(free_port()), flag, str(port)]
+        words = [started, "--port", str(free_port()), flag, str(port)]
         done = serve(*words, "--model", "smollm2-135m-instruct")
     assert (done.returncode, flag in done.stderr) == (1, True)
 
