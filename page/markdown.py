@@ -68,6 +68,10 @@ _PROSE = re.compile(r"(?<![\\{A-Za-z])(?:[A-Za-z]{3,}|(?:or|to|of|in|is|at|by|on
 _AMOUNT = re.compile(r"\d[\d,.]*\s*[kKmMbB]?\b")
 _WORD = re.compile(r"\w")
 _PUNCTUATION = re.compile(r"[^\w\s*]")
+_OPENER = re.compile(  # of a block, at the start of a line
+    r"#{1,6}(?=\s|$)|`{3,}(?=[^`]*$)|~{3,}|[-+*](?=\s|$)|(?:=+|-+)(?=\s*$)|>"
+    r"|(?P<number>\d{1,9})[.)](?=\s|$)"
+)
 _PREFIX = re.compile(r"(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t])))*[ \t]*")
 
 
@@ -307,8 +311,18 @@ def _with_formulas(line: str, formulas: list[str]) -> list[str]:
     for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
         body = [part.strip() for part in formulas[int(number)].split("\n") if part.strip(" >")]
         result += [f"{prefix}$$", *(prefix + _tame(part) for part in body), f"{prefix}$$"]
-        result += [prefix + after.strip()] if after.strip() else []
+        result += [prefix + _in_a_line(after.strip())] if after.strip() else []
     return result
+
+
+def _in_a_line(after: str) -> str:
+    """What follows a formula gets a line of its own, and must not begin a block there."""
+    opens = _OPENER.match(after)
+    if not opens:
+        return after
+    number = opens["number"] or ""
+    escaped = re.sub(r"(.)", r"\\\1", opens[0][len(number) :])
+    return number + escaped + after[opens.end() :]
 
 
 def _continuation(marker: str) -> str:

@@ -174,6 +174,7 @@ def test_it_speaks_the_readers_language(language: str) -> None:
 @given(TEXTS, TEXTS)
 @example("One\n===", "# One\n\nTwo\n---")
 @example("```", "> # One")
+@example("\\begin{align}word\\end{align}```", "$$word$$# ")
 def test_no_text_of_a_model_breaks_the_outline(content: str, answer: str) -> None:
     step = replace(STEPS[0], content=content)
     end = Answer(f"so\n\n{answer}", 1.0, 1)
