@@ -162,7 +162,7 @@ async def test_closing_the_reply_hangs_up() -> None:
         async with aclosing(endpoint.chat(request)) as pieces:
             async for _ in pieces:
                 break
-        await asyncio.to_thread(until, lambda: stub.gone)
+        await asyncio.to_thread(until, lambda: stub.gone == 1)
 
 
 async def test_a_cancelled_reply_hangs_up() -> None:
@@ -172,7 +172,7 @@ async def test_a_cancelled_reply_hangs_up() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
-        await asyncio.to_thread(until, lambda: stub.gone)
+        await asyncio.to_thread(until, lambda: stub.gone == 1)
 
 
 async def test_a_lone_surrogate_in_a_reply_is_replaced() -> None:

@@ -160,7 +160,7 @@ def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[s
         until(lambda: stub.requests)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
-        until(lambda: stub.gone)
+        until(lambda: stub.gone == 1)
     assert process.returncode == 130
     assert "Traceback" not in out + err
 
