@@ -47,7 +47,7 @@ def draw() -> None:
     place = _view_place(here)
     bar = st.bottom.container(key="bar")
     say_what_was_refused(it.words)
-    _box(it, run)
+    _box(it, run, here.run)
     keyboard(chosen(it).letters)
     if run is not None and other is not None:
         compare(it, run, other, place)
@@ -84,7 +84,8 @@ def _say_what_is_wrong(site: Site, run: Run | None) -> None:
         st.warning(site.words("unkept", message=why), icon=":material/save:")
 
 
-def _box(site: Site, run: Run | None) -> None:
+def _box(site: Site, run: Run | None, on: str | None) -> None:
+    """`on` is the run that the address names, known or not: what is asked there is not lost."""
     busy = run is not None and not run.ended
     hint = "ask_busy" if busy else "ask_waiting" if site.state.model is None else "ask"
     if run is not None and hint == "ask":
@@ -94,7 +95,7 @@ def _box(site: Site, run: Run | None) -> None:
         key="box",  # for ever: a box that is replaced while it has the focus shifts the rest
         disabled=busy or site.state.model is None,
         on_submit=ask_from_box,
-        args=(site, run.id if run else None),
+        args=(site, on),
     )
 
 
