@@ -72,6 +72,9 @@ _OPENER = re.compile(  # of a block, at the start of a line
     r"#{1,6}(?=\s|$)|`{3,}(?=[^`]*$)|~{3,}|[-+*](?=\s|$)|(?:=+|-+)(?=\s*$)|>"
     r"|(?P<number>\d{1,9})[.)](?=\s|$)"
 )
+_OUTLINE = re.compile(  # of a line that makes a heading or a fence, in lists and quotes as well
+    r"(?:[-+*>]\s*|\d{1,9}[.)]\s*)*(?:#{1,6}(?=\s|$)|`{3,}|~{3,}|(?:=+|-+)(?=\s*$))"
+)
 _PREFIX = re.compile(r"(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t])))*[ \t]*")
 
 
@@ -310,9 +313,16 @@ def _with_formulas(line: str, formulas: list[str]) -> list[str]:
     result = [pieces[0]] if pieces[0].strip(" >") else []
     for number, after in zip(pieces[1::2], pieces[2::2], strict=True):
         body = [part.strip() for part in formulas[int(number)].split("\n") if part.strip(" >")]
-        result += [f"{prefix}$$", *(prefix + _tame(part) for part in body), f"{prefix}$$"]
+        result += [f"{prefix}$$", *(prefix + _in_a_formula(part) for part in body), f"{prefix}$$"]
         result += [prefix + _in_a_line(after.strip())] if after.strip() else []
     return result
+
+
+def _in_a_formula(line: str) -> str:
+    """A line of a display formula. A reader that knows no mathematics must not take it for a
+    heading or a fence: an empty group stands before it, which TeX does not show.
+    """
+    return ("{}" if _OUTLINE.match(line) else "") + _tame(line)
 
 
 def _in_a_line(after: str) -> str:

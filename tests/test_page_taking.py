@@ -175,6 +175,8 @@ def test_it_speaks_the_readers_language(language: str) -> None:
 @example("One\n===", "# One\n\nTwo\n---")
 @example("```", "> # One")
 @example("\\begin{align}word\\end{align}```", "$$word$$# ")
+@example("$$# $$", "$$```$$")
+@example("$$a\n===$$", "$$a\n# b$$")
 def test_no_text_of_a_model_breaks_the_outline(content: str, answer: str) -> None:
     step = replace(STEPS[0], content=content)
     end = Answer(f"so\n\n{answer}", 1.0, 1)
