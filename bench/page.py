@@ -29,7 +29,7 @@ from pathlib import Path
 from threading import Event
 
 import psutil
-from playwright.sync_api import Browser, Page, WebSocket
+from playwright.sync_api import BrowserContext, Page, WebSocket
 
 from bench.loop import spread
 from tests.page_browser import (
@@ -39,6 +39,7 @@ from tests.page_browser import (
     chromium,
     on_stage,
     page_server,
+    stranger,
 )
 from tests.processes import free_port
 from tests.stub import Play, chunk, head, says, step_text, usage
@@ -135,10 +136,10 @@ def quick(number: int, steps: int = STEPS) -> Play:
 class Watch(Visitor):
     """A visitor who counts what goes through the browser."""
 
-    def __init__(self, browser: Browser, server: PageServer) -> None:
+    def __init__(self, home: BrowserContext, server: PageServer) -> None:
         self.received = self.sent = 0
         self.process = psutil.Process(server.process.pid)
-        super().__init__(browser, server.address)
+        super().__init__(stranger(home), server.address)
 
     def prepare(self, page: Page) -> None:
         page.on("websocket", self._connected)
@@ -224,25 +225,25 @@ class Round:
     rest: tuple[Figures, ...]
 
 
-def measure(browser: Browser, server: PageServer, port: int, pace: float) -> Round:
+def measure(home: BrowserContext, server: PageServer, port: int, pace: float) -> Round:
     short, long = WATCHED
-    with watching(browser, server, port, [quick(n, short) for n in range(1, short + 1)]) as watch:
+    with watching(home, server, port, [quick(n, short) for n in range(1, short + 1)]) as watch:
         resting = at_rest(watch)
     paced = {number: Paced(number, pace) for number in WATCHED}
     chain = [paced.get(number) or quick(number, long) for number in range(1, long + 1)]
-    with watching(browser, server, port, chain) as watch:
+    with watching(home, server, port, chain) as watch:
         live = tuple(look(watch, step) for step in paced.values())
         return Round(live, (resting, at_rest(watch)))
 
 
 @contextmanager
 def watching(
-    browser: Browser, server: PageServer, port: int, chain: Sequence[Play]
+    home: BrowserContext, server: PageServer, port: int, chain: Sequence[Play]
 ) -> Iterator[Watch]:
     """A tab in which a question has just been asked, and the stub that thinks about it."""
     with on_stage(*chain, says("Done."), port=port):
         server.prefer()  # the way that was chosen last is remembered
-        watch = Watch(browser, server)
+        watch = Watch(home, server)
         watch.ask("How much does it cost to show this?")
         yield watch
         watch.close()
@@ -328,10 +329,10 @@ def run(rounds: int, pace: float) -> list[Round]:
     done = []
     with (
         page_server(f"http://127.0.0.1:{port}/v1", "bench-page.log") as server,
-        chromium() as browser,
+        chromium() as home,
     ):
         for number in range(rounds):
-            done.append(measure(browser, server, port, pace))
+            done.append(measure(home, server, port, pace))
             print(f"{number + 1}/{rounds}", file=sys.stderr)
     return done
 

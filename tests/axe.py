@@ -5,18 +5,27 @@ axe-core comes inside the package axe-playwright-python; nothing is loaded from 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
-from axe_playwright_python.sync_playwright import Axe
+from axe_playwright_python.base import AXE_SCRIPT
 from playwright.sync_api import Page
 
 SERIOUS = ("serious", "critical")
+COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
 
 
-def serious(page: Page, within: str | None = None) -> list[str]:
-    """The findings that shut somebody out, one line each: the rule, where, what to do."""
-    found = Axe().run(page, context=within).response["violations"]
+def serious(page: Page, within: str | None = None, **options: Any) -> list[str]:
+    """The findings that shut somebody out, one line each: the rule, where, what to do.
+
+    `options` are those of axe.run.
+    """
+    if not page.evaluate("'axe' in window"):
+        page.evaluate(AXE_SCRIPT)
+    wanted = {"resultTypes": ["violations"], **options}
+    place = json.dumps(within) if within else "document"
+    found = page.evaluate(f"axe.run({place}, {json.dumps(wanted)}).then(it => it.violations)")
     return [line for rule in found if rule["impact"] in SERIOUS for line in _lines(rule)]
 
 

@@ -11,6 +11,7 @@ import os
 import random
 import signal
 from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,11 +24,11 @@ from tests.real_servers import SERVE, Server, first_model, locked, shared, wait_
 from tests.switch import Switch
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, BrowserContext
 
     from tests.page_browser import PageServer, Visitor
 
-MARKS = {"real": {"server", "reciter"}, "browser": {"browser"}}  # by what a test asks for
+MARKS = {"real": {"server", "reciter"}, "browser": {"home"}}  # by what a test asks for
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 settings.load_profile("usual")
 
@@ -166,18 +167,33 @@ def real_page(staged: PageServer, server: Server, port: int) -> Iterator[PageSer
         yield staged
 
 
+@pytest.fixture(scope="session")
+def profile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the worker's browser keeps the page, compiled."""
+    return tmp_path_factory.mktemp("chromium")
+
+
 @pytest.fixture(scope="module")  # the loop that Playwright runs lets no asynchronous test run
-def browser() -> Iterator[Browser]:
+def home(profile: Path) -> Iterator[BrowserContext]:
     from tests.page_browser import chromium
 
-    with chromium() as browser:
-        yield browser
+    with chromium(profile) as home:
+        yield home
 
 
 @pytest.fixture
-def visitors(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Callable[..., Visitor]]:
+def browser(home: BrowserContext) -> Browser:
+    """For who wants a context of its own."""
+    assert home.browser
+    return home.browser
+
+
+@pytest.fixture
+def visitors(
+    home: BrowserContext, request: pytest.FixtureRequest
+) -> Iterator[Callable[..., Visitor]]:
     """Sends people to a page, and looks that their browsers loaded nothing from outside."""
     from tests.page_browser import visiting
 
-    with visiting(browser, request.node.stash.setdefault(failures.VISITORS, [])) as visit:
+    with visiting(home, request.node.stash.setdefault(failures.VISITORS, [])) as visit:
         yield visit

@@ -1,7 +1,7 @@
 """What a failed test leaves under tests/output/failures: all that one needs to understand it.
 
 A folder for each: report.txt (the failure, what was printed, hypothesis's seed), the end of
-every log that was written to meanwhile, and for each browser a picture and a trace
+every log that was written to meanwhile, and for each browser a picture, the page and a trace
 (`.venv/bin/playwright show-trace FILE`).
 """
 
@@ -55,5 +55,7 @@ def keep_pictures(folder: Path, visitors: Iterable[Visitor]) -> None:
     for number, visitor in enumerate(visitors, 1):
         with suppress(PlaywrightError):  # a tab or a browser that is gone has no picture
             visitor.page.screenshot(path=str(folder / f"browser-{number}.png"))
+        with suppress(PlaywrightError):
+            (folder / f"browser-{number}.html").write_text(visitor.page.content(), encoding="utf-8")
         with suppress(PlaywrightError):
             visitor.context.tracing.stop(path=str(folder / f"browser-{number}.zip"))

@@ -15,12 +15,15 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from playwright.sync_api import (
-    Browser,
+    BrowserContext,
     Dialog,
     Locator,
     Page,
     expect,
     sync_playwright,
+)
+from playwright.sync_api import (
+    Error as PlaywrightError,
 )
 from playwright.sync_api import (
     TimeoutError as PlaywrightTimeout,
@@ -41,6 +44,7 @@ FLAGS = (
     "--no-first-run",
 )
 DESKTOP, PHONE = (1280, 800), (390, 844)
+ENGLISH = "en-US"
 PATIENCE = 60_000  # milliseconds: two cores, shared with a model
 STILL = """() => document.fonts.status === 'loaded' && document.getAnimations().every(
     it => it.playState !== 'running' || it.effect.getComputedTiming().iterations === Infinity)"""
@@ -52,14 +56,23 @@ expect.set_options(timeout=PATIENCE)  # its own five seconds are short on two bu
 
 
 class PageServer:
-    """`streamlit run app_reasoning.py`, as a user runs it, with a history of its own."""
+    """`streamlit run` of a script, as a user runs it, with a history of its own."""
 
-    def __init__(self, base_url: str, log: str, folder: Path, *options: str, **given: str) -> None:
+    def __init__(
+        self,
+        base_url: str,
+        log: str,
+        folder: Path,
+        *options: str,
+        script: str = "app_reasoning.py",
+        **given: str,
+    ) -> None:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}/"
         self.history = folder / "history.db"
         self._log = OUTPUT / log
-        self._options = ["--server.port", str(self.port), "--server.headless", "true", *options]
+        own = ["--server.port", str(self.port), "--server.headless", "true"]
+        self._command = [sys.executable, "-m", "streamlit", "run", script, *own, *options]
         self._environment = {
             **os.environ,
             "OPENAI_BASE_URL": base_url,
@@ -70,11 +83,10 @@ class PageServer:
         }
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "streamlit", "run", "app_reasoning.py", *self._options]
         OUTPUT.mkdir(exist_ok=True)
         with self._log.open("ab") as output:
             self.process = start(
-                command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
+                self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
             )
         until(lambda: _answers(self.address + "_stcore/health"))
 
@@ -127,27 +139,60 @@ def _answers(address: str) -> bool:
 
 
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def chromium(profile: Path | str = "") -> Iterator[BrowserContext]:
+    """A browser at home: the profile is the folder where it keeps what it has loaded, compiled."""
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield browser
-        browser.close()
+        home = playwright.chromium.launch_persistent_context(
+            profile, executable_path=CHROMIUM, args=list(FLAGS), locale=ENGLISH
+        )
+        yield home
+        home.close()
 
 
 @contextmanager
-def visiting(browser: Browser, made: list[Visitor]) -> Iterator[Callable[..., Visitor]]:
-    """Makes visitors, and sends them home. None of them ever loads a thing from outside."""
+def visiting(home: BrowserContext, made: list[Visitor]) -> Iterator[Callable[..., Visitor]]:
+    """Makes visitors, and sends them home. None of them ever loads a thing from outside.
 
-    def visit(address: str, **options: Any) -> Visitor:
-        made.append(Visitor(browser, address, **options))
+    The first comes from home, where the page need not be compiled again; whoever comes beside
+    is somebody else.
+    """
+
+    def visit(address: str, size: tuple[int, int] = DESKTOP, locale: str = ENGLISH) -> Visitor:
+        context = stranger(home, locale) if made or locale != ENGLISH else home
+        context.tracing.start()
+        made.append(Visitor(context, address, size))
         return made[-1]
 
-    yield visit
+    try:
+        yield visit
+    finally:
+        for visitor in made:
+            leave_nothing(visitor, home)
     for visitor in made:
-        outside, dialogs = visitor.outside, visitor.dialogs
+        assert visitor.outside == []
+        assert visitor.dialogs == []
+
+
+def stranger(home: BrowserContext, locale: str = ENGLISH) -> BrowserContext:
+    assert home.browser
+    return home.browser.new_context(locale=locale)
+
+
+def leave_nothing(visitor: Visitor, home: BrowserContext) -> None:
+    """The browser at home forgets the visit; it keeps a tab, or it would end, and the cache."""
+    if visitor.context is not home:
         visitor.close()
-        assert outside == []
-        assert dialogs == []
+        return
+    blank, *visited = home.pages
+    for page in visited:
+        page.close()
+    devtools = home.new_cdp_session(blank)
+    kept = "cookies,local_storage,indexeddb,service_workers"
+    devtools.send("Storage.clearDataForOrigin", {"origin": visitor.address, "storageTypes": kept})
+    devtools.detach()
+    home.clear_permissions()
+    with suppress(PlaywrightError):  # the trace of a test that failed has been taken
+        home.tracing.stop()
 
 
 def models(name: str, owner: str = "stub") -> Any:
@@ -197,23 +242,17 @@ class Visitor:
     """A person with a browser: what is seen, and what the browser asked for from elsewhere."""
 
     def __init__(
-        self,
-        browser: Browser,
-        address: str,
-        size: tuple[int, int] = DESKTOP,
-        locale: str = "en-US",
+        self, context: BrowserContext, address: str, size: tuple[int, int] = DESKTOP
     ) -> None:
         self.address = address.split("?")[0]
-        self.context = browser.new_context(
-            viewport={"width": size[0], "height": size[1]}, locale=locale
-        )
-        self.context.tracing.start(snapshots=True)
+        self.context, self.size = context, size
         self.outside: list[str] = []
         self.dialogs: list[str] = []
         self.page = self.open(address)
 
     def open(self, address: str) -> Page:
         page = self.context.new_page()
+        page.set_viewport_size({"width": self.size[0], "height": self.size[1]})
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self._asked(request.url))
         page.on("dialog", self._interrupted)

@@ -8,72 +8,73 @@ from typing import Any
 import pytest
 
 from page.keyboard import FOCUS, NEW, STOP
-from tests.page_browser import Visitor, expect, on_stage
-from tests.stub import NEVER, step
+from tests.page_browser import Visitor, expect, on_stage, until
+from tests.stub import NEVER, Stub, step
 
 BOX = '[data-testid="stChatInput"] textarea'
 KEYS = {FOCUS: "/", STOP: "Escape", NEW: "Control+Shift+O"}
 
 
 @pytest.fixture(autouse=True)
-def model(port: int) -> Iterator[None]:
+def model(port: int) -> Iterator[Stub]:
     """One that thinks for as long as nobody stops it."""
-    with on_stage(step("One", "word " * 80, until=NEVER), port=port):
-        yield
+    with on_stage(step("One", "word " * 80, until=NEVER), port=port) as model:
+        yield model
 
 
 def press(visitor: Visitor, key: str) -> None:
     visitor.page.keyboard.press(KEYS[key])
 
 
+def press_on_the_page(visitor: Visitor, key: str) -> None:
+    """While nothing is written anywhere."""
+    visitor.page.evaluate("document.activeElement.blur()")
+    press(visitor, key)
+
+
 def thinking(visitor: Visitor) -> None:
     visitor.ask("A long one")
-    expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
+    expect(visitor.steps.first).to_contain_text("word word")
 
 
-def test_a_slash_goes_to_the_question_and_is_not_written(page: str, visitors: Any) -> None:
+def listens(visitor: Visitor, letters: str = "on") -> None:
+    expect(visitor.page.locator("body")).to_have_attribute("data-keys", letters)
+
+
+def test_the_keyboard_alone_asks_stops_and_begins_anew(page: str, visitors: Any) -> None:
     visitor = visitors(page)
-    box = visitor.page.locator(BOX)
-    expect(visitor.page.locator("body")).to_have_attribute("data-keys", "on")
-    visitor.page.mouse.click(700, 600)
-    expect(box).not_to_be_focused()
-    press(visitor, FOCUS)
-    expect(box).to_be_focused()
-    expect(box).to_have_value("")
-    press(visitor, FOCUS)
-    expect(box).to_have_value("/")
-
-
-def test_escape_stops_the_run(page: str, visitors: Any) -> None:
-    visitor = visitors(page)
-    thinking(visitor)
+    expect(visitor.page.locator(BOX)).to_be_enabled()
+    listens(visitor)
+    press_on_the_page(visitor, FOCUS)
+    expect(visitor.page.locator(BOX)).to_be_focused()
+    visitor.page.keyboard.type("Keys / only?")
+    visitor.page.keyboard.press("Enter")
+    visitor.steps.first.wait_for()
     press(visitor, STOP)
-    visitor.wait_for_end()
     visitor.sees("Stopped.")
+    expect(visitor.page.locator(".st-key-question")).to_have_text("Keys / only?")
+    press(visitor, NEW)
+    visitor.sees("Try one of these")
 
 
-def test_escape_that_closes_a_menu_stops_nothing(page: str, visitors: Any) -> None:
+def test_escape_stops_the_run_unless_it_closes_a_menu_or_something_is_written(
+    page: str, model: Stub, visitors: Any
+) -> None:
     visitor = visitors(page)
     thinking(visitor)
-    visitor.way.first.click()
-    menu = visitor.page.locator('[data-testid="stPopoverBody"]')
+    visitor.way.click()
+    menu = visitor.page.get_by_test_id("stPopoverBody")
     expect(menu).to_be_visible()
     press(visitor, STOP)
     expect(menu).to_have_count(0)
-    expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
-    press(visitor, STOP)
-    visitor.wait_for_end()
-
-
-def test_escape_while_a_name_is_written_stops_nothing(page: str, visitors: Any) -> None:
-    visitor = visitors(page)
-    thinking(visitor)
     visitor.page.get_by_role("searchbox", name="Search").click()
     press(visitor, STOP)
-    visitor.sees("word word")
-    expect(visitor.page.locator(".st-key-stop button")).to_be_visible()
-    visitor.page.locator(".st-key-stop button").click()
-    visitor.wait_for_end()
+    visitor.page.wait_for_timeout(500)  # in which a stop would have come
+    expect(visitor.button("stop")).to_be_visible()
+    assert model.gone == 0
+    press_on_the_page(visitor, STOP)
+    visitor.sees("Stopped.")
+    until(lambda: model.gone == 1)
 
 
 def test_a_new_question_while_one_is_thought_about(page: str, visitors: Any) -> None:
@@ -82,18 +83,20 @@ def test_a_new_question_while_one_is_thought_about(page: str, visitors: Any) -> 
     press(visitor, NEW)
     expect(visitor.page.locator('[data-testid="stHeading"]')).to_have_text("Stepwise")
     expect(visitor.page.locator(BOX)).to_be_enabled()
+    visitor.threads.first.click()  # it is thought about still
+    visitor.stop()
+    visitor.wait_for_end()
 
 
-def test_single_letters_can_be_turned_off(page: str, visitors: Any) -> None:
+def test_a_slash_goes_to_the_question_unless_it_is_turned_off(page: str, visitors: Any) -> None:
     visitor = visitors(page)
-    visitor.page.locator(".st-key-settings button").first.click()
-    visitor.page.get_by_text("The key / goes to the question").click()
-    expect(visitor.page.locator("body")).to_have_attribute("data-keys", "off")
-    visitor.page.keyboard.press("Escape")
-    expect(visitor.page.locator('[data-testid="stPopoverBody"]')).to_have_count(0)
-    visitor.page.mouse.click(700, 600)
-    press(visitor, FOCUS)
-    expect(visitor.page.locator(BOX)).not_to_be_focused()
-    visitor.page.locator(".st-key-settings button").first.click()
-    visitor.page.get_by_text("The key / goes to the question").click()
-    expect(visitor.page.locator("body")).to_have_attribute("data-keys", "on")
+    box = visitor.page.locator(BOX)
+    visitor.switch("The key / goes to the question")
+    listens(visitor, "off")
+    press_on_the_page(visitor, FOCUS)
+    expect(box).not_to_be_focused()
+    visitor.switch("The key / goes to the question")
+    listens(visitor, "on")
+    press_on_the_page(visitor, FOCUS)
+    expect(box).to_be_focused()
+    expect(box).to_have_value("")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,7 @@ from history.store import Begun, Heard, Store
 from page.sidebar import PAGE, period
 from page.taking import as_json
 from reasoning.events import Answer, Settings, Started, Step, Trace
-from tests.axe import serious
-from tests.page_browser import PHONE, PageServer, Visitor, expect, on_stage, thinking, until
+from tests.page_browser import PHONE, PageServer, expect, on_stage, thinking, until
 from tests.stub import NEVER, Stub, step
 
 NOW = datetime(2026, 3, 14, 9, 30, tzinfo=UTC).timestamp()
@@ -54,16 +53,18 @@ def test_a_day_begins_where_the_reader_is() -> None:
 # -- in a browser
 
 
-def trace_of(question: str, at: float, answer: str) -> Trace:
-    steps = [Step(n, f"Title {n}", "content", "continue", 1.0, 10) for n in (1, 2)]
+def trace_of(question: str, at: float, answer: str, content: str = "content") -> Trace:
+    steps = [Step(n, f"Title {n}", content, "continue", 1.0, 10) for n in (1, 2)]
     started = Started(question, "small", "json_steps", "en", at, Settings())
     return Trace((started, *steps, Answer(answer, 1.0, 5)))
 
 
-def keep(store: Store, question: str, hours: float, answer: str = "Forty-two.") -> str:
+def keep(
+    store: Store, question: str, hours: float, answer: str = "Forty-two.", content: str = "content"
+) -> str:
     """A run in the history that was asked some hours ago; gives its id."""
     id, at = f"run-{secrets.token_hex(4)}", time.time() - hours * HOUR
-    trace = trace_of(question, at, answer)
+    trace = trace_of(question, at, answer, content)
     store.write([Begun(id, Asked(question), Link(), "", at)], [Heard(id, 0, trace.events)])
     return id
 
@@ -105,11 +106,6 @@ def order(page: Page) -> list[str]:
     return [text.split("\n")[-1] for text in texts]
 
 
-def test_an_empty_history_says_what_it_is_for(staged: PageServer, visitors: Any) -> None:
-    visitor = visitors(staged.address)
-    expect(sidebar(visitor.page)).to_contain_text("What you ask is kept here.")
-
-
 def test_a_question_stands_on_top_as_soon_as_it_is_asked_and_opens_again(
     page: str, store: Store, visitors: Any
 ) -> None:
@@ -128,57 +124,46 @@ def test_a_question_stands_on_top_as_soon_as_it_is_asked_and_opens_again(
     expect(visitor.page.locator(".st-key-shown-thread")).to_have_count(0)
 
 
-def test_what_a_model_or_a_reader_wrote_is_no_markup_in_the_sidebar(
-    staged: PageServer, store: Store, visitors: Any
-) -> None:
-    name = "**Bold** <b>x</b> :red[y] $z$ [a](https://example.org)"
-    keep(store, name, 1)
-    visitor = visitors(staged.address)
-    expect(line(visitor.page, name)).to_be_visible()
-    expect(visitor.page.locator(".st-key-threads :is(strong, b, a, .katex)")).to_have_count(0)
-
-
-def test_a_word_is_found_in_names_steps_and_answers(
+def test_words_are_found_in_names_steps_and_answers_and_what_is_found_opens(
     staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "A question about sheep", 1)
     keep(store, "Another one", 2, answer="The sheep are nine.")
-    keep(store, "About the moon", 3)
+    keep(store, "A third", 3, content="We count the sheep.")
+    keep(store, "About the moon", 4)
     visitor = visitors(staged.address)
-    search = visitor.page.get_by_role("searchbox", name="Search")
-    search.fill("SHEEP")
-    search.press("Enter")
+    expect(visitor.page.get_by_role("searchbox", name="Search")).to_be_visible()
+    visitor.search("SHEEP")
     expect(line(visitor.page, "About the moon")).to_have_count(0)
-    assert order(visitor.page)[1:] == ["A question about sheep", "Another one"]
-    search.fill("sheep moon")
-    search.press("Enter")
+    assert order(visitor.page)[1:] == ["A question about sheep", "Another one", "A third"]
+    visitor.search("sheep moon")
     expect(sidebar(visitor.page)).to_contain_text("Nothing found.")
+    visitor.search("nine sheep")
+    expect(visitor.threads).to_have_count(1)
+    line(visitor.page, "Another one").click()
+    expect(visitor.run).to_contain_text("The sheep are nine.")
 
 
-def test_a_name_is_changed_and_an_empty_one_is_the_question_again(
+def test_a_name_is_changed_or_left_and_an_empty_one_is_the_question_again(
     staged: PageServer, store: Store, visitors: Any
 ) -> None:
     keep(store, "What is it?", 1)
     visitor = visitors(staged.address)
+    act(visitor.page, "What is it?", "Rename")
+    visitor.page.get_by_role("button", name="Leave the name as it is").click()
+    expect(line(visitor.page, "What is it?")).to_be_visible()
     act(visitor.page, "What is it?", "Rename")
     box = visitor.page.get_by_role("textbox", name="New name")
     expect(box).to_have_value("What is it?")
     box.fill("  My   *best*  one ")
     box.press("Enter")
     expect(line(visitor.page, "My *best* one")).to_be_visible()
+    expect(line(visitor.page, "What is it?")).to_have_count(0)
     visitor.page.reload()
     expect(line(visitor.page, "My *best* one")).to_be_visible()
     act(visitor.page, "My *best* one", "Rename")
     box.fill("")
     box.press("Enter")
-    expect(line(visitor.page, "What is it?")).to_be_visible()
-
-
-def test_a_name_is_left_as_it_is(staged: PageServer, store: Store, visitors: Any) -> None:
-    keep(store, "What is it?", 1)
-    visitor = visitors(staged.address)
-    act(visitor.page, "What is it?", "Rename")
-    visitor.page.get_by_role("button", name="Leave the name as it is").click()
     expect(line(visitor.page, "What is it?")).to_be_visible()
 
 
@@ -190,8 +175,11 @@ def test_a_pinned_one_stands_above_newer_ones(
     visitor = visitors(staged.address)
     act(visitor.page, "Oldest", "Pin")
     until(lambda: order(visitor.page)[:2] == ["Pinned", "Oldest"])
+    visitor.page.reload()
+    until(lambda: order(visitor.page)[:2] == ["Pinned", "Oldest"])
     act(visitor.page, "Oldest", "Unpin")
     until(lambda: order(visitor.page)[-1] == "Oldest")
+    expect(visitor.page.locator(".st-key-threads")).not_to_contain_text("Pinned")
 
 
 def test_what_is_deleted_can_be_brought_back_until_something_else_is_done(
@@ -202,6 +190,7 @@ def test_what_is_deleted_can_be_brought_back_until_something_else_is_done(
     visitor = visitors(staged.address)
     line(visitor.page, "Delete me").click()
     expect(visitor.page.locator(".st-key-question")).to_have_text("Delete me")
+    address = visitor.page.url
     act(visitor.page, "Delete me", "Delete")
     expect(sidebar(visitor.page)).to_contain_text("Deleted: Delete me")
     expect(line(visitor.page, "Delete me")).to_have_count(0)
@@ -213,6 +202,9 @@ def test_what_is_deleted_can_be_brought_back_until_something_else_is_done(
     line(visitor.page, "Keep me").click()
     expect(visitor.page.locator(".st-key-question")).to_have_text("Keep me")
     expect(visitor.page.get_by_role("button", name="Undo")).to_have_count(0)
+    visitor.page.goto(address)
+    visitor.sees("is not known here")
+    expect(line(visitor.page, "Delete me")).to_have_count(0)
 
 
 def test_two_runs_are_laid_side_by_side(staged: PageServer, store: Store, visitors: Any) -> None:
@@ -225,12 +217,16 @@ def test_two_runs_are_laid_side_by_side(staged: PageServer, store: Store, visito
     assert f"run={one}" in visitor.page.url
 
 
-def test_only_some_are_asked_for_and_more_on_demand(
+def test_only_some_are_asked_for_and_more_on_demand_and_no_name_is_markup(
     staged: PageServer, store: Store, visitors: Any
 ) -> None:
-    for number in range(PAGE + 5):
-        keep(store, f"Question {number}", 1.0 + number)
+    name = "**Bold** <b>x</b> :red[y] $z$ [a](https://example.org)"
+    keep(store, name, 1)
+    for number in range(2, PAGE + 6):
+        keep(store, f"Question {number}", number)
     visitor = visitors(staged.address)
+    expect(line(visitor.page, name)).to_be_visible()
+    expect(visitor.page.locator(".st-key-threads :is(strong, b, a, .katex)")).to_have_count(0)
     names = visitor.page.locator(".st-key-threads").get_by_role("button", name="What to do with")
     expect(names).to_have_count(PAGE)
     visitor.page.get_by_role("button", name="Show more").click()
@@ -255,10 +251,11 @@ def test_a_run_that_thinks_is_marked_and_its_conversation_can_be_left(
     until(lambda: stub.gone == 1)
 
 
-def test_a_trace_from_a_file_is_shown_and_what_is_none_is_refused_in_a_line(
+def test_an_empty_history_says_what_it_is_for_and_takes_a_trace_from_a_file_and_nothing_else(
     staged: PageServer, visitors: Any, tmp_path: Path
 ) -> None:
     visitor = visitors(staged.address)
+    expect(sidebar(visitor.page)).to_contain_text("What you ask is kept here.")
     bad, good = tmp_path / "bad.json", tmp_path / "good.json"
     bad.write_text("{}")
     good.write_text(as_json(trace_of("From elsewhere?", NOW, "From far away.")))
@@ -269,20 +266,6 @@ def test_a_trace_from_a_file_is_shown_and_what_is_none_is_refused_in_a_line(
     expect(visitor.page.locator(".st-key-question")).to_have_text("From elsewhere?")
     visitor.sees("From far away.")
     expect(line(visitor.page, "From elsewhere?")).to_be_visible()
-
-
-def test_the_sidebar_shuts_nobody_out(
-    staged: PageServer, store: Store, visitors: Callable[..., Visitor]
-) -> None:
-    for hours in range(0, 300, 20):
-        keep(store, f"A question of {hours} hours ago", float(hours))
-    visitor = visitors(staged.address)
-    act(visitor.page, "A question of 60 hours ago", "Pin")
-    line(visitor.page, "A question of 20 hours ago").click()
-    expect(visitor.page.locator(".st-key-shown-thread")).to_be_visible()
-    for scheme in visitor.in_both_themes():
-        visitor.shoot(f"history-desktop-{scheme}")
-        assert serious(visitor.page, '[data-testid="stSidebar"]') == []
 
 
 def test_on_a_phone_the_sidebar_opens_and_gives_way_to_what_was_picked(

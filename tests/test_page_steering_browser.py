@@ -16,7 +16,7 @@ from tests.page_browser import (
     until,
 )
 from tests.real_servers import Server
-from tests.stub import NEVER, Play, says, step
+from tests.stub import NEVER, Play, Stub, says, step
 
 BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
 
@@ -43,18 +43,25 @@ def thought(visitor: Visitor, question: str) -> None:
 
 def edit(visitor: Visitor, number: int, words: str) -> None:
     visitor.steer(number, "Edit and go on")
+    rewrite(visitor, words)
+
+
+def rewrite(visitor: Visitor, words: str) -> None:
     visitor.page.get_by_role("textbox", name="What the step says").fill(words)
     visitor.page.get_by_role("button", name="Go on from here").click()
 
 
-def test_an_edited_step_is_what_the_model_reads_and_the_old_run_stays(
+def test_an_edited_step_is_not_empty_and_is_what_the_model_reads_and_the_old_run_stays(
     page: str, port: int, visitors: Any
 ) -> None:
     with on_stage(steered, port=port) as stub:
         visitor = visitors(page)
         thought(visitor, "Edit?")
         first, before = visitor.page.url, len(stub.requests)
-        edit(visitor, 2, "These words are mine.")
+        edit(visitor, 2, "  ")
+        visitor.sees("A step cannot be empty.")
+        assert len(stub.requests) == before
+        rewrite(visitor, "These words are mine.")
         visitor.sees("Another answer.")
         visitor.wait_for_end()
         assert visitor.page.url != first
@@ -70,57 +77,48 @@ def test_an_edited_step_is_what_the_model_reads_and_the_old_run_stays(
         expect(visitor.unfold(2)).to_contain_text("About Edit?: 2.")
 
 
-def test_an_empty_edit_is_refused(page: str, port: int, visitors: Any) -> None:
-    with on_stage(thinking(), port=port) as stub:
-        visitor = visitors(page)
-        thought(visitor, "Empty?")
-        before = len(stub.requests)
-        edit(visitor, 1, "  ")
-        visitor.sees("A step cannot be empty.")
-        assert len(stub.requests) == before
-
-
-def test_think_again_keeps_the_steps_before_and_asks_for_another(
+def test_a_step_is_thought_again_doubted_or_followed_by_the_answer(
     page: str, port: int, visitors: Any
 ) -> None:
-    with on_stage(thinking(), port=port) as stub:
-        visitor = visitors(page)
-        thought(visitor, "Again?")
-        before = len(stub.requests)
-        visitor.steer(3, "Think again")
-        until(lambda: len(stub.requests) > before)
-        visitor.wait_for_end()
-        asked = json.dumps(stub.requests[before]["messages"])
-        assert "About Again?: 2." in asked
-        kept = [m["content"] for m in stub.requests[before]["messages"] if m["role"] == "assistant"]
-        assert len(kept) == 2
-
-
-def test_a_doubted_step_is_examined_by_the_next(page: str, port: int, visitors: Any) -> None:
     with on_stage(steered, port=port) as stub:
         visitor = visitors(page)
-        thought(visitor, "Doubt?")
-        before = len(stub.requests)
-        visitor.steer(1, "Doubt this step")
-        visitor.sees("Another answer.")
-        visitor.wait_for_end()
-        last = stub.requests[before]["messages"][-1]
-        assert last["role"] == "user"
-        assert "doubt step 1" in last["content"]
-        expect(visitor.steps.nth(1)).to_contain_text("Asked to doubt")
+        thought(visitor, "Steer?")
+        for steered_so in (thought_again, doubted, answered):
+            before = len(stub.requests)
+            steered_so(visitor, stub, before)
+            visitor.button("branch-1").click()
+            visitor.sees("Thought 2")
 
 
-def test_answer_now_ends_the_steps_after_one_of_them(page: str, port: int, visitors: Any) -> None:
-    with on_stage(thinking(), port=port) as stub:
-        visitor = visitors(page)
-        thought(visitor, "Short?")
-        before = len(stub.requests)
-        visitor.steer(1, "Answer now")
-        expect(visitor.steps).to_have_count(1, timeout=60_000)
-        visitor.wait_for_end()
-        visitor.sees("The answer to Short? is 6.")
-        assert len(stub.requests) == before + 1
-        assert "response_format" not in stub.requests[before]
+def thought_again(visitor: Visitor, stub: Stub, before: int) -> None:
+    """The steps before it are kept, and another is asked for."""
+    visitor.steer(3, "Think again")
+    until(lambda: len(stub.requests) > before)
+    visitor.wait_for_end()
+    asked = stub.requests[before]["messages"]
+    assert "About Steer?: 2." in json.dumps(asked)
+    assert [turn["role"] for turn in asked].count("assistant") == 2
+
+
+def doubted(visitor: Visitor, stub: Stub, before: int) -> None:
+    """The next step examines it."""
+    visitor.steer(1, "Doubt this step")
+    visitor.sees("Another answer.")
+    visitor.wait_for_end()
+    last = stub.requests[before]["messages"][-1]
+    assert last["role"] == "user"
+    assert "doubt step 1" in last["content"]
+    expect(visitor.steps.nth(1)).to_contain_text("Asked to doubt")
+
+
+def answered(visitor: Visitor, stub: Stub, before: int) -> None:
+    """No step comes after it."""
+    visitor.steer(1, "Answer now")
+    expect(visitor.steps).to_have_count(1)
+    visitor.wait_for_end()
+    visitor.sees("The answer to Steer? is 6.")
+    assert len(stub.requests) == before + 1
+    assert "response_format" not in stub.requests[before]
 
 
 def test_answer_now_is_there_while_it_thinks(page: str, port: int, visitors: Any) -> None:
@@ -133,7 +131,7 @@ def test_answer_now_is_there_while_it_thinks(page: str, port: int, visitors: Any
     with on_stage(reply, port=port) as stub:
         visitor = visitors(page)
         visitor.ask("Now?")
-        expect(visitor.steps.nth(2)).to_contain_text("Slow", timeout=60_000)
+        expect(visitor.steps.nth(2)).to_contain_text("Slow")
         visitor.button("answer-now").click()
         visitor.sees("The answer to Now? is 4.")
         visitor.wait_for_end()

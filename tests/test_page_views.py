@@ -10,9 +10,10 @@ import re
 from typing import Any
 
 import pytest
+from playwright.sync_api import ConsoleMessage
 
 from page.words import load
-from tests.axe import serious
+from tests.axe import COLOURS, serious
 from tests.page_browser import (
     PHONE,
     PageServer,
@@ -64,12 +65,21 @@ class Walk:
         self.visitor, self.page, self.look = visitor, visitor.page, look
         self.words = load("zh" if "zh" in look else "en")
         self.findings: list[str] = []
+        for said in self.page.console_messages():  # until now
+            self.hear(said)
+        self.page.on("console", self.hear)
+
+    def hear(self, said: ConsoleMessage) -> None:
+        """Notes what the browser had to forbid."""
+        if "Content Security Policy" in said.text:
+            self.findings.append(said.text)
 
     def see(self, view: str) -> None:
         """Notes what is wrong with the view; a picture of it is kept."""
         for scheme in self.visitor.in_both_themes():
             self.visitor.shoot(f"view-{view}-{self.look}-{scheme}")
-            self.findings += [f"{view}, {scheme}: {line}" for line in serious(self.page)]
+            only = COLOURS if scheme == "dark" else {}  # all else is the same in both
+            self.findings += [f"{view}, {scheme}: {line}" for line in serious(self.page, **only)]
         wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if wide > 0:
             self.findings.append(f"{view}: {wide} px wider than the window")
@@ -156,8 +166,11 @@ def one_run(walk: Walk) -> None:
     for number in (1, 2, 3):
         visitor.unfold(number)
     walk.see("run-open")
+    expect(walk.page.locator("canvas, [data-testid*='Chart']")).to_have_count(0)
     walk.page.get_by_text(walk.says("charts", "open"), exact=True).click()
     expect(walk.page.locator('[data-testid="stEChartsChart"] canvas')).to_have_count(2)
+    for head in ("time", "tokens"):
+        visitor.sees(walk.says("charts", head))
     walk.see("charts")
     walk.page.locator(".st-key-export button").first.click()
     visitor.button("export-json").wait_for()
@@ -199,7 +212,10 @@ def sidebar(walk: Walk) -> None:
     walk.page.locator(".st-key-figures summary").click()
     expect(walk.page.locator('[data-testid="stEChartsChart"]').first).to_be_visible()
     walk.see("figures")
-    walk.open_sidebar()
+    walk.open_menu("What is the root?")
+    walk.visitor.pick(walk.says("history", "pin"))
+    heading = walk.says("history", "pinned")
+    expect(walk.page.locator(".st-key-threads")).to_contain_text(heading)
     walk.see("sidebar")
     walk.open_menu("Please fail")
     walk.see("thread-menu")
