@@ -194,7 +194,7 @@ def vllm_command(
     argv += ["--host", listener.host, "--port", str(listener.port)]
     argv += _model_flags(model, options)
     argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine), *options.extra]
-    environment = {k: v for k, v in vllm_environment(machine).items() if k not in given}
+    environment = vllm_environment(machine, given)
     plugin = () if machine.gpus else (PLUGIN,)
     return Command(tuple(argv), environment | _python_path(given, *plugin))
 
@@ -223,12 +223,18 @@ def _machine_flags(model: Model, machine: Machine) -> list[str]:
     return parallel + (["--dtype", "half"] if old else []) + list(model.gpu_flags)
 
 
-def vllm_environment(machine: Machine) -> dict[str, str]:
-    if machine.gpus:
-        return dict(QUIET)
+def vllm_environment(machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+    """What vLLM is told beside its flags; what the user's environment sets stays."""
+    ours = QUIET if machine.gpus else {**QUIET, **_cpu_environment(machine, given)}
+    return {key: value for key, value in ours.items() if key not in given}
+
+
+def _cpu_environment(machine: Machine, given: Mapping[str, str]) -> dict[str, str]:
+    """The settings of the threads go together: who sets one has all of them from vLLM."""
     cache = max(1, min(4, int(machine.memory_gb // 8)))  # GiB; a chain needs less than one
     preload = {"LD_PRELOAD": ":".join(machine.preload)} if machine.preload else {}
-    return {**QUIET, "VLLM_CPU_KVCACHE_SPACE": str(cache), **preload}
+    threads = {} if machine.cpu.openmp.keys() & given.keys() else machine.cpu.openmp
+    return {"VLLM_CPU_KVCACHE_SPACE": str(cache), **preload, **threads}
 
 
 def gateway_command(

@@ -10,10 +10,13 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.catalogue import ROOT, Model
+from serving.cgroup import memory_limit
+from serving.cpu import Cpu
+from serving.cpu import look as look_at_cpu
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap")
 NVIDIA_FORMAT = "--format=csv,noheader,nounits"
@@ -41,7 +44,7 @@ class Machine:
 
     gpus: tuple[Gpu, ...] = ()
     memory_gb: float = 8.0
-    cpus: int = 1
+    cpu: Cpu = field(default_factory=Cpu)
     system: str = "Linux"
     preload: tuple[str, ...] = ()
     warning: str = ""
@@ -49,7 +52,8 @@ class Machine:
     @property
     def description(self) -> str:
         if not self.gpus:
-            return f"no GPU, {self.cpus} CPU cores, {self.memory_gb:.0f} GB of memory"
+            cores = "1 CPU core" if self.cpu.count == 1 else f"{self.cpu.count} CPU cores"
+            return f"no GPU, {cores}, {self.memory_gb:.0f} GB of memory"
         many = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
         return f"{many}{self.gpus[0].name}, {self.gpus[0].memory_gb:.0f} GB"
 
@@ -59,11 +63,23 @@ def look(environment: Mapping[str, str] = os.environ) -> Machine:
     return Machine(
         gpus=gpus,
         memory_gb=_memory_gb(),
-        cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1,
+        cpu=look_at_cpu(read, _affinity()),
         system=platform.system(),
         preload=_preload(),
         warning=warning,
     )
+
+
+def read(path: str) -> str:
+    """A file of /proc or /sys, or "" where it is not there or not for us."""
+    try:
+        return Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+
+
+def _affinity() -> set[int]:
+    return os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else {0}
 
 
 def _gpus(environment: Mapping[str, str]) -> tuple[tuple[Gpu, ...], str]:
@@ -108,10 +124,12 @@ def visible(gpus: tuple[Gpu, ...], wanted: str | None) -> tuple[Gpu, ...]:
 
 
 def _memory_gb() -> float:
+    """The machine's, or what a container may have of it."""
     try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9
+        whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):  # Windows and some others do not tell
         return 8.0
+    return min(whole, memory_limit(read) or whole) / 1e9
 
 
 def _preload() -> tuple[str, ...]:

@@ -21,11 +21,14 @@ from serving.command import (
     too_long,
     vllm_command,
 )
+from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
 from serving.waiting import nap_while_waiting
 
 CATALOGUE = load()
-CPU = Machine(memory_gb=16, cpus=8, preload=("/lib/libtcmalloc_minimal.so.4",))
+CPU = Machine(
+    memory_gb=16, cpu=Cpu(cores=tuple(range(8))), preload=("/lib/libtcmalloc_minimal.so.4",)
+)
 GPU = Machine(gpus=(Gpu("H100", 85.0, 9.0),), memory_gb=64)
 PYTHON = Path("/venv/bin/python")
 WEIGHTS = Path("/weights/of it")
@@ -90,6 +93,18 @@ def test_what_the_users_environment_sets_stays() -> None:
     given = {"VLLM_CPU_KVCACHE_SPACE": "8", "LD_PRELOAD": "/mine.so"}
     environment = command(SMALL, CPU, given=given).environment
     assert not environment.keys() & given.keys()
+
+
+def test_a_cpu_gets_its_threads_from_its_cores() -> None:
+    environment = command(SMALL, CPU).environment
+    assert environment["OMP_NUM_THREADS"] == "7"
+    assert "OMP_NUM_THREADS" not in command(SMALL, GPU).environment
+
+
+def test_who_sets_one_of_the_threads_settings_has_the_others_from_vllm() -> None:
+    for given in ({"OMP_NUM_THREADS": "3"}, {"VLLM_CPU_OMP_THREADS_BIND": "1"}):
+        environment = command(SMALL, CPU, given=given).environment
+        assert not [name for name in environment if "OMP" in name or "RESERVED" in name]
 
 
 def test_a_model_for_four_cards_is_split_over_four() -> None:

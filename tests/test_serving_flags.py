@@ -15,11 +15,12 @@ import pytest
 
 from serving import __main__ as front
 from serving.catalogue import load
+from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
 from tests.processes import ROOT, free_port
 
 CATALOGUE = load()
-CPU = Machine(memory_gb=16, cpus=8)
+CPU = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))
 GPU = Machine(gpus=(Gpu("H100", 85.0),) * 4, memory_gb=500)
 
 

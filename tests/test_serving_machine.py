@@ -5,16 +5,17 @@ from __future__ import annotations
 import pytest
 
 from serving.catalogue import load
+from serving.cpu import Cpu
 from serving.listing import table
 from serving.machine import Gpu, Machine, choose, misfit, parse_gpus, visible
 
 CATALOGUE = load()
-LAPTOP = Machine(memory_gb=16, cpus=8)
+LAPTOP = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))
 GIB = 2**30 / 1e9
 
 
 def with_gpus(*sizes: float) -> Machine:
-    return Machine(gpus=tuple(Gpu("card", size) for size in sizes), memory_gb=64, cpus=16)
+    return Machine(gpus=tuple(Gpu("card", size) for size in sizes), memory_gb=64)
 
 
 @pytest.mark.parametrize(
