@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from itertools import combinations
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from serving import listing, machine, weights
+from serving import listing, machine, precision, speed, weights
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root
 from serving.command import (
     GATEWAY_PORT,
@@ -33,6 +33,7 @@ from serving.command import (
     too_long,
 )
 from serving.machine import Machine
+from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
 
 BAD_USAGE = 2
@@ -89,6 +90,7 @@ def parser() -> argparse.ArgumentParser:
     add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
     add("--served-model-name", metavar="NAME", help="what the API calls the model")
     add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
+    add("--precision", choices=PRECISIONS, default="auto", help="what a CPU computes in (auto)")
     add("--source", choices=weights.SOURCES, help="the hub to fetch from")
     add("--no-download", action="store_true", help="fail when the weights are not here")
     add("--dry-run", action="store_true", help="print the vLLM command and end")
@@ -121,6 +123,7 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
         max_model_len=given.max_model_len,
         served_model_name=given.served_model_name,
         chat_template=given.chat_template.expanduser().absolute() if given.chat_template else None,
+        precision=given.precision,
         extra=extra,
     )
 
@@ -136,6 +139,8 @@ def check(options: Options, environment: Mapping[str, str]) -> None:
         )
     if ours := [flag for flag in OURS if flag in named]:
         raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
+    if options.precision != "auto" and precision.decided(options.extra):
+        raise Refusal("Give --precision, or --dtype after the --, not both.", BAD_USAGE)
     if not is_loopback(options.host) and not environment.get("VLLM_API_KEY"):
         raise Refusal(
             f"--host {options.host} opens the model to the network: set VLLM_API_KEY to a key "
@@ -150,22 +155,51 @@ def check(options: Options, environment: Mapping[str, str]) -> None:
         raise Refusal(f"There is no file {options.chat_template}.", BAD_USAGE)
 
 
-def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine, report: Report) -> Model:
+def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine) -> Model:
     """The model that was named, or the one this machine gets."""
     if name is not None:
         return find(name, catalogue)
     model = machine.choose(catalogue.values(), here)
     if model is None:
         raise Refusal(f"No default model fits this machine ({here.description}): name one.")
-    report.say(f"Serving {model.served_name}: this machine has {here.description}.")
-    report.say("Another one: ./serve.sh --model NAME; ./serve.sh --list shows them.")
     return model
+
+
+def computes_in(model: Model, options: Options, here: Machine) -> Precision:
+    """The precision, from what is known of the model by now."""
+    if precision.decided(options.extra):
+        return Precision()
+    config = _config(weights.folder_of(model, models_root()))
+    try:
+        return precision.choose(options.precision, model, here, config)
+    except PrecisionError as error:
+        raise Refusal(str(error)) from None
+
+
+def choice_line(model: Model, computed: Precision, here: Machine, tokens: float | None) -> str:
+    """What is served, how fast it will be, why, and what to type for another."""
+    expected = f", {listing.about(tokens)} tokens/s" if tokens else ""
+    kind = f" in {computed.name}" if computed.name else ""
+    lacking = " without instructions for int8" if computed.name == "bfloat16" else ""
+    return (
+        f"Serving {model.served_name}{kind}{expected}: this machine has {here.description}"
+        f"{lacking if not here.cpu.int8 else ''}. Another: --model NAME (--list shows them)."
+    )
+
+
+def expected(model: Model, computed: Precision, here: Machine) -> float | None:
+    """Tokens/s of one stream, or None for a GPU and where the memory's speed is not known."""
+    if here.gpus or not model.size_gb:
+        return None
+    measured = speed.kept(here.cpu)
+    return measured.tokens(speed.bytes_read(model, computed.name)) if measured else None
 
 
 def dry_run(model: Model, options: Options, here: Machine) -> str:
     """The commands a start would run, a line each."""
     folder = weights.folder_of(model, models_root())
-    started = servers(model, options, here, folder, _python(), os.environ)
+    computed = computes_in(model, options, here)
+    started = servers(model, options, here, folder, _python(), os.environ, computed)
     return "\n".join(str(server.command) for server in started)
 
 
@@ -231,12 +265,17 @@ def _check_context(model: Model, options: Options, folder: Path) -> None:
     if "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ:
         return
     length = options.max_model_len or model.max_model_len
+    if problem := too_long(_config(folder), length):
+        raise Refusal(f"{problem} Give a smaller --max-model-len, or leave it out.")
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    """The model's config.json; {} where there is none or it is broken, which is vLLM's to say."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):  # vLLM's to say
-        return
-    if problem := too_long(config, length):
-        raise Refusal(f"{problem} Give a smaller --max-model-len, or leave it out.")
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def _serve(model: Model, options: Options, here: Machine, folder: Path, report: Report) -> int:
@@ -246,7 +285,8 @@ def _serve(model: Model, options: Options, here: Machine, folder: Path, report: 
     if key:
         os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
     python = Path(sys.executable)
-    vllm, *beside = servers(model, options, here, folder, python, os.environ)
+    computed = computes_in(model, options, here)
+    vllm, *beside = servers(model, options, here, folder, python, os.environ, computed)
     plan = Plan(
         model=served_name(model, options),
         vllm=vllm,
@@ -306,7 +346,10 @@ def run(argv: Sequence[str], report: Report) -> int:
         return 0
     options = options_of(given, extra)
     check(options, os.environ)
-    model = pick(given.model, catalogue, here, Report(sys.stderr) if given.dry_run else report)
+    model = pick(given.model, catalogue, here)
+    computed = computes_in(model, options, here)
+    told = Report(sys.stderr) if given.dry_run else report
+    told.say(choice_line(model, computed, here, expected(model, computed, here)))
     notes = [note for note in (here.warning, machine.misfit(model, here)) if note]
     if given.dry_run:
         for note in notes:
@@ -321,8 +364,19 @@ def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
     default = machine.choose(catalogue.values(), here)
     root = models_root()
     return listing.table(
-        catalogue.values(), here, default, lambda model: weights.present(model, root)
+        catalogue.values(),
+        here,
+        default,
+        lambda model: weights.present(model, root),
+        lambda model: _listed_speed(model, here),
     )
+
+
+def _listed_speed(model: Model, here: Machine) -> float | None:
+    """Only of what is worth offering here."""
+    if not machine.holds(model, here):
+        return None
+    return expected(model, computes_in(model, Options(), here), here)
 
 
 def _judge(model: Model, here: Machine, options: Options, report: Report) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from serving.catalogue import ROOT, Model
 from serving.machine import Machine
+from serving.precision import Precision
 
 HOST = "127.0.0.1"
 PORT = 8000
@@ -78,7 +79,7 @@ class Options:
     """What the user asked for on the command line.
 
     `host` is where the API is opened to others: the gateway where there is one, and then
-    vLLM stays on this machine.
+    vLLM stays on this machine. `precision` is one of serving/precision.py's.
     """
 
     host: str = HOST
@@ -90,6 +91,7 @@ class Options:
     max_model_len: int | None = None
     served_model_name: str | None = None
     chat_template: Path | None = None
+    precision: str = "auto"
     extra: tuple[str, ...] = ()  # to vLLM as it is
 
     @property
@@ -162,9 +164,10 @@ def servers(
     weights: Path,
     python: Path,
     given: Mapping[str, str],
+    precision: Precision = Precision(),
 ) -> list[Server]:
     """All that is started: vLLM, then the gateway and the page where they are asked for."""
-    vllm = vllm_command(model, options, machine, weights, python, given)
+    vllm = vllm_command(model, options, machine, weights, python, given, precision)
     started = [Server("vLLM", "vllm", vllm, options.vllm.address)]
     if options.gateway:
         gateway = gateway_command(model, options, python, given)
@@ -182,8 +185,9 @@ def vllm_command(
     weights: Path,
     python: Path,
     given: Mapping[str, str],
+    precision: Precision = Precision(),
 ) -> Command:
-    """The vLLM server for this model on this machine.
+    """The vLLM server for this model on this machine, computing in `precision`.
 
     The user's own flags come last, for vLLM takes the last of two; what the user's
     environment, `given`, sets already stays.
@@ -193,7 +197,8 @@ def vllm_command(
     argv += ["--served-model-name", served_name(model, options)]
     argv += ["--host", listener.host, "--port", str(listener.port)]
     argv += _model_flags(model, options)
-    argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine), *options.extra]
+    argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine)]
+    argv += [*(["--dtype", precision.dtype] if precision.dtype else []), *options.extra]
     environment = vllm_environment(machine, given)
     plugin = () if machine.gpus else (PLUGIN,)
     return Command(tuple(argv), environment | _python_path(given, *plugin))

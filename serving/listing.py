@@ -9,12 +9,13 @@ from serving.machine import Machine, holds
 
 WAYS = {
     "json_steps": "JSON steps",
-    "coat": "COAT actions",
+    "coat": "COAT",
     "native": "its own",
     "direct": "no steps",
     "heading_steps": "plain steps",
 }
-HEAD = ("", "MODEL", "SIZE", "THINKS IN", "NEEDS", "HERE")
+HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS", "HERE")
+RIGHT = (2, 3)  # the columns of numbers
 
 
 def table(
@@ -22,29 +23,42 @@ def table(
     machine: Machine,
     default: Model | None,
     present: Callable[[Model], bool],
+    speed: Callable[[Model], float | None] = lambda model: None,
 ) -> str:
-    rows = [HEAD] + [_row(model, machine, default, present(model)) for model in models]
+    """`speed` tells the tokens/s to expect of a model here, or None where nobody knows."""
+    rows = [HEAD] + [
+        _row(model, machine, default, present(model), about(speed(model))) for model in models
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = [_line(row, widths) for row in rows]
     return "\n".join([*lines, "", *_legend(machine, default)])
 
 
-def _row(model: Model, machine: Machine, default: Model | None, present: bool) -> tuple[str, ...]:
+def _row(
+    model: Model, machine: Machine, default: Model | None, present: bool, speed: str
+) -> tuple[str, ...]:
     mark = "*" if model == default else "" if holds(model, machine) else "-"
-    size, way = f"{model.size_gb:.1f} GB", WAYS.get(model.way, model.way)
-    return mark, model.name, size, way, needs(model), "yes" if present else "no"
+    size, way = f"{model.size_gb:.1f}", WAYS.get(model.way, model.way)
+    return mark, model.name, size, speed, way, needs(model), "yes" if present else "no"
+
+
+def about(tokens: float | None) -> str:
+    """Tokens/s as far as they can be foreseen: whole ones, from ten on two digits."""
+    if tokens is None:
+        return ""
+    return f"about {tokens:.0f}" if tokens >= 1 else "under 1"
 
 
 def needs(model: Model) -> str:
     cards = "GPU" if model.gpus == 1 else f"{model.gpus} GPUs of"
     gpu = f"{cards} {model.gpu_gb:.0f} GB" if model.gpu_gb else "GPU"
-    cpu = f" or {model.cpu_gb:.0f} GB of memory" if model.cpu_gb else ""
+    cpu = f" or RAM {model.cpu_gb:.0f} GB" if model.cpu_gb else ""
     return gpu + cpu + (", licence" if model.gated else "")
 
 
 def _line(row: tuple[str, ...], widths: list[int]) -> str:
     cells = [
-        cell.rjust(width) if column == 2 else cell.ljust(width)
+        cell.rjust(width) if column in RIGHT else cell.ljust(width)
         for column, (cell, width) in enumerate(zip(row, widths, strict=True))
     ]
     return "  ".join(cells).rstrip()
@@ -56,5 +70,6 @@ def _legend(machine: Machine, default: Model | None) -> list[str]:
         f"This machine: {machine.description}.",
         *chosen,
         "- does not fit this machine",
+        *(["TOKENS/S: expected here, of one answer at a time"] if not machine.gpus else []),
         "licence: Hugging Face wants it accepted first",
     ]

@@ -40,6 +40,7 @@ settings.load_profile("usual")
 def pytest_configure(config: pytest.Config) -> None:
     """SIGTERM is Ctrl-C; a worker does not outlive who started it. One seed for all examples."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ["XDG_STATE_HOME"] = str(OUTPUT / "state")  # a busy machine's speed is not kept
     if hasattr(config, "workerinput"):
         die_with_parent()
         config.option.hypothesis_seed = config.workerinput["seed"]
@@ -116,7 +117,8 @@ def server() -> Iterator[Server]:
     if base_url := os.environ.get("OPENAI_BASE_URL"):
         yield Server(base_url, first_model(base_url))
         return
-    with shared("smollm2", [SERVE, "--model", "smollm2-135m-instruct"]) as server:
+    words = ["--model", "smollm2-135m-instruct", "--precision", "bfloat16"]
+    with shared("smollm2", [SERVE, *words]) as server:
         yield server
 
 

@@ -292,7 +292,8 @@ def reciting() -> Iterator[Server]:
     """The model, served by its own catalogue."""
     given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
     given["VLLM_CPU_OMP_THREADS_BIND"] = str(max(os.sched_getaffinity(0)))  # another has the first
-    with shared("reciter", [SERVE, "--model", "reciter"], given) as server:
+    words = ["--model", "reciter", "--precision", "float32"]  # in which it was trained
+    with shared("reciter", [SERVE, *words], given) as server:
         yield server
 
 

@@ -23,6 +23,7 @@ from serving.command import (
 )
 from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
+from serving.precision import Precision
 from serving.waiting import nap_while_waiting
 
 CATALOGUE = load()
@@ -77,9 +78,13 @@ def test_nothing_calls_out_and_nothing_logs_questions() -> None:
         assert "--disable-uvicorn-access-log" in started.argv
 
 
-def test_the_small_model_answers_in_float32_without_a_gpu() -> None:
-    assert value(command(SMALL, CPU).argv, "--dtype") == "float32"
-    assert "--dtype" not in command(SMALL, GPU).argv
+def test_the_precision_is_vllms_dtype_and_what_stands_after_the_dashes_wins() -> None:
+    options = Options(extra=("--dtype", "float16"))
+    argv = vllm_command(
+        SMALL, options, CPU, WEIGHTS, PYTHON, {}, Precision("int8", "bfloat16", convert=True)
+    ).argv
+    assert (argv.count("bfloat16"), value(argv, "--dtype")) == (1, "float16")
+    assert "--dtype" not in command(SMALL, CPU).argv
 
 
 def test_a_cpu_gets_its_cache_and_its_faster_libraries() -> None:

@@ -17,10 +17,12 @@ from serving import __main__ as front
 from serving.catalogue import load
 from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
+from serving.speed import Speed
 from tests.processes import ROOT, free_port
 
 CATALOGUE = load()
 CPU = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))
+VNNI = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8)), features=frozenset({"avx512_vnni"})))
 GPU = Machine(gpus=(Gpu("H100", 85.0),) * 4, memory_gb=500)
 
 
@@ -42,6 +44,7 @@ def serve(
 def here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Machine:
     machine: Machine = getattr(request, "param", CPU)
     monkeypatch.setattr("serving.machine.look", lambda: machine)
+    monkeypatch.setattr("serving.speed.kept", lambda cpu: Speed(read=20e9, call=0.5e-6))
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     return machine
 
@@ -112,6 +115,8 @@ def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
         (["--", "--api_key=sesame"], "VLLM_API_KEY"),
         (["--host", "0.0.0.0"], "VLLM_API_KEY"),
         (["--host", "192.168.0.7"], "VLLM_API_KEY"),
+        (["--precision", "int4"], "int4"),
+        (["--precision", "int8", "--", "--dtype", "half"], "not both"),
     ],
     ids=" ".join,
 )
@@ -127,6 +132,36 @@ def test_bad_usage_ends_with_2_and_says_what_is_wrong(
     assert said in shown.err
     assert "Traceback" not in shown.err
     assert "sesame" not in shown.err + shown.out
+
+
+def test_int8_on_a_cpu_that_lacks_it_is_refused_in_one_line(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--precision", "int8", "--model", "smollm2-135m-instruct") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "AVX-512 VNNI" in line
+    assert "--precision bfloat16" in line
+
+
+@pytest.mark.parametrize("here", [VNNI], indirect=True, ids=["vnni"])
+def test_one_line_says_what_is_served_how_fast_why_and_what_else(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--dry-run", "--model", "qwen2.5-1.5b-instruct") == 0
+    said = capsys.readouterr().err
+    assert said == (
+        "Serving Qwen2.5-1.5B-Instruct in int8, about 8 tokens/s: this machine has no GPU, "
+        "8 CPU cores, 16 GB of memory. Another: --model NAME (--list shows them).\n"
+    )
+
+
+def test_the_list_tells_the_tokens_a_second_of_what_fits(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--list") == 0
+    rows = capsys.readouterr().out.splitlines()
+    assert [row for row in rows if "qwen2.5-1.5b-instruct " in row and " about " in row]
+    assert not [row for row in rows if "llama-3.3-70b-instruct " in row and " about " in row]
 
 
 def test_a_model_too_large_for_the_machine_is_refused_before_it_is_fetched(

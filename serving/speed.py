@@ -1,0 +1,133 @@
+"""How fast a model will write on this CPU: expected from what it reads, before it is served.
+
+One stream's token reads every weight once, and costs a time that does not depend on them. Both
+the memory's speed and Python's are measured here, once, in half a second, and kept in
+`$XDG_STATE_HOME/stepwise/speed.json` for the processor and its threads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from itertools import cycle
+from pathlib import Path
+from typing import Any
+
+from serving.catalogue import Model
+from serving.cpu import Cpu
+
+SECONDS = 0.25  # for each of the two measurements
+ROOM = 128 << 20  # bytes for each thread: more than its share of any cache
+PIECE = 8 << 20  # bytes; short enough to be undisturbed now and then
+FASTEST = 0.9  # the quantile of the pieces that counts: a busy machine only makes them slower
+SMALL = 576  # values; as many as the smallest model hands on
+CALLS = 60_000  # small calls that take as long as what a token costs beside its weights
+
+
+@dataclass(frozen=True, slots=True)
+class Speed:
+    """`read` in bytes/s, by all threads together; `call` in seconds, for one small call."""
+
+    read: float
+    call: float
+
+    def tokens(self, read: float) -> float:
+        """Tokens/s of one stream whose every token reads as many bytes."""
+        return 1 / (read / self.read + CALLS * self.call)
+
+
+def bytes_read(model: Model, precision: str) -> float:
+    """What a token reads of the model's weights, in bytes; 0 where their size is unknown."""
+    head = model.head_gb or 0.0
+    shares = {"int8": (model.size_gb - head) / 2 + head, "float32": model.size_gb * 2}
+    return shares.get(precision, model.size_gb) * 1e9
+
+
+def kept(cpu: Cpu, file: Path | None = None) -> Speed | None:
+    """What was measured for this processor; measures it where it can. None where it cannot."""
+    file = file or _file()
+    key = f"{cpu.name}, {cpu.threads} threads"
+    speeds = _read(file)
+    if speed := _speed(speeds.get(key)):
+        return speed
+    try:
+        speed = measure(cpu.threads)
+    except ImportError:  # before the set-up there is no numpy
+        return None
+    _write(file, {**speeds, key: asdict(speed)})
+    return speed
+
+
+def _file() -> Path:
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "stepwise" / "speed.json"
+
+
+def _speed(kept: object) -> Speed | None:
+    """As it was kept, or None where it cannot have been."""
+    with suppress(TypeError, KeyError):
+        speed = Speed(float(kept["read"]), float(kept["call"]))  # type: ignore[index]
+        return speed if speed.read > 0 and speed.call > 0 else None
+    return None
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        speeds = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return speeds if isinstance(speeds, dict) else {}
+
+
+def _write(file: Path, speeds: Mapping[str, Any]) -> None:
+    """Where it cannot be kept it is measured again, half a second each time."""
+    draft = file.with_suffix(f".{os.getpid()}")
+    with suppress(OSError):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(speeds, indent=1), encoding="utf-8")
+        draft.replace(file)
+
+
+def measure(threads: int) -> Speed:
+    """Measures now. Raises ImportError without numpy."""
+    import numpy
+
+    small = numpy.zeros(SMALL, numpy.float32)
+    call = min(_times(lambda: numpy.add(small, small, small), SECONDS))
+    return Speed(read=_read_together(threads), call=call)
+
+
+def _read_together(threads: int) -> float:
+    """Bytes/s that the threads read at the same time, each its own part."""
+    ready, rates = threading.Barrier(threads), list[float]()
+    readers = [threading.Thread(target=_reader, args=(ready, rates)) for _ in range(threads)]
+    for reader in readers:
+        reader.start()
+    for reader in readers:
+        reader.join()
+    return sum(rates)
+
+
+def _reader(ready: threading.Barrier, rates: list[float]) -> None:
+    import numpy
+
+    part = numpy.ones(ROOM, numpy.uint8)
+    pieces = cycle(numpy.split(part, ROOM // PIECE))
+    ready.wait()
+    seconds = sorted(_times(lambda: next(pieces).max(), SECONDS))
+    rates.append(PIECE / seconds[int(len(seconds) * (1 - FASTEST))])
+
+
+def _times(work: Callable[[], object], seconds: float) -> list[float]:
+    """How long the work takes, each time, until the seconds are over."""
+    end, times = time.perf_counter() + seconds, list[float]()
+    while not times or time.perf_counter() < end:
+        began = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - began)
+    return times
