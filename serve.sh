@@ -15,5 +15,7 @@ set -euo pipefail
 
 called_from=$PWD
 cd "$(dirname "${BASH_SOURCE[0]}")"
+# Some containers forbid bytecode: each start would compile all of vLLM again, three times over.
+unset PYTHONDONTWRITEBYTECODE
 python=$(scripts/python)
 exec env STEPWISE_CALLED_FROM="$called_from" "$python" -m serving "$@"

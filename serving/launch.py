@@ -5,6 +5,7 @@ What is started comes from command.py; a test may hand in any other command.
 
 from __future__ import annotations
 
+import re
 import signal
 import threading
 import time
@@ -22,12 +23,15 @@ POLL = 0.2  # seconds
 
 # What vLLM's log says on its way up, and what it means. The last one found counts.
 STAGES = (
+    ("EngineCore pid", "starting its worker"),
     ("Starting to load model", "reading the weights"),
     ("Loading weights took", "preparing"),
     ("torch.compile", "compiling"),
     ("Capturing", "capturing CUDA graphs"),
     ("Starting vLLM server", "nearly there"),
 )
+SHARDS = re.compile(r"Loading safetensors checkpoint shards: .*\| (\d+)/(\d+) \[")
+CELLS = 20  # of the bar
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,17 @@ def _until(
 
 
 def stage(log: str) -> str:
+    """How far vLLM is, in words; while it reads the weights, with a bar of their files."""
     found = [words for sign, words in STAGES if sign in log]
+    shards = SHARDS.findall(log)
+    if found and found[-1] == "reading the weights" and shards:
+        found[-1] += f" {bar(*map(int, shards[-1]))}"
     return f"({found[-1]})" if found else ""
+
+
+def bar(done: int, of: int) -> str:
+    full = CELLS * done // max(of, 1)
+    return f"[{'#' * full}{'-' * (CELLS - full)}] {done} of {of}"
 
 
 def _tell(service: Service, report: Report) -> None:

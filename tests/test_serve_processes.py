@@ -307,3 +307,13 @@ def test_the_progress_names_the_last_stage_in_the_log() -> None:
     assert stage("") == ""
     log = "INFO Starting to load model /m ...\nINFO Loading weights took 3 seconds\n"
     assert stage(log) == "(preparing)"
+
+
+def test_the_progress_shows_how_many_of_the_weights_files_are_read() -> None:
+    log = "INFO Starting to load model /m ...\n"
+    for done in (0, 1):
+        log += (
+            f"Loading safetensors checkpoint shards:  50% Completed | {done}/2 [00:00<?, ?it/s]\r"
+        )
+    assert stage(log) == "(reading the weights [##########----------] 1 of 2)"
+    assert stage(log + "INFO Loading weights took 3 seconds\n") == "(preparing)"
