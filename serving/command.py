@@ -48,7 +48,7 @@ ALWAYS = (
 # Compiling takes a minute and makes a CPU no faster; blocks of 128 tokens would lose
 # a third of a chain's shared prefix.
 ON_CPU = ("--enforce-eager", "--block-size", "32")
-PLUGIN = ROOT / "serving" / "plugin"  # where vLLM finds the name of serving/waiting.py
+PLUGIN = ROOT / "serving" / "plugin"  # where vLLM finds the name of serving/tuning.py
 FIRST_BFLOAT16 = 8.0  # compute capability
 
 

@@ -17,7 +17,7 @@ NODES = "/sys/devices/system/node"
 # Instructions by which vLLM multiplies int8; on AVX2 alone its int8 layers do not start.
 INT8 = frozenset({"avx512_vnni", "amx_int8", "i8mm"})
 BFLOAT16 = frozenset({"avx512_bf16", "amx_bf16", "bf16"})
-# All cores of a small machine write: vLLM's other processes nap (serving/waiting.py), and
+# All cores of a small machine write: vLLM's other processes nap (serving/tuning.py), and
 # page and gateway need little. One of many is not missed, and they answer sooner.
 FEW = 4
 BLOCKTIME = "5"  # ms; vLLM's own for threads that it binds: then they sleep, and others run

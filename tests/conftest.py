@@ -118,7 +118,8 @@ def server() -> Iterator[Server]:
         yield Server(base_url, first_model(base_url))
         return
     words = ["--model", "smollm2-135m-instruct", "--precision", "bfloat16"]
-    with shared("smollm2", [SERVE, *words]) as server:
+    core = {"VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}  # of those it shares
+    with shared("smollm2", [SERVE, *words], core) as server:
         yield server
 
 

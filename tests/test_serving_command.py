@@ -24,7 +24,7 @@ from serving.command import (
 from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
 from serving.precision import Precision
-from serving.waiting import nap_while_waiting
+from serving.tuning import tune
 
 CATALOGUE = load()
 CPU = Machine(
@@ -215,12 +215,12 @@ def test_vllm_and_the_gateway_find_this_project_from_any_folder() -> None:
         assert started.environment["PYTHONPATH"] == path
 
 
-def test_on_a_cpu_vllm_finds_what_lets_its_processes_nap() -> None:
+def test_on_a_cpu_vllm_finds_our_plugin() -> None:
     path = command(SMALL, CPU, given={"PYTHONPATH": "/mine"}).environment["PYTHONPATH"].split(":")
     assert path[-1] == "/mine"
     (ours,) = distributions(path=path[1:-1])
     (found,) = ours.entry_points
-    assert (found.group, found.load()) == ("vllm.general_plugins", nap_while_waiting)
+    assert (found.group, found.load()) == ("vllm.general_plugins", tune)
 
 
 def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> None:
