@@ -189,10 +189,8 @@ def choice_line(model: Model, computed: Precision, here: Machine, tokens: float 
 
 def expected(model: Model, computed: Precision, here: Machine) -> float | None:
     """Tokens/s of one stream, or None for a GPU and where the memory's speed is not known."""
-    if here.gpus or not model.size_gb:
-        return None
-    measured = speed.kept(here.cpu)
-    return measured.tokens(speed.bytes_read(model, computed.name)) if measured else None
+    measured = None if here.gpus else speed.kept(here.cpu)
+    return speed.expected(model, computed.name, here.cpu, measured) if measured else None
 
 
 def dry_run(model: Model, options: Options, here: Machine) -> str:

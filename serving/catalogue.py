@@ -34,8 +34,9 @@ class Model:
     """One model: where its weights come from, what it needs, how it thinks.
 
     `gpu_gb` is the memory it needs on each of `gpus` cards, `cpu_gb` what it
-    needs of a machine without one (None: not worth trying). `head_gb` is what its
-    output layer takes of `size_gb`: int8 leaves it as it is. `default` says that
+    needs of a machine without one (None: not worth trying). `read_gb` is what a
+    token reads of the weights in bfloat16 (None: `size_gb`), `head_gb` the output
+    layer's part of it, which int8 leaves as it is. `default` says that
     it may be chosen when nobody named a model. The flags go to vLLM as they are.
     """
 
@@ -50,6 +51,7 @@ class Model:
     gpu_gb: float | None = None
     gpus: int = 1
     cpu_gb: float | None = None
+    read_gb: float | None = None
     head_gb: float | None = None
     default: bool = False
     max_model_len: int | None = None  # None: what the model's own config says
@@ -100,6 +102,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "gpu_gb": (int, float),
     "gpus": (int,),
     "cpu_gb": (int, float),
+    "read_gb": (int, float),
     "head_gb": (int, float),
     "default": (bool,),
     "max_model_len": (int,),

@@ -26,7 +26,9 @@ ROOM = 128 << 20  # bytes for each thread: more than its share of any cache
 PIECE = 8 << 20  # bytes; short enough to be undisturbed now and then
 FASTEST = 0.9  # the quantile of the pieces that counts: a busy machine only makes them slower
 SMALL = 576  # values; as many as the smallest model hands on
-CALLS = 60_000  # small calls that take as long as what a token costs beside its weights
+CALLS = 50_000  # small calls that take as long as what a token costs beside its weights
+REACHED = 0.75  # of the memory's speed, by vLLM's kernels for a token
+REACHED_ON_AVX2 = 0.5  # in bfloat16, whose values are widened one by one
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +43,22 @@ class Speed:
         return 1 / (read / self.read + CALLS * self.call)
 
 
+def expected(model: Model, precision: str, cpu: Cpu, measured: Speed) -> float | None:
+    """Tokens/s of one stream of the model in that precision; None where its size is unknown."""
+    read = bytes_read(model, precision)
+    return measured.tokens(read / _reached(precision, cpu)) if read else None
+
+
 def bytes_read(model: Model, precision: str) -> float:
     """What a token reads of the model's weights, in bytes; 0 where their size is unknown."""
-    head = model.head_gb or 0.0
-    shares = {"int8": (model.size_gb - head) / 2 + head, "float32": model.size_gb * 2}
-    return shares.get(precision, model.size_gb) * 1e9
+    head, published = model.head_gb or 0.0, model.read_gb or model.size_gb
+    sizes = {"int8": (published - head) / 2 + head, "float32": published * 2}
+    return sizes.get(precision, published) * 1e9
+
+
+def _reached(precision: str, cpu: Cpu) -> float:
+    widened = precision == "bfloat16" and "avx2" in cpu.features and "avx512f" not in cpu.features
+    return REACHED_ON_AVX2 if widened else REACHED
 
 
 def kept(cpu: Cpu, file: Path | None = None) -> Speed | None:

@@ -150,7 +150,7 @@ def test_one_line_says_what_is_served_how_fast_why_and_what_else(
     assert called(monkeypatch, "--dry-run", "--model", "qwen2.5-1.5b-instruct") == 0
     said = capsys.readouterr().err
     assert said == (
-        "Serving Qwen2.5-1.5B-Instruct in int8, about 8 tokens/s: this machine has no GPU, "
+        "Serving Qwen2.5-1.5B-Instruct in int8, about 7 tokens/s: this machine has no GPU, "
         "8 CPU cores, 16 GB of memory. Another: --model NAME (--list shows them).\n"
     )
 

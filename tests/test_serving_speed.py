@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.catalogue import load
+from serving.catalogue import Model, load
 from serving.cpu import Cpu
-from serving.speed import Speed, bytes_read, kept, measure
+from serving.speed import Speed, bytes_read, expected, kept, measure
 
 CPU = Cpu(name="Some x86", cores=(0, 1))
 SMALL = load()["qwen2.5-1.5b-instruct"]
@@ -24,6 +24,19 @@ def test_half_the_bytes_are_nearly_twice_the_tokens() -> None:
 def test_int8_halves_all_but_the_output_layer() -> None:
     read = {name: bytes_read(SMALL, name) / 1e9 for name in ("int8", "bfloat16", "float32", "")}
     assert read == pytest.approx({"int8": 1.785, "bfloat16": 3.1, "float32": 6.2, "": 3.1})
+
+
+def test_bfloat16_on_avx2_reaches_less_of_the_memorys_speed() -> None:
+    speed = Speed(read=20e9, call=0.0)
+    old = Cpu(features=frozenset({"avx2"}))
+    new = Cpu(features=frozenset({"avx2", "avx512f"}))
+    assert expected(SMALL, "bfloat16", old, speed) == pytest.approx(20 * 0.5 / 3.1)
+    assert expected(SMALL, "bfloat16", new, speed) == pytest.approx(20 * 0.75 / 3.1)
+    assert expected(SMALL, "float32", old, speed) == pytest.approx(20 * 0.75 / 6.2)
+
+
+def test_of_a_model_of_unknown_size_nothing_is_expected() -> None:
+    assert expected(Model("x/y", "y"), "bfloat16", CPU, Speed(20e9, 1e-6)) is None
 
 
 def test_it_is_measured_once_for_a_processor(
