@@ -14,7 +14,7 @@ WAYS = {
     "direct": "no steps",
     "heading_steps": "plain steps",
 }
-HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS", "HERE")
+HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS (GB)", "HERE")
 RIGHT = (2, 3)  # the columns of numbers
 
 
@@ -51,8 +51,8 @@ def about(tokens: float | None) -> str:
 
 def needs(model: Model) -> str:
     cards = "GPU" if model.gpus == 1 else f"{model.gpus} GPUs of"
-    gpu = f"{cards} {model.gpu_gb:.0f} GB" if model.gpu_gb else "GPU"
-    cpu = f" or RAM {model.cpu_gb:.0f} GB" if model.cpu_gb else ""
+    gpu = f"{cards} {model.gpu_gb:.0f}" if model.gpu_gb else "GPU"
+    cpu = f" or RAM {model.cpu_gb:.0f}" if model.cpu_gb else ""
     return gpu + cpu + (", licence" if model.gated else "")
 
 
