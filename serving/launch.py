@@ -109,7 +109,7 @@ def _start(plan: Plan, services: list[Service], report: Report) -> None:
 
 def _wait_until_up(plan: Plan, services: list[Service], signals: Signals, report: Report) -> None:
     vllm, *beside = services
-    report.begin(f"Starting vLLM with {plan.model} (a minute or more)")
+    report.begin(f"Starting vLLM with {plan.model} (half a minute or more)")
     _until(vllm.answers, services, signals, lambda: report.tick(stage(vllm.said())))
     report.end()
     for service in beside:
