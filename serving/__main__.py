@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from serving import listing, machine, precision, speed, weights
-from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root
+from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root, sized
 from serving.command import (
     GATEWAY_PORT,
     HOST,
@@ -35,6 +35,7 @@ from serving.command import (
 from serving.machine import Machine
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
+from serving.weights_errors import Unfit
 
 BAD_USAGE = 2
 FAILED = 1
@@ -195,8 +196,9 @@ def expected(model: Model, computed: Precision, here: Machine) -> float | None:
 
 def dry_run(model: Model, options: Options, here: Machine) -> str:
     """The commands a start would run, a line each."""
-    folder = weights.folder_of(model, models_root())
     computed = computes_in(model, options, here)
+    form = computed.name if computed.convert else ""
+    folder = weights.folder_of(model, models_root(), form)
     started = servers(model, options, here, folder, _python(), os.environ, computed)
     return "\n".join(str(server.command) for server in started)
 
@@ -222,28 +224,53 @@ def start(
                 claims.enter_context(ports.take(one.host, one.port, one.flag))
         except ports.PortError as error:
             raise Refusal(str(error)) from None
-        folder = _set_up(model, here, given, report)
+        _set_up(model, options, here, given, report)
+        folder, computed = _fetch(model, options, here, given.source, report)
         _check_context(model, options, folder)
-        return _serve(model, options, here, folder, report)
+        return _serve(model, options, here, folder, computed, report)
 
 
-def _set_up(model: Model, here: Machine, given: argparse.Namespace, report: Report) -> Path:
-    """The environment, in which all goes on from here, and the model's weights: their folder."""
+def _set_up(
+    model: Model, options: Options, here: Machine, given: argparse.Namespace, report: Report
+) -> None:
+    """The environment, in which all goes on from here."""
     from serving import environment
 
-    _check_weights(model, given)
+    _check_weights(model, computes_in(model, options, here), given)
     try:
         python = environment.ensure(here, report)
         environment.ensure_libnuma(here, report)
         if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
             _go_on_in(python, [] if given.model else ["--model", model.name])
-        return weights.fetch(model, models_root(), given.source, report.say)
-    except (environment.SetupError, weights.WeightsError) as error:
+    except environment.SetupError as error:
         raise Refusal(str(error)) from None
 
 
-def _check_weights(model: Model, given: argparse.Namespace) -> None:
-    if given.no_download and not weights.present(model, models_root()):
+def _fetch(
+    model: Model, options: Options, here: Machine, source: str | None, report: Report
+) -> tuple[Path, Precision]:
+    """The folder of the weights, in the precision that fits them; what that came to be."""
+    root = models_root()
+    try:
+        if not model.size_gb:  # only the weights tell whether int8 is for them
+            model = sized(model, weights.fetch(model, root, source, report))
+        computed = computes_in(model, options, here)
+        if not computed.convert:
+            return weights.fetch(model, root, source, report), computed
+        try:
+            return weights.fetch(model, root, source, report, computed.name), computed
+        except Unfit as error:
+            if options.precision != "auto":
+                raise
+            report.say(f"{error.message} Serving it in bfloat16.")
+            return weights.fetch(model, root, source, report), precision.BFLOAT16
+    except weights.WeightsError as error:
+        raise Refusal(str(error)) from None
+
+
+def _check_weights(model: Model, computed: Precision, given: argparse.Namespace) -> None:
+    made = computed.convert and weights.present(model, models_root(), computed.name)
+    if given.no_download and not made and not weights.present(model, models_root()):
         raise Refusal(
             f"The weights of {model.name} are not in {weights.folder_of(model, models_root())}. "
             f"Fetch them: python model_download.py {model.name}"
@@ -276,14 +303,20 @@ def _config(folder: Path) -> dict[str, Any]:
     return config if isinstance(config, dict) else {}
 
 
-def _serve(model: Model, options: Options, here: Machine, folder: Path, report: Report) -> int:
+def _serve(
+    model: Model,
+    options: Options,
+    here: Machine,
+    folder: Path,
+    computed: Precision,
+    report: Report,
+) -> int:
     from serving.launch import Plan, serve
 
     key = os.environ.get("VLLM_API_KEY")
     if key:
         os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
     python = Path(sys.executable)
-    computed = computes_in(model, options, here)
     vllm, *beside = servers(model, options, here, folder, python, os.environ, computed)
     plan = Plan(
         model=served_name(model, options),
@@ -366,6 +399,7 @@ def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
         here,
         default,
         lambda model: weights.present(model, root),
+        lambda model: weights.int8_bytes(model, root),
         lambda model: _listed_speed(model, here),
     )
 

@@ -14,7 +14,7 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,8 @@ class Model:
     """One model: where its weights come from, what it needs, how it thinks.
 
     `gpu_gb` is the memory it needs on each of `gpus` cards, `cpu_gb` what it
-    needs of a machine without one (None: not worth trying). `read_gb` is what a
-    token reads of the weights in bfloat16 (None: `size_gb`), `head_gb` the output
-    layer's part of it, which int8 leaves as it is. `default` says that
+    needs of a machine without one (None: not worth trying). `head_gb` is what its
+    output layer takes of `size_gb`: int8 leaves it as it is. `default` says that
     it may be chosen when nobody named a model. The flags go to vLLM as they are.
     """
 
@@ -46,12 +45,12 @@ class Model:
     size_gb: float = 0.0  # 0: unknown until a hub is asked
     modelscope: str | None = None
     huggingface: str | None = None
-    package: str | None = None
+    package: str | None = None  # a key of BUNDLES in serving/bundles.py
+    precision: str = "bfloat16"  # of the weights as they are published; or int8
     gated: bool = False
     gpu_gb: float | None = None
     gpus: int = 1
     cpu_gb: float | None = None
-    read_gb: float | None = None
     head_gb: float | None = None
     default: bool = False
     max_model_len: int | None = None  # None: what the model's own config says
@@ -98,11 +97,11 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "modelscope": (str,),
     "huggingface": (str,),
     "package": (str,),
+    "precision": (str,),
     "gated": (bool,),
     "gpu_gb": (int, float),
     "gpus": (int,),
     "cpu_gb": (int, float),
-    "read_gb": (int, float),
     "head_gb": (int, float),
     "default": (bool,),
     "max_model_len": (int,),
@@ -173,9 +172,14 @@ def _from_folder(folder: Path) -> Model:
         ) from None
     except (OSError, ValueError) as error:
         raise CatalogueError(f"{config} cannot be read: {error}. Fetch the model again.") from None
-    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
     name = folder.name or "model"
-    return Model(name=name, served_name=name, size_gb=weights / 1e9, folder=folder)
+    return sized(Model(name=name, served_name=name, folder=folder), folder)
+
+
+def sized(model: Model, folder: Path) -> Model:
+    """The model with the size of the weights that lie in the folder."""
+    weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
+    return replace(model, size_gb=weights / 1e9)
 
 
 def _unknown(name: str, catalogue: Mapping[str, Model]) -> str:

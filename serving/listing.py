@@ -23,12 +23,17 @@ def table(
     machine: Machine,
     default: Model | None,
     present: Callable[[Model], bool],
+    int8_bytes: Callable[[Model], int | None] = lambda model: None,
     speed: Callable[[Model], float | None] = lambda model: None,
 ) -> str:
-    """`speed` tells the tokens/s to expect of a model here, or None where nobody knows."""
-    rows = [HEAD] + [
-        _row(model, machine, default, present(model), about(speed(model))) for model in models
-    ]
+    """The table. `int8_bytes` is the size of a model's int8 form beside it, None without one;
+    `speed` the tokens/s to expect of a model here, None where nobody knows.
+    """
+    rows: list[tuple[str, ...]] = [HEAD]
+    for model in models:
+        rows.append(_row(model, machine, default, present(model), about(speed(model))))
+        if size := int8_bytes(model):
+            rows.append(_int8_row(size))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     lines = [_line(row, widths) for row in rows]
     return "\n".join([*lines, "", *_legend(machine, default)])
@@ -47,6 +52,11 @@ def about(tokens: float | None) -> str:
     if tokens is None:
         return ""
     return f"about {tokens:.0f}" if tokens >= 1 else "under 1"
+
+
+def _int8_row(size: int) -> tuple[str, ...]:
+    """The form that was made here, below the one it was made of."""
+    return "", "  the same in int8", f"{size / 1e9:.1f}", "", "", "", "yes"
 
 
 def needs(model: Model) -> str:

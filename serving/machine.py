@@ -162,14 +162,14 @@ def _gpu_misfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
 
 def holds(model: Model, machine: Machine) -> bool:
     """Whether the model is worth offering here: without a GPU, only what is made for it."""
-    return (bool(machine.gpus) or model.cpu_gb is not None) and misfit(model, machine) is None
+    made = model.cpu_gb is not None and (model.precision != "int8" or machine.cpu.int8)
+    return (bool(machine.gpus) or made) and misfit(model, machine) is None
 
 
 def choose(models: Iterable[Model], machine: Machine) -> Model | None:
     """The model served when nobody named one, or None when nothing fits.
 
-    The largest default a GPU here holds; without a GPU the bundled one, which
-    answers at once and needs no network.
+    The largest default a GPU here holds; without a GPU the largest bundled one, which needs no hub.
     """
     held = [model for model in models if model.default and holds(model, machine)]
     if not machine.gpus:

@@ -18,6 +18,7 @@ from serving.machine import Machine
 PRECISIONS = ("auto", "int8", "bfloat16", "float32")
 LARGEST_GB = 9.0  # of weights in bfloat16; beyond about 4 B parameters a CPU's wait is too long
 DECIDES = {"--dtype", "--quantization", "-q"}  # vLLM's own flags for the same
+W8A8 = {"quant_method": "compressed-tensors", "format": "int-quantized"}
 INT8_NEEDS = "AVX-512 VNNI, AMX or ARM's i8mm"
 
 
@@ -37,6 +38,9 @@ class Precision:
     convert: bool = False
 
 
+BFLOAT16 = Precision("bfloat16", "bfloat16")
+
+
 def decided(flags: Iterable[str]) -> bool:
     """Whether flags for vLLM say already what it computes in."""
     return any(flag.split("=")[0] in DECIDES for flag in flags)
@@ -45,20 +49,22 @@ def decided(flags: Iterable[str]) -> bool:
 def choose(asked: str, model: Model, machine: Machine, config: Mapping[str, Any]) -> Precision:
     """`asked` is one of PRECISIONS; `config` is the model's config.json, {} before it is here.
 
-    Raises PrecisionError.
+    Of a hub's model whose size is not known yet it says nothing. Raises PrecisionError.
     """
     if asked == "auto" and decided((*model.flags, *model.gpu_flags, *model.cpu_flags)):
         return Precision()
     if machine.gpus:
         return _on_gpu(asked)
-    if found := config.get("quantization_config"):
+    published = W8A8 if model.precision == "int8" else None
+    if found := config.get("quantization_config") or published:
         return _quantised(asked, found, model, machine.cpu)
     if asked == "int8":
         _check_int8(machine.cpu)
+    if asked == "auto" and not model.size_gb:
+        return Precision()
     if asked == "int8" or (asked == "auto" and machine.cpu.int8 and model.size_gb <= LARGEST_GB):
         return Precision("int8", "bfloat16", convert=True)
-    name = "bfloat16" if asked == "auto" else asked
-    return Precision(name, name)
+    return BFLOAT16 if asked == "auto" else Precision(asked, asked)
 
 
 def _on_gpu(asked: str) -> Precision:

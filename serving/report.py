@@ -1,6 +1,7 @@
 """What a person sees while something takes long: a line per step, and the seconds going by.
 
-A terminal gets a last line that is rewritten; a file or a pipe gets each line once.
+A terminal gets a last line that is rewritten; a file or a pipe gets each line once, and of a bar
+a line now and then.
 A terminal that is gone is no error: what was started has still to be stopped.
 """
 
@@ -11,6 +12,9 @@ import shutil
 import sys
 import time
 from typing import TextIO
+
+REDRAWN_SECONDS = 0.2  # how often a bar moves on a terminal
+REPEATED_SECONDS = 5.0  # and how often it is written anew into a file
 
 
 class Report:
@@ -41,6 +45,19 @@ class Report:
         if self.live and self._what:
             self._write(f"\r\x1b[K{self._what} done, {self._seconds()}\n")
         self._what = ""
+
+    @property
+    def pace(self) -> float:
+        """How many seconds to leave between two calls of `bar`."""
+        return REDRAWN_SECONDS if self.live else REPEATED_SECONDS
+
+    def bar(self, line: str) -> None:
+        """How far something is; on a terminal in place of the bar before."""
+        if not self.live:
+            self._write(line + "\n")
+            return
+        self._what = line
+        self._write("\r\x1b[K" + line[: shutil.get_terminal_size().columns - 1])
 
     def _seconds(self) -> str:
         return f"{time.monotonic() - self._began:.0f} s"

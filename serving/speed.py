@@ -18,8 +18,10 @@ from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+from serving.bundles import BUNDLES
 from serving.catalogue import Model
 from serving.cpu import Cpu
+from serving.quantise import INT8
 
 SECONDS = 0.25  # for each of the two measurements
 ROOM = 128 << 20  # bytes for each thread: more than its share of any cache
@@ -51,9 +53,14 @@ def expected(model: Model, precision: str, cpu: Cpu, measured: Speed) -> float |
 
 def bytes_read(model: Model, precision: str) -> float:
     """What a token reads of the model's weights, in bytes; 0 where their size is unknown."""
-    head, published = model.head_gb or 0.0, model.read_gb or model.size_gb
-    sizes = {"int8": (published - head) / 2 + head, "float32": published * 2}
-    return sizes.get(precision, published) * 1e9
+    if model.package is not None:
+        form = BUNDLES[model.package].size_as(precision)
+        return form * 2 if precision == "float32" else form
+    if model.precision == INT8:
+        return model.size_gb * 1e9
+    head = model.head_gb or 0.0
+    sizes = {"int8": (model.size_gb - head) / 2 + head, "float32": model.size_gb * 2}
+    return sizes.get(precision, model.size_gb) * 1e9
 
 
 def _reached(precision: str, cpu: Cpu) -> float:

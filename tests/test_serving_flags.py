@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import socket
@@ -14,10 +15,12 @@ from pathlib import Path
 import pytest
 
 from serving import __main__ as front
-from serving.catalogue import load
+from serving.catalogue import Model, find, load
 from serving.cpu import Cpu
 from serving.machine import Gpu, Machine
+from serving.report import Report
 from serving.speed import Speed
+from serving.weights_errors import Unfit
 from tests.processes import ROOT, free_port
 
 CATALOGUE = load()
@@ -58,7 +61,7 @@ def called(monkeypatch: pytest.MonkeyPatch, *words: str) -> int:
         return int(end.code or 0)
 
 
-@pytest.mark.parametrize("here", [CPU, GPU], indirect=True, ids=["cpu", "gpu"])
+@pytest.mark.parametrize("here", [VNNI, GPU], indirect=True, ids=["cpu", "gpu"])
 @pytest.mark.parametrize("name", CATALOGUE)
 def test_a_dry_run_prints_every_entrys_command(
     name: str,
@@ -75,7 +78,7 @@ def test_a_dry_run_prints_every_entrys_command(
 
 @pytest.mark.parametrize(
     ("here", "served"),
-    [(CPU, "SmolLM2-135M-Instruct"), (GPU, "Llama-3.1-8B-Instruct")],
+    [(CPU, "Qwen2.5-Coder-1.5B-Instruct"), (GPU, "Llama-3.1-8B-Instruct")],
     indirect=["here"],
 )
 def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
@@ -153,6 +156,56 @@ def test_one_line_says_what_is_served_how_fast_why_and_what_else(
         "Serving Qwen2.5-1.5B-Instruct in int8, about 7 tokens/s: this machine has no GPU, "
         "8 CPU cores, 16 GB of memory. Another: --model NAME (--list shows them).\n"
     )
+
+
+class Weights:
+    """Stands in for serving/weights.py's fetch: what was asked for, in which precision."""
+
+    def __init__(self, folder: Path, unfit: bool = False) -> None:
+        self.folder, self.unfit = folder, unfit
+        self.asked: list[str] = []
+
+    def fetch(
+        self, model: Model, root: Path, source: str | None, report: Report, precision: str = ""
+    ) -> Path:
+        self.asked.append(precision)
+        if self.unfit and precision == "int8":
+            raise Unfit("its layer x is of another kind.", "Serve it with --precision bfloat16.")
+        return self.folder
+
+
+def fetched(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str, asked: str, unfit: bool = False
+) -> tuple[str, list[str]]:
+    """The precision that a machine with VNNI serves the model in, and what it fetched for it."""
+    stand_in = Weights(tmp_path, unfit)
+    monkeypatch.setattr("serving.weights.fetch", stand_in.fetch)
+    options = front.Options(precision=asked)
+    model = find(name, CATALOGUE)
+    _, computed = front._fetch(model, options, VNNI, None, Report(io.StringIO()))
+    return computed.name, stand_in.asked
+
+
+def test_int8_is_fetched_as_int8(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    name = "qwen2.5-1.5b-instruct"
+    assert fetched(monkeypatch, tmp_path, name, "auto") == ("int8", ["int8"])
+    assert fetched(monkeypatch, tmp_path, name, "bfloat16") == ("bfloat16", [""])
+
+
+def test_a_hubs_model_is_fetched_before_its_size_decides(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"0" * 1000)
+    assert fetched(monkeypatch, tmp_path, "org/name", "auto") == ("int8", ["", "int8"])
+
+
+def test_a_model_that_cannot_be_int8_is_served_in_bfloat16_unless_it_was_asked_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    name = "qwen2.5-1.5b-instruct"
+    assert fetched(monkeypatch, tmp_path, name, "auto", True) == ("bfloat16", ["int8", ""])
+    with pytest.raises(front.Refusal, match="its layer x"):
+        fetched(monkeypatch, tmp_path, name, "int8", True)
 
 
 def test_the_list_tells_the_tokens_a_second_of_what_fits(

