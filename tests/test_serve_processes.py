@@ -57,7 +57,8 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 """
 
 DRIVER = """
-import sys
+import signal, sys
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from serving.command import Command, Server
