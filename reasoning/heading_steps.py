@@ -22,7 +22,7 @@ LONGEST_LINE = 80  # characters of a line that is a heading without marks
 NEXT = {"continue": "Next: continue", "final_answer": "Next: final answer"}
 
 _NUMBER = r"(?:step\s*\d+|步骤\s*\d+|第\s*\d+\s*步)"
-_MARKED = re.compile(r"#{1,6}[ \t]+(\S.*)")
+_MARKED = re.compile(r"#{1,6}(?:[ \t]+(\S.*))?")
 _BOLD = re.compile(r"\*\*([^*]+)\*\*[:：]?\s*")
 _NUMBERED = re.compile(rf"{_NUMBER}\s*[:：.)—-]\s*(\S.*)", re.I)
 _LEADING_NUMBER = re.compile(rf"{_NUMBER}\s*(?:[:：.)—-]\s*|$)", re.I)
@@ -60,7 +60,7 @@ def draft_of(text: str) -> Draft:
     """What can be shown of a reply that is being written: each begins the final ones."""
     if (parts := _parts(text, whole=False)) is None:
         return Draft()
-    return Draft(parts[0], _content(parts[1], whole=False)[0])
+    return Draft(parts[0], _content(parts[1], whole=False)[0], titled=True)
 
 
 def written(reply: Reply) -> str:
@@ -103,7 +103,7 @@ def _title(line: str, first: bool) -> str | None:
         )
     if not found:
         return None
-    words = found[1].strip("# *").strip()
+    words = (found[1] or "").strip("# *").strip()
     return one_line(_LEADING_NUMBER.sub("", words, count=1)).rstrip(":：")
 
 

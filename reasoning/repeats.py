@@ -14,15 +14,15 @@ def repeats(content: str, earlier: Sequence[str]) -> int | None:
 
     Case, spaces and punctuation do not make a difference; a number does.
     """
-    words = _words(content)
+    mine = words(content)
     for index, other in enumerate(earlier):
-        if _alike(words, _words(other)):
+        if _alike(mine, words(other)):
             return index
     return None
 
 
-def _words(text: str) -> list[str]:
-    """The words, numbers and signs; of Chinese, which has no spaces, the characters."""
+def words(text: str) -> list[str]:
+    """The words, numbers and signs, in one case; of Chinese, without spaces, the characters."""
     return re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+|[-+*/=<>^%]", text.casefold())
 
 
@@ -33,5 +33,5 @@ def _alike(one: list[str], other: list[str]) -> bool:
     return bool(here and there) and len(here & there) / len(here | there) >= ALIKE
 
 
-def _runs(words: list[str]) -> set[tuple[str, ...]]:
-    return {tuple(words[i : i + _RUN]) for i in range(len(words) - _RUN + 1)}
+def _runs(text: list[str]) -> set[tuple[str, ...]]:
+    return {tuple(text[i : i + _RUN]) for i in range(len(text) - _RUN + 1)}

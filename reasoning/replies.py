@@ -38,10 +38,14 @@ class Reply:
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """What is readable of an unfinished reply. There is no action: `fi` is not `final`."""
+    """What is readable of an unfinished reply. There is no action: `fi` is not `final`.
+
+    `titled` says that the title is whole, also where it is "".
+    """
 
     title: str = ""
     content: str = ""
+    titled: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +110,12 @@ def read_partial(text: str) -> Draft:
     if not isinstance(values, dict):
         return Draft()
     title, content = values.get("title"), values.get("content")
-    return Draft(
-        one_line(_steady(title)) if isinstance(title, str) else "",
-        _steady(content) if isinstance(content, str) else "",
-    )
+    titled = "title" in values and next(reversed(values)) != "title"
+    if isinstance(title, str):
+        title = _text(title) if titled else _steady(title)
+    else:
+        title, titled = "", titled and title is None
+    return Draft(one_line(title), _steady(content) if isinstance(content, str) else "", titled)
 
 
 def answer_text(text: str) -> str:

@@ -23,6 +23,7 @@ from reasoning.reading import Reading, Tally
 from reasoning.repeats import repeats
 from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
 from reasoning.task import MARGIN, NEARLY_SPENT, Task, tokens_at_most, warmer
+from reasoning.titles import title_of
 
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
@@ -243,7 +244,7 @@ class StepLoop:
                     yield item
                     continue
                 draft = self._form.draft(reading.text)
-                for delta in reading.news(number, "title", draft.title):
+                for delta in reading.news(number, "title", self._title(draft, whole=False)):
                     yield delta
                 for delta in reading.news(number, "content", draft.content):
                     yield delta
@@ -295,7 +296,7 @@ class StepLoop:
         allowed = self._actions(number)
         return Step(
             number,
-            reply.title or untitled(self.language, number),
+            self._title(Draft(reply.title, reply.content)) or untitled(self.language, number),
             reply.content,
             reply.action if reply.action in allowed else allowed[0],
             tally.seconds,
@@ -305,6 +306,9 @@ class StepLoop:
             raw=reading.text,
             asked=self._asked(number),
         )
+
+    def _title(self, draft: Draft, whole: bool = True) -> str:
+        return title_of(draft, self.steps[-1].title if self.steps else "", whole)
 
     def _asked(self, number: int) -> Literal["", "doubt"]:
         return "doubt" if self._task.asked_of(number) == "doubt" else ""
@@ -321,7 +325,7 @@ class StepLoop:
             yield NEARLY_SPENT
         yield Step(
             number,
-            bad.draft.title or untitled(self.language, number),
+            self._title(bad.draft) or untitled(self.language, number),
             bad.draft.content,
             "final_answer",
             tally.seconds,

@@ -94,9 +94,9 @@ def headline(text: str, whole: bool) -> str:
         return ""
     words = _BLANKS.sub(" ", words)
     end = _SENTENCE_END.search(words, 3)
+    words = one_line(words[: end.start()] if end else words).rstrip(_BETWEEN)
     if end is None and not whole and len(words) <= TITLE_LENGTH:
         return ""
-    words = one_line(words[: end.start()] if end else words).rstrip(_BETWEEN)
     if len(words) <= TITLE_LENGTH:
         return words
     return words[:TITLE_LENGTH].rsplit(" ", 1)[0] + " ..."

@@ -56,6 +56,7 @@ READ = [
     ("Step 3: Halve it\n\nHalf of 8 is 4.", "Halve it", "continue"),
     ("## 第3步：Halve it\n\nHalf of 8 is 4.", "Halve it", "continue"),
     ("## Step 3\n\nHalf of 8 is 4.", "", "continue"),
+    ("##\n\nHalf of 8 is 4.", "", "continue"),
     ("Sure, here is step 3:\n\n## Halve it\n\nHalf of 8 is 4.", "Halve it", "continue"),
     ("Half of 8 is 4.", "", "continue"),
     ("Half of 8 is 4.\nNext: final answer", "", "final_answer"),

@@ -96,7 +96,7 @@ def test_a_whole_step_counts_even_when_the_tokens_ended_with_it() -> None:
 def test_what_was_readable_of_a_cut_reply_is_kept() -> None:
     reply = parse_reply('{"title": "T", "content": "half a sent', "length")
     assert isinstance(reply, BadReply)
-    assert reply.draft == Draft("T", "half a sent")
+    assert reply.draft == Draft("T", "half a sent", titled=True)
 
 
 def test_a_reply_of_free_text_is_kept_as_readable() -> None:
@@ -109,6 +109,22 @@ def test_a_huge_reply_is_capped() -> None:
     reply = parse_reply(json.dumps({"title": "t" * 10**4, "content": "c" * 10**6}))
     assert isinstance(reply, Reply)
     assert (len(reply.title), len(reply.content)) == (MAX_TITLE, MAX_CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("text", "draft"),
+    [
+        ('{"title": "Ti', Draft("Ti")),
+        ('{"title": "T", "con', Draft("T")),
+        ('{"title": "T", "content": "', Draft("T", titled=True)),
+        ('{"title": null, "content": "C', Draft("", "C", titled=True)),
+        ('{"title": 3, "content": "C', Draft("", "C")),
+        ('{"content": "C", "next', Draft("", "C")),
+        ('{"content": "C", "title": "Ti', Draft("Ti", "C")),
+    ],
+)
+def test_a_draft_says_whether_its_title_is_whole(text: str, draft: Draft) -> None:
+    assert read_partial(text) == draft
 
 
 @given(st.text())

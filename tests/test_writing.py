@@ -38,6 +38,12 @@ def test_a_title_that_was_shown_early_is_the_title_of_the_whole_step(text: str) 
     assert early in (None, headline(text, whole=True))
 
 
+def test_a_comma_where_the_title_may_end_does_not_end_it_early() -> None:
+    text = "word " * 11 + "fives, and more"
+    early = {headline(text[:at], whole=False) for at in range(len(text))}
+    assert early == {"", headline(text, whole=True)}
+
+
 @given(st.text("ab .", min_size=200, max_size=400))
 def test_a_title_is_short(text: str) -> None:
     assert len(headline(text, whole=True)) <= TITLE_LENGTH + len(" ...")
