@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from reasoning.endpoint import Endpoint
 from reasoning.events import Answer, Delta, Event, Notice, Retry, Settings, Steer, Step
 from reasoning.heading_steps import RUNS_ON, answer_of, draft_of, read_step, written
-from reasoning.prompts import prompt
 from reasoning.replies import BadReply, Reply
 from reasoning.steering import edited
 from reasoning.think import think
@@ -220,15 +219,8 @@ async def test_chinese_questions_get_chinese_prompts_and_the_same_last_line() ->
     server = Scripted(*FINAL)
     await headings(server, question="有几个苹果？")
     system = server.requests[0].messages[0]["content"]
-    assert "你把问题分成小步来解决" in system
+    assert "请逐步思考" in system
     assert '"Next: continue"' in system
-
-
-def test_the_prompt_asks_for_single_backslashes() -> None:
-    for language in ("en", "zh"):
-        text = prompt(language, "heading_step", min_steps=3, max_steps=25)
-        assert "$\\frac{1}{2}$" in text
-        assert "\\\\" not in text
 
 
 async def test_a_real_model_thinks_under_headings(server: Server) -> None:

@@ -396,7 +396,7 @@ async def test_the_prompts_are_in_the_questions_language(question: str, language
     events = await run(server, question)
     assert isinstance(events[0], Started)
     assert events[0].language == language
-    assert ("你把问题" in server.requests[0].messages[0]["content"]) == (language == "zh")
+    assert ("请逐步思考" in server.requests[0].messages[0]["content"]) == (language == "zh")
 
 
 # -- stopping and going on
