@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
+from reasoning.copies import copied
 from reasoning.repeats import repeats
 
 SYSTEM = """You are an expert AI assistant that explains your reasoning step by step. For each \
@@ -57,7 +58,8 @@ class Chain:
     """What came of one question.
 
     `unusable` are whole replies that were no step, `cut` those that ended at their tokens,
-    `repeats` steps that say again what an earlier one said; the loop notices none of them.
+    `repeats` steps that say again what an earlier one said, `copied` those that say what
+    the prompt says; the loop notices none of them.
     `capped` says that no step concluded: the cap or the budget ended the chain.
     """
 
@@ -67,6 +69,7 @@ class Chain:
     unusable: int = 0
     cut: int = 0
     repeats: int = 0
+    copied: int = 0
     capped: bool = False
     first_visible: float = 0.0
     seconds: float = 0.0
@@ -97,6 +100,7 @@ def tutorial_calls(
         step = _read(chain, (yield Call(tuple(messages), step_tokens)))
         content = str(step.get("content"))
         chain.repeats += repeats(content, chain.steps) is not None
+        chain.copied += copied(str(step.get("title")), content, (SYSTEM, OPENING), question)
         chain.steps.append(content)
         messages.append({"role": "assistant", "content": json.dumps(step)})
         if step.get("next_action") == "final_answer":

@@ -7,14 +7,17 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.tutorial_loop import Chain
+from reasoning.copies import copied
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
+from reasoning.prompts import prompt_text
 from reasoning.think import WAYS
 from reasoning.traces import trace_to_json
 
-Failure = Literal["unusable", "repeat", "cut", "cap", "no_answer"]
+Failure = Literal["unusable", "repeat", "copied", "cut", "cap", "no_answer"]
 FAILURES: dict[Failure, str] = {  # with the titles that a report gives them
     "unusable": "unusable reply",  # whole, and no step
     "repeat": "repeat",  # a step that says again what an earlier one said; a reply that loops
+    "copied": "copied",  # a step that says what its prompts say, and the question does not
     "cut": "cut",  # a reply that ends where its tokens ended
     "cap": "cap reached",  # no step concluded: the cap, the budget or the context ended it
     "no_answer": "no answer",  # nothing came that could be marked
@@ -90,6 +93,7 @@ def of_tutorial(chain: Chain, seconds: float) -> Outcome:
     counts = {
         "unusable": chain.unusable,
         "repeat": chain.repeats,
+        "copied": chain.copied,
         "cut": chain.cut,
         "cap": int(chain.capped),
         "no_answer": int(not chain.answer.strip()),
@@ -153,7 +157,17 @@ def _failures(trace: Trace) -> _Failures:
     for event in trace.events:
         failures.note(event)
     failures.left["cap"] += _capped(trace)
+    failures.left["copied"] += _copied(trace)
     return failures
+
+
+def _copied(trace: Trace) -> int:
+    """How many steps are copied from what the chain was told before its answer was asked for."""
+    if (started := trace.started) is None:
+        return 0
+    names = [name for name in WAYS[started.way].prompts if name != "answer"]
+    told = [started.prompts.get(name) or prompt_text(started.language, name) for name in names]
+    return sum(copied(step.title, step.content, told, started.question) for step in trace.steps)
 
 
 def _capped(trace: Trace) -> bool:

@@ -24,6 +24,7 @@ from evals.report import report
 from evals.tasks import Mark, Problem, check_name, known_tasks, task, verified
 from reasoning.endpoint import Endpoint
 from reasoning.events import Answer, Failed, Notice, Retry, Settings, Started, Step, Trace
+from reasoning.prompts import prompt_text
 from tests.stub import EVENTS, Play, Stub, chunk, says, status, step_text, usage
 
 BUDGET = 1000
@@ -169,6 +170,9 @@ def step(number: int, **more: Any) -> Step:
 ANSWER = Answer("5", 1.0, 10)
 
 
+COPY = "Each reply is one step, written as"  # of the prompt
+
+
 @pytest.mark.parametrize(
     ("told", "left", "mended"),
     [
@@ -189,6 +193,10 @@ ANSWER = Answer("5", 1.0, 10)
         (trace(*map(step, range(1, 4)), ANSWER, max_steps=3), {"cap": 1}, {}),
         (trace(*map(step, range(1, 4)), ANSWER, max_steps=3, way="coat"), {}, {}),
         (trace(step(1), replace(ANSWER, cut=True)), {"cut": 1}, {}),
+        (trace(replace(step(1), content=f"{COPY} I do."), ANSWER), {"copied": 1}, {}),
+        (trace(replace(step(1), title=COPY), replace(step(2), title=COPY)), {"copied": 2}, {}),
+        (trace(replace(step(1), content=prompt_text("en", "answer")), ANSWER), {}, {}),
+        (trace(replace(step(1), content=COPY), ANSWER, way="direct"), {}, {}),
         (trace(Retry(1, 1, "empty", ""), Failed("empty", "", "")), {"no_answer": 1}, {}),
         (trace(Retry(1, 1, "unreachable", "", 0.5), step(1), ANSWER), {}, {}),
         (trace(Notice("format", "text"), step(1), ANSWER), {}, {}),
@@ -214,6 +222,8 @@ def test_the_tutorials_failures_are_counted_by_the_same_kinds() -> None:
     assert of_tutorial(prose, 1.0).left == {"unusable": 4, "repeat": 2, "cap": 1}
     cut = tutorial_chain('{"title": "t", "cont', finish_reason="length", cap=1)
     assert of_tutorial(cut, 1.0).left == {"cut": 2, "cap": 1}
+    copy = tutorial_chain(step_text("Identifying Key Information", "c", "final_answer"), "5")
+    assert of_tutorial(copy, 1.0).left == {"copied": 1, "unusable": 1}
     good = tutorial_chain(step_text("t", "c", "final_answer"), step_text("t", "5"))
     assert of_tutorial(good, 1.0).left == {}
     assert good.answer == "5"
@@ -359,8 +369,8 @@ def marked(arm: str, number: int, correct: bool, **more: Any) -> Marked:
 MARKED = [
     *(marked("direct", number, number <= 2) for number in range(1, 5)),
     *(
-        marked("json_steps", number, number <= 3, tokens=400, steps=4, mended={"cut": 1})
-        for number in range(1, 5)
+        marked("json_steps", number, number <= 3, tokens=400, steps=4, mended={"cut": 1}, left=left)
+        for number, left in enumerate(({"copied": 2}, {}, {"copied": 1}, {}), start=1)
     ),
     marked("tutorial", 1, False, left={"repeat": 9, "cap": 1}),
     marked("tutorial", 2, True, left={"repeat": 2}),
@@ -390,8 +400,8 @@ def test_the_table_tells_what_the_marked_answers_say() -> None:
     assert (
         "| json_steps | 4 | 75.0 ± 25.0 | +25.0 (-24.0 to +74.0) | 4.0 | 400 | 2.0 | 533 |" in lines
     )
-    assert "| tutorial | - | 100% (11) | - | 50% (1) | - |" in lines
-    assert "| json_steps | - | - | -, 4 mended | - | - |" in lines
+    assert "| tutorial | - | 100% (11) | - | - | 50% (1) | - |" in lines
+    assert "| json_steps | - | - | 50% (3) | -, 4 mended | - | - |" in lines
     assert "| chain_sum:easy | 50.0 ± 28.9 | 50.0 ± 50.0 | 75.0 ± 25.0 |" in lines
     assert "Unfinished: 10 of 12 answers." in lines
 
