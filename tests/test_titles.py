@@ -116,6 +116,12 @@ def test_a_title_is_shown_as_soon_as_it_must_be_one() -> None:
     assert shown(numbered, "") == ["", "", "Step 3: H"]
 
 
+def test_a_formula_that_is_open_is_waited_for() -> None:
+    content = "$$ x = 1\n\\text{Then so. } y = 2 $$ Half of it. More."
+    drafts = [Draft(",", content[:end], titled=True) for end in range(len(content))]
+    assert {*shown(drafts, "")} == {"", title_of(drafts[-1], "", whole=True)} == {"", "Half of it"}
+
+
 # -- in a chain
 
 
