@@ -6,7 +6,8 @@
     title(text)    one line of plain text for a label
 
 What is mended, outside of code:
-    \\( \\) and \\[ \\] become the dollars that Streamlit renders; money does not
+    \\( \\) and \\[ \\] become the dollars that Streamlit renders, as does a bare \\boxed{}; money
+    does not
     a formula or fence that is not closed yet is shown as text, or closed
     <tags>, :directives[], :emoji: and :material/icons: are text
     pictures are links: nothing loads without a click
@@ -47,12 +48,15 @@ _DISPLAY = re.compile(
     r"[\s\S]+?\\end\{(?P=name)\})"
 )
 _OPEN_DISPLAY = re.compile(r"(?<!\\)\\\[|(?<![\\$])\$\$(?!\$)|(?<!\\)\\begin\{")
+_PLAIN = r"(?:[^{}$\\\n]|\\.)"
+_IN_BRACES = rf"(?:{_PLAIN}|\{{(?:{_PLAIN}|\{{{_PLAIN}*\}})*\}})+"  # two deep: \text{a^{b}}
 _INLINE = re.compile(
     rf"(?P<code>{_CODE_SPAN})"
     r"|\\\((?P<round>(?:(?!\\\(|\n[ \t]*\n)[\s\S])+?)\\\)"
     r"|\\\[(?P<square>(?:(?!\\\[|\n[ \t]*\n)[\s\S])+?)\\\]"
     r"|\$\$(?!\$)(?P<double>(?:[^$\\]|\\.)+?)\$\$(?!\$)"
     r"|(?<!\$)\$(?![\s$])(?P<single>(?:[^$\\\n]|\\.)+?)(?<![\s/:,;(=\u2013-])\$(?![\d$])"
+    rf"|(?P<boxed>\\boxed\{{{_IN_BRACES}\}})"
     r"|\\(?P<delimiter>[()\[\]])"
     r"|(?P<escape>\\[!-/:-@\[-`{-~])"
     r"|(?P<link><(?:https?://|mailto:)[^\s<>]*>|https?://[^\s<>()\[\]!$`\\*\ue000]+)"
@@ -228,7 +232,7 @@ def _inline(text: str) -> str:
 
 def _one(match: re.Match[str]) -> str:
     """What one special piece of text becomes."""
-    for group in ("round", "square", "double", "single"):
+    for group in ("round", "square", "double", "single", "boxed"):
         if match[group] is not None:
             return _formula(match, group)
     if match["code"]:  # on one line, where nothing can begin a block

@@ -44,6 +44,9 @@ def whole(text: str) -> str:
         (r"a matrix \\[2pt] b", r"a matrix \\[2pt] b"),
         ("| a | b |\n|---|---|\n| \\[x\\] | \\(y\\) |", "| a | b |\n|---|---|\n| $x$ | $y$ |"),
         ("# On \\[x\\]", "##### On $x$"),
+        (r"it is \boxed{0.05} dollars", r"it is $\boxed{0.05}$ dollars"),
+        (r"\boxed{\text{a^{b}}}", r"$\boxed{\text{a^{b}}}$"),
+        (r"\boxed{x, `\boxed{1}`", r"\boxed{x, `\boxed{1}`"),
         # money
         ("costs $5 and $6", r"costs \$5 and \$6"),
         ("costs $5, so $x$ is 5", r"costs \$5, so $x$ is 5"),
