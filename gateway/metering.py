@@ -31,6 +31,14 @@ class Meter:
     def format(self, format: Format) -> None:
         self._server.format = format
 
+    @property
+    def goes_on(self) -> bool:
+        return self._server.goes_on
+
+    @goes_on.setter
+    def goes_on(self, goes_on: bool) -> None:
+        self._server.goes_on = goes_on
+
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
         last = Piece()
         try:

@@ -53,7 +53,8 @@ class Request:
     """One reply to ask for: a chat completion of `messages`, or a completion of `prompt`.
 
     `special_tokens` has them written into the text; a server hides them otherwise.
-    `think` is False to ask a model that thinks natively for its plain answer.
+    `think` is False to ask a model that thinks natively for its plain answer. `go_on`:
+    the last message is the model's own, and the reply goes on where it ends.
     """
 
     model: ServedModel
@@ -68,6 +69,7 @@ class Request:
     special_tokens: bool = False
     think: bool = True
     top_p: float | None = None
+    go_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,8 @@ class Patience:
 class Endpoint:
     """An OpenAI-compatible server. One keep-alive client, for one event loop.
 
-    `format` remembers the strictest response format that the server takes.
+    `format` remembers the strictest response format that the server takes, `goes_on`
+    whether it goes on from a message of the model's.
     """
 
     def __init__(
@@ -114,6 +117,7 @@ class Endpoint:
         self.base_url = base_url.rstrip("/")
         self.wanted = model
         self.format: Format = "json_schema"
+        self.goes_on = True
         self._patience = patience
         self.api_key = api_key
         self._special: dict[str, bool] = {}
@@ -152,6 +156,7 @@ class Endpoint:
         served = tuple(_served(model) for model in listed if isinstance(model, dict))
         if served != self._served:  # another model knows other tokens and takes other formats
             self._served, self._special, self.format = served, {}, "json_schema"
+            self.goes_on = True
         return served
 
     async def model(self) -> ServedModel:
@@ -382,6 +387,8 @@ def _vllm_only(request: Request) -> dict[str, Any]:
         extra["skip_special_tokens"] = False
     if not request.think:
         extra["chat_template_kwargs"] = {"enable_thinking": False}
+    if request.go_on:
+        extra |= {"continue_final_message": True, "add_generation_prompt": False}
     return extra
 
 

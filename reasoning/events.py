@@ -161,6 +161,7 @@ class Notice:
     "unreadable": three attempts gave nothing readable, the answer is asked for now.
     "no_tokens": the server hides the model's step tokens; its words tell the steps.
     "no_box": the model named no answer in a box; its last step stands for one.
+    "no_going_on": the server does not go on from a message of the model's, and is asked to.
     "no_thinking": the model showed no thinking of its own, only an answer.
     """
 

@@ -12,20 +12,15 @@ import re
 from collections.abc import AsyncGenerator
 
 from reasoning.events import Event
-from reasoning.replies import MAX_CONTENT, BadReply, Draft, Reply, StepAction, one_line
+from reasoning.headings import heading, marked, may_be_heading, may_be_marked
+from reasoning.replies import MAX_CONTENT, BadReply, Draft, Reply, StepAction
 from reasoning.step_loop import StepForm, StepLoop
 from reasoning.task import Task
 
 RUNS_ON = "\n## "  # a reply that begins a second step has written its own
 PREAMBLE = 200  # characters before a heading that are dropped: "Sure, here is step 3:"
-LONGEST_LINE = 80  # characters of a line that is a heading without marks
 NEXT = {"continue": "Next: continue", "final_answer": "Next: final answer"}
 
-_NUMBER = r"(?:step\s*\d+|步骤\s*\d+|第\s*\d+\s*步)"
-_MARKED = re.compile(r"#{1,6}(?:[ \t]+(\S.*))?")
-_BOLD = re.compile(r"\*\*([^*]+)\*\*[:：]?\s*")
-_NUMBERED = re.compile(rf"{_NUMBER}\s*[:：.)—-]\s*(\S.*)", re.I)
-_LEADING_NUMBER = re.compile(rf"{_NUMBER}\s*(?:[:：.)—-]\s*|$)", re.I)
 _NEXT = re.compile(
     r"^[ \t*_>#-]*(?:next(?:[ _]?(?:action|step))?|下一步)[ *_]*[:：][ *_]*(?:the |give (?:the )?)?"
     r"(?:(?P<on>continue|go on|继续)|final|finish|answer|done|stop|end|最终|给出|结束|完成)"
@@ -89,22 +84,14 @@ def _parts(text: str, whole: bool) -> tuple[str, str] | None:
 
 def _may_be_heading(line: str, first: bool) -> bool:
     """Whether a line that is being written can become what `_title` takes for a heading."""
-    return line.lstrip()[:1].casefold() in ("", "#", *("*s步第" if first else ()))
+    return may_be_heading(line.lstrip()) if first else may_be_marked(line.lstrip())
 
 
 def _title(line: str, first: bool) -> str | None:
     """The words of a heading, without its number; None for any other line."""
     if _NEXT.match(line):
         return None
-    found = _MARKED.fullmatch(line)
-    if first and not found:
-        found = _BOLD.fullmatch(line) or (
-            _NUMBERED.fullmatch(line) if len(line) <= LONGEST_LINE else None
-        )
-    if not found:
-        return None
-    words = (found[1] or "").strip("# *").strip()
-    return one_line(_LEADING_NUMBER.sub("", words, count=1)).rstrip(":：")
+    return heading(line) if first else marked(line)
 
 
 def _content(body: str, whole: bool) -> tuple[str, StepAction | None]:

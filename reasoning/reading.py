@@ -20,7 +20,8 @@ class Reading:
     """What came of the last try. `seconds` is the model's time over all of them.
 
     `spent` bounds the completion tokens of all tries that have ended: the server's count,
-    or the bytes of a text that it did not count, for no token is less than one.
+    or the bytes of a text that it did not count, for no token is less than one; `most` is
+    what the try may take.
     """
 
     clock: Callable[[], float]
@@ -32,6 +33,7 @@ class Reading:
     prompt_tokens: int = 0
     tokens: int = 0
     spent: int = 0
+    most: int = 2**31
     _shown: dict[Part, str] = field(default_factory=dict)
     _began: float = 0.0
     _bytes: int = 0
@@ -45,7 +47,7 @@ class Reading:
     def end(self) -> None:
         """The try has ended, whole or not."""
         self.seconds += self.clock() - self._began
-        self.spent += self.tokens or self._bytes
+        self.spent += self.tokens or min(self._bytes, self.most)
 
     def take(self, piece: Piece) -> None:
         if (piece.text or piece.reasoning) and self.first_token is None:

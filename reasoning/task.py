@@ -25,9 +25,13 @@ Cure = Callable[[RequestError], Notice | None]
 
 
 class Server(Protocol):
-    """What a way needs of an endpoint. `format` is the strictest one it is known to take."""
+    """What a way needs of an endpoint. `format` is the strictest one it is known to take.
+
+    `goes_on` is False once it was seen not to go on from a message of the model's.
+    """
 
     format: Format
+    goes_on: bool
 
     def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
 
@@ -118,7 +122,7 @@ class Task:
         """The pieces of the reply; each try asks `request` anew for what to send."""
         if not any(one is reading for one in self.readings):
             self.readings.append(reading)
-        return read(reading, number, lambda: self._ask(request()), self.sleep)
+        return read(reading, number, lambda: self._ask(reading, request()), self.sleep)
 
     async def read_cured(
         self, reading: Reading, number: int, request: Callable[[], Request], cure: Cure
@@ -135,12 +139,13 @@ class Task:
                     raise
                 yield notice
 
-    def _ask(self, request: Request) -> AsyncGenerator[Piece, None]:
+    def _ask(self, reading: Reading, request: Request) -> AsyncGenerator[Piece, None]:
         """What holds for every request of a chain: the budget, and top_p."""
         tokens = min(request.max_tokens, self.left)
         if tokens < 1:
             message = f"The budget of {self.settings.budget} tokens is spent."
             raise BudgetSpent(message, "Ask again with a larger one.")
+        reading.most = tokens
         return self.server.chat(replace(request, max_tokens=tokens, top_p=self.settings.top_p))
 
     # -- the budget

@@ -16,6 +16,7 @@ from types import MappingProxyType
 from typing import get_args
 
 from reasoning.coat import coat
+from reasoning.cot import cot
 from reasoning.direct import direct
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
@@ -59,6 +60,13 @@ WAYS: dict[str, Way] = {
     "heading_steps": Way(
         heading_steps,
         prompts=("heading_step", "next", "doubt", *HEADING_RETRIES, "answer"),
+        steers=ALL_STEERS,
+        settings=ALL_SETTINGS,
+        ends=ends,
+    ),
+    "cot": Way(
+        cot,
+        prompts=("cot", "go_on", "check", "doubt", "answer"),
         steers=ALL_STEERS,
         settings=ALL_SETTINGS,
         ends=ends,

@@ -35,53 +35,66 @@ class Writer:
     steps: list[Step] = field(default_factory=list)
     text: str = ""
     kind: StepKind | None = None
-    _titled: bool = False
+    _raw: str = ""  # the heading's, where the step has one
+    _title: str = ""
     _began: float = 0.0
     _tokens: int = 0  # at the end of the last step
     _first_token: float | None = None
 
-    def begin(self, tokens: int = 0) -> None:
-        """A try begins: what is open is void, time and tokens count from here."""
-        self.text, self.kind, self._titled = "", None, False
-        self._began, self._tokens = self.clock(), tokens
+    def begin(self, tokens: int = 0, seconds: float = 0.0) -> None:
+        """A try begins: what is open is void, time and tokens count from here.
+
+        `seconds` and -`tokens` are what the next step has cost already.
+        """
+        self._void()
+        self._began, self._tokens = self.clock() - seconds, tokens
+
+    def _void(self) -> None:
+        self.text, self.kind, self._raw, self._title = "", None, "", ""
+
+    def cost(self, tokens: int) -> tuple[float, int]:
+        """Seconds and tokens since the last finished step."""
+        return self.clock() - self._began, max(0, tokens - self._tokens)
 
     def take(self, cut: Cut, tokens: int, first_token: float | None = None) -> Iterator[Event]:
         self._first_token = first_token
         if isinstance(cut, Opening):
             yield from self.close(tokens)
-            self.kind = cut.kind
+            self.kind, self._title, self._raw = cut.kind, cut.title, cut.raw
             yield Delta(self.number, "action", cut.kind)
+            if cut.title:
+                yield Delta(self.number, "title", cut.title)
             return
         if self.kind is None:
             self.kind = "continue"
         self.text += cut
-        if not self._titled and (title := headline(self.text, whole=False)):
-            self._titled = True
+        if not self._title and (title := headline(self.text, whole=False)):
+            self._title = title
             yield Delta(self.number, "title", title)
         yield Delta(self.number, "content", cut)
 
     def close(self, tokens: int, cut: bool = False) -> Iterator[Step]:
         """The open step, finished; nothing when none is open or it has no text."""
         text, kind = self.text, self.kind or "continue"
-        now = self.clock()
         if text.strip():
-            title = headline(text, whole=True) or untitled(self.language, self.number)
+            title = self._title or headline(text, whole=True)
+            seconds, spent = self.cost(tokens)
             step = Step(
                 self.number,
-                title,
+                title or untitled(self.language, self.number),
                 text.strip(),
                 kind,
-                now - self._began,
-                max(0, tokens - self._tokens),
+                seconds,
+                spent,
                 first_token=self._first_token,
                 cut=cut,
-                raw=text,
+                raw=self._raw + text,
             )
             self.steps.append(step)
             self.number += 1
-            self._began, self._tokens = now, tokens
+            self._began, self._tokens = self._began + seconds, tokens
             yield step
-        self.text, self.kind, self._titled = "", None, False
+        self._void()
 
 
 def headline(text: str, whole: bool) -> str:

@@ -13,6 +13,7 @@ WAYS = {
     "native": "its own",
     "direct": "no steps",
     "heading_steps": "plain steps",
+    "cot": "one voice",
 }
 HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS (GB)", "HERE")
 RIGHT = (2, 3)  # the columns of numbers

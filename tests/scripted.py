@@ -35,6 +35,7 @@ class Scripted:
         self.special = frozenset(special)
         self.requests: list[Request] = []
         self.format: Format = "json_schema"
+        self.goes_on = True
         self.closed = 0
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:

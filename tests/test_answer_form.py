@@ -18,6 +18,7 @@ from reasoning.task import AnswerForm
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.scripted import Scripted, good, pieces, run
+from tests.test_cot import APPLES
 from tests.test_heading_steps import FINAL as HEADED
 from tests.test_native import told
 
@@ -33,7 +34,7 @@ JSON = '{"answer": 9, "sure": true}'
 STEPS = [good(1), good(2), good(3, "final_answer")]
 SATORI = ServedModel("Satori-7B-Round2", 4096, vllm=True)
 BOXED = "<|continue|>It is nine. END So the answer is: $$ \\boxed{9} $$ END"
-CHAT = ("json_steps", "heading_steps", "native", "direct")
+CHAT = ("json_steps", "heading_steps", "cot", "native", "direct")
 
 
 def lines(way: str, answer: str) -> list[Any]:
@@ -41,6 +42,7 @@ def lines(way: str, answer: str) -> list[Any]:
     before: dict[str, list[Any]] = {
         "json_steps": STEPS,
         "heading_steps": HEADED[:3],
+        "cot": [APPLES],
         "native": [told()],
         "direct": [],
     }
@@ -222,13 +224,14 @@ async def test_instructions_stand_behind_ours_in_the_one_system_turn(way: str) -
     assert events[0].instructions == "Answer as a pirate."
 
 
-@pytest.mark.parametrize("way", ["native", "direct"])
+@pytest.mark.parametrize("way", ["cot", "native", "direct"])
 async def test_where_a_way_has_no_system_turn_they_are_one(way: str) -> None:
     server = Scripted(*lines(way, JSON))
     await run(server, way=way, instructions="Answer as a pirate.", answer_form=AS_OBJECT)
     for request in server.requests:
         assert request.messages[0] == {"role": "system", "content": "Answer as a pirate."}
-        assert [message["role"] for message in request.messages] == ["system", "user"]
+        roles = [message["role"] for message in request.messages]
+        assert (roles[:2], roles.count("system")) == (["system", "user"], 1)
 
 
 async def test_for_satori_they_stand_before_the_question() -> None:

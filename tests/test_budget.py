@@ -232,7 +232,7 @@ async def test_a_real_chain_costs_no_more_than_its_budget(server: Server, way: s
     told: list[int] = []
 
     class Counted:
-        format = endpoint.format
+        format, goes_on = endpoint.format, endpoint.goes_on
         count, special_tokens = endpoint.count, endpoint.special_tokens
 
         async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:

@@ -241,6 +241,18 @@ async def test_what_only_vllm_knows_is_sent_to_vllm_only() -> None:
     assert "repetition_detection" in stub.requests[1]
 
 
+async def test_going_on_from_a_message_is_asked_of_vllm_only() -> None:
+    turns = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "### T"})
+    async with talking(step("T", "C")) as (stub, endpoint):
+        for vllm in (True, False):
+            model = ServedModel("stub", None, vllm=vllm)
+            async with aclosing(endpoint.chat(Request(model, turns, 5, go_on=True))) as pieces:
+                assert [piece async for piece in pieces]
+    asked, other = stub.requests
+    assert (asked["continue_final_message"], asked["add_generation_prompt"]) == (True, False)
+    assert not {"continue_final_message", "add_generation_prompt"} & other.keys()
+
+
 async def test_a_server_that_cannot_tokenize_makes_every_candidate_special() -> None:
     async with talking() as (_, endpoint):
         assert await endpoint.special_tokens({"<|im_end|>", "<b>"}) == {"<|im_end|>", "<b>"}

@@ -79,7 +79,7 @@ def test_no_arm_writes_more_than_its_budget(
     outcome, server = ask(arm_named(name), play, max_model_len=8192)
     written = sum(request["max_tokens"] for request in server.requests)
     assert 0 < outcome.tokens <= BUDGET
-    if play is fills:
+    if play is fills and name != "cot_steps":  # it breaks off what rambles, uncounted here
         assert outcome.tokens == written
 
 

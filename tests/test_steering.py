@@ -358,6 +358,7 @@ async def test_a_way_tells_whether_the_answer_is_next() -> None:
     assert concludes == {
         "json_steps": [False, True, True],
         "heading_steps": [False, True, True],
+        "cot": [False, True, True],
         "coat": [False, False, True],
         "native": [True, True, True],
         "direct": [False, False, False],
@@ -366,7 +367,7 @@ async def test_a_way_tells_whether_the_answer_is_next() -> None:
 
 
 async def test_where_a_way_says_that_it_concludes_no_step_follows() -> None:
-    for way in ("json_steps", "heading_steps", "coat", "native"):
+    for way in ("json_steps", "heading_steps", "cot", "coat", "native"):
         step = Step(1, "T", "C", "final_answer", 1.0, 9, cut=True, raw="C")
         assert WAYS[way].concludes([step])
         server = Scripted("7} $$")

@@ -1,0 +1,95 @@
+"""A question and one message that answers it, as a server is sent them.
+
+The message grows by finished steps, to the letter: so the server's prefix cache holds.
+"""
+
+from __future__ import annotations
+
+from reasoning.endpoint import Message
+from reasoning.events import Notice, Step
+from reasoning.prompts import under
+from reasoning.task import MARGIN, Task, tokens_at_most
+
+LEAST_FORGOTTEN = 4  # steps; of fewer none is left out
+
+
+class Transcript:
+    """What came before the question, the question, and the message so far."""
+
+    def __init__(self, task: Task) -> None:
+        self._task = task
+        self._before: tuple[Message, ...] = ()
+        self._earlier: tuple[Message, ...] = ()
+        self._question = ""
+        self._texts: list[str] = []
+        self._forgotten = 0  # steps in the middle that are left out
+
+    async def open(self, room: int) -> tuple[Notice, ...]:
+        """The turns before the message; `room` is the tokens that thought and answer need."""
+        question = await self._task.plain(self._task.question)
+        self._question = self._task.prompt("cot", question=question)
+        self._before = await self._task.opening()
+        needed = room + tokens_at_most(self._question)
+        needed += sum(tokens_at_most(turn["content"]) for turn in self._before)
+        self._earlier, notices = await self._task.earlier(needed)
+        return notices
+
+    async def add(self, steps: list[Step]) -> None:
+        """Takes those of the chain's steps that it has not had yet."""
+        for step in steps[len(self._texts) + self._forgotten :]:
+            self._texts.append(await self._task.plain(written(step)))
+
+    @property
+    def message(self) -> str:
+        """The model's message so far, without white space at its end."""
+        whole = ""
+        for text in self._texts:
+            whole += text if not whole or whole.endswith("\n") else f"\n\n{text}"
+        return whole.rstrip()
+
+    def asking(self, words: str = "") -> tuple[Message, ...]:
+        """The turns, the last one ours; before any step our words go into the question's.
+
+        Some chat templates refuse two turns of the same side in a row.
+        """
+        if self.message:
+            return (*self._asked(), _said("assistant", self.message), _said("user", words))
+        return self._asked(words)
+
+    def going_on(self, heading: str = "") -> tuple[Message, ...]:
+        """The turns, the last one the model's own, to be gone on with under that heading."""
+        message = f"{self.message}\n\n" if self.message else ""
+        return (*self._asked(), _said("assistant", message + (under(heading) if heading else "")))
+
+    def _asked(self, words: str = "") -> tuple[Message, ...]:
+        text = "\n\n".join(filter(None, (self._question, words)))
+        return (*self._before, *self._earlier, _said("user", text))
+
+    async def used(self) -> int:
+        """Tokens of the context that it takes, by the server's count, else at most."""
+        turns = (*self._asked(), _said("assistant", self.message))
+        return sum([await self._task.tokens(turn["content"]) + MARGIN for turn in turns])
+
+    def forget(self) -> Notice | None:
+        """Drops the earlier turns, next the middle half of the steps; None when few are left."""
+        count = len(self._texts)
+        if self._earlier:
+            self._earlier = ()
+            return Notice("history", "The earlier turns do not fit.")
+        if count < LEAST_FORGOTTEN:
+            return None
+        middle = slice(count // 4, count - count // 4)
+        self._forgotten += len(self._texts[middle])
+        del self._texts[middle]
+        return Notice("context", "The steps in the middle were left out.")
+
+
+def written(step: Step) -> str:
+    """The model's own text; what a reader changed of it, under its heading."""
+    if step.edited:
+        return f"{under(step.title)}{step.content}\n\n"
+    return step.raw or step.content
+
+
+def _said(role: str, text: str) -> Message:
+    return {"role": role, "content": text}

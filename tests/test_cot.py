@@ -1,0 +1,744 @@
+"""Chain of thought in one voice, against a scripted server: one message, cut into steps."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import count, pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from reasoning.conclusions import answer_told, without_heading
+from reasoning.endpoint import Piece, Request, ServedModel
+from reasoning.errors import Refused, TooLong, Unreachable
+from reasoning.events import (
+    Answer,
+    Delta,
+    Event,
+    Failed,
+    Notice,
+    Retry,
+    Settings,
+    Steer,
+    Step,
+    Trace,
+    Turn,
+)
+from reasoning.headings import answer_in, heading, may_be_heading
+from reasoning.splitting import Conclusion, Cut, HeadingSplitter, Opening
+from reasoning.steering import edited
+from reasoning.task import AnswerForm
+from tests.scripted import Scripted, Time, pieces, run
+
+VLLM = ServedModel("Qwen2.5-1.5B-Instruct", 8192, vllm=True)
+OTHER = ServedModel("elsewhere", 8192)
+APPLES = (
+    "### Count the apples\n\nAnn has 3 apples and Bob has 4.\n\n"
+    "### Add them\n\nTogether they have $3 + 4 = 7$ apples.\n\n"
+    "### Check\n\nTaking 4 from 7 leaves 3, as Ann has.\n\n"
+    "### Answer\n\nThey have **7** apples."
+)
+HASTY = "### Add them\n\nTogether 3 + 4 = 7.\n\n### Answer\n\nSeven."
+
+
+def counted(text: str, finish_reason: str = "stop", size: int = 4) -> list[Piece]:
+    """The text in pieces, a token each, with the count so far, as vLLM gives them."""
+    parts = [text[at : at + size] for at in range(0, len(text), size)]
+    return [
+        *(Piece(part, None, 50, number) for number, part in enumerate(parts, 1)),
+        Piece("", finish_reason, 50, len(parts) + 1),
+    ]
+
+
+def part(number: int) -> str:
+    return f"### Part {number}\n\nWork number {number} of {number * 7} in all.\n\n"
+
+
+async def cot(server: Any, *lines: Any, **more: Any) -> list[Event]:
+    server = server if isinstance(server, Scripted) else Scripted(server, *lines)
+    return await run(server, **{"way": "cot", "model": VLLM, **more})
+
+
+def only(events: list[Event], kind: type) -> list[Any]:
+    return [event for event in events if isinstance(event, kind)]
+
+
+def codes(events: list[Event]) -> list[str]:
+    return [notice.code for notice in only(events, Notice)]
+
+
+def titles(events: list[Event]) -> list[str]:
+    return [step.title for step in only(events, Step)]
+
+
+def sent(request: Request) -> list[str]:
+    return [message["content"] for message in request.messages]
+
+
+# -- headings
+
+HEADINGS = [
+    ("### Add them", "Add them"),
+    ("# Add them #", "Add them"),
+    ("###### **Add them**:", "Add them"),
+    ("**Add them**", "Add them"),
+    ("**Add them:**", "Add them"),
+    ("2. **Add them**", "Add them"),
+    ("Step 2: Add them", "Add them"),
+    ("**Step 2: Add them**", "Add them"),
+    ("### Step 2: Add them", "Add them"),
+    ("步骤 2：Add them", "Add them"),
+    ("第二步：Add them", "Add them"),
+    ("第 2 步：Add them", "Add them"),
+    ("### Step 2", ""),
+    ("### ...", ""),
+    ("###", ""),
+    ("###Add them", None),
+    ("Add them", None),
+    ("2. Add them", None),
+    ("**Add** them", None),
+    ("Step by step we add", None),
+    (f"**{'x' * 200}**", None),
+]
+
+
+@pytest.mark.parametrize(("line", "words"), HEADINGS)
+def test_a_heading_is_told_from_any_other_line(line: str, words: str | None) -> None:
+    assert heading(line) == words
+
+
+FRAGMENTS = st.sampled_from(
+    ["\n", "\n\n", "### ", "#", "**", "*", "Step 2: ", "Step", "第2步：", "步骤", "Answer", ":",
+     "答案", "```\n", "`", "1. ", "word ", "x" * 130, " ", "7", "### Answer\n", "**Answer: 7**\n",
+     "### T\n\n", "\\boxed{7}", "\r\n", "\u2028"]
+)  # fmt: skip
+TEXTS = st.lists(FRAGMENTS | st.text(max_size=3)).map("".join)
+
+
+@given(TEXTS)
+def test_whatever_begins_a_heading_may_become_one(text: str) -> None:
+    line = text.lstrip().split("\n")[0].rstrip("\r")
+    if heading(line) is not None:
+        assert all(may_be_heading(line[:end]) for end in range(len(line) + 1))
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("Answer", ""), ("The final answer", ""), ("Final Answer: 7", "7"), ("答案", ""),
+        ("最终答案：7", "7"), ("Give the answer", ""), ("Conclusion", ""),
+        ("Answer the first part", None), ("Add them", None), ("", None),
+    ],
+)  # fmt: skip
+def test_a_heading_that_announces_the_answer_is_known(words: str, told: str | None) -> None:
+    assert answer_in(words) == told
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("So 7.\n\nAnswer: 7", "7"),
+        ("So 7.\n**Answer:** 7 apples.\nAll of them.", "7 apples.\nAll of them."),
+        ("**Final answer:** 7", "7"),
+        ("所以是 7。\n答案：7", "7"),
+        ("First.\n\nSo it is $\\boxed{7}$ apples.", "So it is $\\boxed{7}$ apples."),
+        ("$\\boxed{3}$\n\n$\\boxed{7}$", "$\\boxed{7}$"),
+        ("So it is 7.", ""),
+    ],
+)
+def test_an_answer_is_read_from_its_line_or_its_box(text: str, told: str) -> None:
+    assert answer_told(text) == told
+
+
+@given(TEXTS)
+def test_a_draft_of_an_answer_begins_the_answer(text: str) -> None:
+    whole = without_heading(text, True)
+    drafts = [without_heading(text[:end], False).lstrip() for end in range(len(text) + 1)]
+    assert all(whole.lstrip().startswith(draft) for draft in drafts)
+
+
+# -- the splitter
+
+
+def cuts(texts: list[str]) -> list[Cut | Conclusion]:
+    """What a splitter makes of the texts, with what follows itself made one."""
+    splitter, found = HeadingSplitter(), []
+    for cut in [cut for text in texts for cut in splitter.feed(text)] + splitter.end():
+        if isinstance(cut, str) and found and isinstance(found[-1], str):
+            found[-1] += cut
+        else:
+            found.append(cut)
+    return found
+
+
+@given(TEXTS | st.text(), st.data())
+def test_a_text_is_cut_the_same_however_it_comes(text: str, data: st.DataObject) -> None:
+    at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
+    parts = [text[one:other] for one, other in pairwise([0, *at, len(text)])]
+    assert cuts(parts) == cuts([text]) == cuts(list(text))
+
+
+@given(TEXTS | st.text())
+def test_the_steps_and_the_answer_are_the_text_to_the_letter(text: str) -> None:
+    """But for headings that nothing follows."""
+    found = cuts([text])
+    said = "".join(cut if isinstance(cut, str) else cut.raw for cut in found)
+    assert text.startswith(said)
+    left = text[len(said) :].split("\n")
+    assert all(heading(line.strip()) is not None or not line.strip() for line in left)
+
+
+def test_each_heading_begins_a_step_and_an_answers_the_answer() -> None:
+    found = cuts([APPLES])
+    assert [cut.title for cut in found if isinstance(cut, Opening)] == [
+        "Count the apples", "Add them", "Check",
+    ]  # fmt: skip
+    assert found[-2:] == [Conclusion("", "### Answer\n\n"[:-1]), "\nThey have **7** apples."]
+
+
+def test_a_chapter_with_nothing_under_it_gives_way_to_the_next_heading() -> None:
+    found = cuts(["Sure:\n\n## Solution\n\n### Add\n\nSeven.\n"])
+    assert found == [Opening("continue", "Add", "Sure:\n\n## Solution\n\n### Add\n\n"), "Seven.\n"]
+
+
+def test_steps_of_one_line_are_their_own_content() -> None:
+    found = cuts(["Step 1: 3 + 4 is 7.\nStep 2: 7 + 1 is 8.\nAnswer: 8"])
+    assert found == [
+        Opening("continue", "3 + 4 is 7."),
+        "Step 1: 3 + 4 is 7.\n",
+        Opening("continue", "7 + 1 is 8.", "Step 2: 7 + 1 is 8.\n"),
+        "Answer: 8",
+    ]
+
+
+def test_a_comment_in_code_is_no_heading() -> None:
+    found = cuts(["### Run it\n\n```python\n# add\n\nx = 3 + 4\n```\n\n### Read it\n\n7"])
+    assert [cut.title for cut in found if isinstance(cut, Opening)] == ["Run it", "Read it"]
+
+
+def test_a_short_text_without_a_heading_is_the_answer_and_a_long_one_a_step() -> None:
+    assert cuts(["It is 7."]) == [Conclusion(), "It is 7."]
+    assert cuts(["word " * 60]) == [Opening("continue"), "word " * 60]
+
+
+# -- a chain
+
+
+async def test_a_chain_is_one_request_with_its_steps_and_its_answer() -> None:
+    server = Scripted(counted(APPLES))
+    events = await cot(server)
+    assert [(s.title, s.action) for s in only(events, Step)] == [
+        ("Count the apples", "continue"), ("Add them", "continue"), ("Check", "final_answer"),
+    ]  # fmt: skip
+    assert events[-1].content == "They have **7** apples."
+    assert len(server.requests) == 1
+    assert (codes(events), only(events, Retry)) == ([], [])
+
+
+async def test_it_is_asked_without_an_example_the_question_first() -> None:
+    server = Scripted(counted(APPLES))
+    await cot(server, question="How many apples?")
+    (request,) = server.requests
+    assert [message["role"] for message in request.messages] == ["user"]
+    assert sent(request)[0].startswith("How many apples?\n\nThink step by step.")
+    assert (request.format, request.go_on, request.stop) == ("text", False, ())
+
+
+async def test_tokens_and_seconds_add_up() -> None:
+    time = Time()
+
+    class Slow(Scripted):
+        async def chat(self, request: Request) -> Any:
+            async for piece in super().chat(request):
+                time.now += 0.5
+                yield piece
+
+    told = counted(APPLES)
+    events = await cot(Slow(told), time=time)
+    trace = Trace(tuple(events))
+    assert trace.tokens == len(told)
+    assert trace.seconds == pytest.approx(len(told) * 0.5)
+    assert all(step.tokens > 0 for step in trace.steps)
+
+
+async def test_what_is_shown_of_a_step_begins_what_it_becomes_title_first() -> None:
+    for size in (1, 3, 1000):
+        events = await cot(Scripted(counted(APPLES, size=size)))
+        for step in only(events, Step):
+            shown = [d for d in only(events, Delta) if d.number == step.number]
+            parts = [d.part for d in shown if d.part in ("title", "content")]
+            assert parts[0] == "title"
+            text = {p: "".join(d.text for d in shown if d.part == p) for p in parts}
+            assert (text["title"], text["content"].strip()) == (step.title, step.content)
+        answer = "".join(d.text for d in only(events, Delta) if d.part == "answer")
+        assert answer.strip() == events[-1].content
+
+
+async def test_the_raw_steps_are_the_message_to_the_letter() -> None:
+    steps = only(await cot(counted(APPLES)), Step)
+    assert "".join(step.raw for step in steps) == APPLES[: APPLES.index("### Answer")]
+
+
+async def test_a_title_that_is_none_is_the_first_words_of_its_step() -> None:
+    text = APPLES.replace("Count the apples", "Step 1").replace("### Add them", "### ...")
+    events = await cot(counted(text))
+    assert titles(events) == [
+        "Ann has 3 apples and Bob has 4", "Together they have", "Check",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("end", "answer"),
+    [
+        ("### Answer: 7 apples", "7 apples"),
+        ("**Answer: 7 apples**\n\nAll of them.", "7 apples\n\nAll of them."),
+        ("So they have 7.\n\nAnswer: 7 apples", "7 apples"),
+        ("So:\n\n$\\boxed{7}$", "$\\boxed{7}$"),
+    ],
+)
+async def test_an_answer_is_told_in_many_ways(end: str, answer: str) -> None:
+    server = Scripted(counted(APPLES[: APPLES.index("### Answer")] + end))
+    events = await cot(server)
+    assert (events[-1].content, len(server.requests)) == (answer, 1)
+
+
+async def test_a_chain_that_tells_no_answer_is_led_to_it() -> None:
+    server = Scripted(counted(APPLES[: APPLES.index("\n\n### Answer")]), counted("They have 7."))
+    events = await cot(server)
+    last = server.requests[-1]
+    assert (last.go_on, last.messages[-1]["role"]) == (True, "assistant")
+    assert sent(last)[-1].endswith("as Ann has.\n\n### Answer\n\n")
+    assert events[-1].content == "They have 7."
+
+
+async def test_an_answer_that_is_announced_again_is_read_without_it() -> None:
+    thought = counted(APPLES[: APPLES.index("\n\n### Answer")])
+    events = await cot(Scripted(thought, "### Answer\n\nThey have 7."))
+    assert events[-1].content == "They have 7."
+    shown = "".join(d.text for d in only(events, Delta) if d.part == "answer")
+    assert shown == "They have 7."
+
+
+async def test_chinese_questions_get_chinese_words() -> None:
+    server = Scripted(
+        "### 相加\n\n3 加 4 等于 7。\n\n### 答案\n\n7 个。", "用减法：7 减 4 等于 3。", "7。"
+    )
+    events = await cot(server, question="一共有几个苹果？")
+    assert "请一步一步思考" in sent(server.requests[0])[0]
+    assert sent(server.requests[1])[-1].endswith("### 换一种方法检验\n\n")
+    assert sent(server.requests[2])[-1].endswith("### 答案\n\n")
+    assert events[-1].content == "7。"
+
+
+# -- where the loop steps in
+
+
+async def test_a_hasty_answer_is_checked_once_by_another_way() -> None:
+    server = Scripted(counted(HASTY), counted("7 less 4 is 3.\n\n### Answer\n\nSeven indeed."))
+    events = await cot(server)
+    assert titles(events) == ["Add them", "Seven", "Check by another way"]
+    assert sent(server.requests[1])[-1] == f"{HASTY}\n\n### Check by another way\n\n"
+    assert server.requests[1].go_on
+    assert (events[-1].content, len(server.requests)) == ("Seven indeed.", 2)
+    assert not [d for d in only(events, Delta) if d.part == "answer" and d.number < 4]
+
+
+async def test_a_chain_that_is_long_enough_is_not_checked() -> None:
+    events = await cot(server := Scripted(counted(HASTY)), settings=Settings(min_steps=1))
+    assert (titles(events), events[-1].content) == (["Add them"], "Seven.")
+    assert len(server.requests) == 1
+
+
+async def test_an_answer_at_once_is_checked_too() -> None:
+    server = Scripted(counted("Seven."), counted("3 + 4 = 7.\n\nAnswer: 7"))
+    events = await cot(server)
+    assert titles(events) == ["Seven", "Check by another way"]
+    assert events[-1].content == "7"
+
+
+async def test_a_step_that_repeats_is_cut_out_and_the_model_goes_on_warmer() -> None:
+    again = part(1) + part(2) + part(1).replace("Part 1", "Anew") + part(3)
+    server = Scripted(counted(again), counted(part(4) + "### Answer\n\nSeven."))
+    events = await cot(server)
+    assert titles(events) == ["Part 1", "Part 2", "Part 4"]
+    assert [(r.number, r.cause) for r in only(events, Retry)] == [(3, "repeat")]
+    assert sent(server.requests[1])[-1] == part(1) + part(2)
+    assert server.requests[1].temperature == 0.5
+    assert server.closed == 2
+    assert only(events, Step)[-1].attempts == 2
+    assert events[-1].content == "Seven."
+
+
+async def test_what_was_cut_out_is_counted_with_the_step_in_its_place() -> None:
+    read: list[int] = []
+
+    class Counting(Scripted):
+        async def chat(self, request: Request) -> Any:
+            read.append(0)
+            async for piece in super().chat(request):
+                read[-1] = piece.completion_tokens or read[-1]
+                yield piece
+
+    again = part(1) + part(2) + part(1).replace("Part 1", "Anew") + part(3)
+    server = Counting(counted(again), counted(part(4) + "### Answer\n\nSeven."))
+    assert Trace(tuple(await cot(server))).tokens == sum(read)
+
+
+async def test_a_second_repetition_leads_to_the_answer() -> None:
+    again = part(1) + part(2) + part(2) + part(3)
+    server = Scripted(counted(again), counted(part(2)), counted("Seven."))
+    events = await cot(server)
+    assert titles(events) == ["Part 1", "Part 2"]
+    assert codes(events) == ["repeat"]
+    assert len(only(events, Retry)) == 1
+    assert sent(server.requests[2])[-1] == part(1) + part(2) + "### Answer\n\n"
+    assert events[-1].content == "Seven."
+
+
+async def test_a_reply_that_goes_round_in_circles_is_cut_out_too() -> None:
+    loop = counted(part(1) + "### On\n\n" + "and on " * 20, "repetition")
+    server = Scripted(loop, counted(part(2) + part(3) + "### Answer\n\nSeven."))
+    events = await cot(server)
+    assert [retry.cause for retry in only(events, Retry)] == ["loop"]
+    assert titles(events) == ["Part 1", "Part 2", "Part 3"]
+
+
+async def test_no_chain_has_more_steps_than_it_may() -> None:
+    server = Scripted(counted("".join(part(n) for n in range(1, 40))), counted("Seven."))
+    events = await cot(server)
+    assert len(only(events, Step)) == 25
+    assert only(events, Step)[-1].action == "final_answer"
+    assert sent(server.requests[1])[-1].endswith("### Answer\n\n")
+    assert server.closed == 2
+    assert events[-1].content == "Seven."
+
+
+@pytest.mark.parametrize("model", [VLLM, OTHER])
+async def test_a_step_over_its_tokens_is_cut_and_leads_to_the_answer(model: ServedModel) -> None:
+    long = part(1) + "### On\n\n" + "".join(f"and {n} " for n in range(400))
+    read = counted(long) if model.vllm else pieces(long)
+    server = Scripted([*read[:-2], AssertionError("read to the end")], "Seven.")
+    events = await cot(server, model=model, settings=Settings(step_tokens=100))
+    last = only(events, Step)[-1]
+    assert (last.title, last.cut) == ("On", True)
+    assert len(last.content) < 450
+    assert events[-1].content == "Seven."
+
+
+async def test_an_answer_over_its_tokens_is_cut() -> None:
+    read = counted(APPLES + " and so on" * 200)
+    server = Scripted([*read[:-2], AssertionError("read to the end")])
+    events = await cot(server, settings=Settings(answer_tokens=50))
+    assert events[-1].cut
+    assert events[-1].content.startswith("They have **7** apples.")
+
+
+async def test_a_reply_whose_tokens_ended_leads_to_the_answer() -> None:
+    server = Scripted(counted(part(1) + "### On\n\nAnd th", "length"), counted("Seven."))
+    events = await cot(server)
+    assert [step.cut for step in only(events, Step)] == [False, True]
+    assert codes(events) == ["context"]
+    assert sent(server.requests[1])[-1].endswith("And th\n\n### Answer\n\n")
+    assert events[-1].content == "Seven."
+
+
+async def test_a_nearly_full_context_leads_to_the_answer() -> None:
+    small = ServedModel("small", 1024, vllm=True)
+    text = part(1) + "word " * 200
+    steps = [Step(n, f"T{n}", text, "continue", 1.0, 9, raw=text) for n in (1, 2)]
+    server = Scripted(counted("Seven."))
+    events = await cot(server, model=small, steps=steps)
+    assert (codes(events), events[-1].content) == (["context"], "Seven.")
+    assert server.requests[0].go_on
+
+
+async def test_a_context_that_is_full_leads_to_the_answer() -> None:
+    steps = only(await cot(counted(APPLES)), Step)[:2]
+    server = Scripted(TooLong("too long", "r"), counted("Seven."))
+    events = await cot(server, steps=steps)
+    assert (codes(events), events[-1].content) == (["context"], "Seven.")
+
+
+async def test_a_budget_leads_to_the_answer_while_there_is_room_for_it() -> None:
+    numbers = count(1)
+
+    def endless(request: Request) -> list[Piece]:
+        if sent(request)[-1].endswith("### Answer\n\n"):
+            return counted("Seven.")
+        parts = (part(next(numbers)) + f"{next(numbers)} more. " * 9 for _ in range(50))
+        text = "".join(parts)[: request.max_tokens * 4]
+        return [*counted(text)[:-1], Piece("", "length", 50, request.max_tokens)]
+
+    server = Scripted(endless)
+    events = await cot(server, settings=Settings(budget=400))
+    assert (codes(events), events[-1].content) == (["budget"], "Seven.")
+    assert server.requests[0].max_tokens == 400 - 128
+    assert Trace(tuple(events)).tokens <= 400
+
+
+async def test_an_answer_that_the_budgets_first_share_cuts_is_asked_for_anew() -> None:
+    cut = counted(APPLES[:-9], "length")
+    server = Scripted(cut, counted("They have 7."))
+    events = await cot(server, settings=Settings(budget=1000))
+    assert [retry.cause for retry in only(events, Retry)] == ["cut"]
+    assert (events[-1].content, events[-1].cut) == ("They have 7.", False)
+
+
+# -- servers
+
+
+async def test_a_server_that_cannot_go_on_is_asked_in_a_turn_of_its_own() -> None:
+    server = Scripted(HASTY, "### Anew\n\n7 less 4 is 3.\n\n### Answer\n\nSeven indeed.")
+    events = await cot(server, model=OTHER)
+    roles = [message["role"] for message in server.requests[1].messages]
+    assert roles == ["user", "assistant", "user"]
+    assert sent(server.requests[1])[1] == HASTY
+    assert "another way" in sent(server.requests[1])[2]
+    assert not any(request.go_on for request in server.requests)
+    assert titles(events) == ["Add them", "Seven", "Anew"]
+    assert (codes(events), events[-1].content) == ([], "Seven indeed.")
+
+
+async def test_a_server_that_refuses_to_go_on_is_noticed_once() -> None:
+    def refuses(request: Request) -> Any:
+        if request.go_on:
+            return Refused("The server refused the request (400).", "")
+        return counted("7 less 4 is 3.\n\nAnswer: 7" if len(request.messages) > 1 else HASTY)
+
+    server = Scripted(refuses)
+    events = await cot(server)
+    assert codes(events) == ["no_going_on"]
+    assert [request.go_on for request in server.requests] == [False, True, False]
+    assert events[-1].content == "7"
+    later = await cot(server)
+    assert codes(later) == []
+    assert not any(request.go_on for request in server.requests[3:])
+
+
+async def test_another_refusal_is_not_taken_for_that() -> None:
+    server = Scripted(counted(HASTY), Refused("No top_p here.", ""))
+    events = await cot(server)
+    assert (events[-1].code, server.goes_on) == ("refused", True)
+
+
+async def test_a_server_that_begins_anew_instead_of_going_on_is_noticed_in_the_chain() -> None:
+    def ignores(request: Request) -> list[Piece]:
+        return counted("7 less 4 is 3.\n\nAnswer: 7" if "way" in sent(request)[-1] else HASTY)
+
+    server = Scripted(lambda request: counted(HASTY) if request.go_on else ignores(request))
+    events = await cot(server)
+    assert [request.go_on for request in server.requests] == [False, True, False]
+    assert [retry.cause for retry in only(events, Retry)] == ["repeat"]
+    assert isinstance(events[-1], Answer)
+
+
+async def test_a_broken_connection_goes_on_after_the_steps_that_were_finished() -> None:
+    time = Time()
+    at = len(APPLES[: APPLES.index("### Check") + 24]) // 4
+    broken = [*counted(APPLES)[:at], Unreachable("Gone.", "Start it.")]
+    server = Scripted(broken, counted("### Check\n\n7 less 4.\n\n### Answer\n\nSeven."))
+    events = await cot(server, time=time)
+    assert [(r.number, r.cause) for r in only(events, Retry)] == [(3, "unreachable")]
+    assert titles(events) == ["Count the apples", "Add them", "Check"]
+    assert sent(server.requests[1])[-1] == APPLES[: APPLES.index("### Check")]
+    assert (events[-1].content, Trace(tuple(events)).seconds) == ("Seven.", 0.0)
+
+
+async def test_a_server_that_stays_away_is_a_failure_and_the_steps_stay() -> None:
+    at = APPLES.index("### Check") // 4 + 6
+    gone = Unreachable("Gone.", "r")
+    server = Scripted([*counted(APPLES)[:at], gone], gone)
+    events = await cot(server)
+    assert events[-1].code == "unreachable"
+    assert len(only(events, Step)) == 2
+
+
+async def test_an_empty_reply_is_asked_for_again_warmer() -> None:
+    server = Scripted(counted(" \n"), counted(APPLES))
+    events = await cot(server)
+    assert [retry.cause for retry in only(events, Retry)] == ["empty"]
+    assert [request.temperature for request in server.requests] == [0.2, 0.5]
+    assert events[-1].content == "They have **7** apples."
+
+
+async def test_nothing_but_empty_replies_is_a_failure() -> None:
+    events = await cot(Scripted(counted("")))
+    assert isinstance(events[-1], Failed)
+    assert events[-1].code == "empty"
+
+
+async def test_a_refusal_is_the_answer() -> None:
+    server = Scripted([Piece("", "stop", 9, 3, refusal="I cannot help with that.")])
+    events = await cot(server, model=OTHER)
+    assert events[-1].content == "I cannot help with that."
+
+
+async def test_closing_the_chain_closes_the_stream() -> None:
+    from reasoning.think import think
+
+    server = Scripted(counted(APPLES))
+    chain = think("Why?", endpoint=server, model=VLLM, way="cot")
+    async for event in chain:
+        if isinstance(event, Step):
+            break
+    assert server.closed == 0
+    await chain.aclose()
+    assert server.closed == 1
+
+
+async def test_cancelling_the_chain_closes_the_stream() -> None:
+    hangs = asyncio.Event()
+
+    class Silent(Scripted):
+        async def chat(self, request: Request) -> Any:
+            try:
+                yield Piece("### Wait\n\nHm")
+                hangs.set()
+                await asyncio.Event().wait()
+            finally:
+                self.closed += 1
+
+    server = Silent("")
+    running = asyncio.create_task(cot(server))
+    await hangs.wait()
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+    assert server.closed == 1
+
+
+# -- a reader who steers
+
+
+async def steps_of() -> list[Step]:
+    return only(await cot(counted(APPLES)), Step)
+
+
+async def test_a_chain_goes_on_from_the_message_that_its_steps_make() -> None:
+    steps = (await steps_of())[:2]
+    server = Scripted(counted("### Check\n\n7 less 4 is 3.\n\n### Answer\n\nSeven."))
+    events = await cot(server, steps=steps)
+    assert sent(server.requests[0])[1] == APPLES[: APPLES.index("### Check")]
+    assert server.requests[0].go_on
+    assert titles(events) == ["Count the apples", "Add them", "Check"]
+    assert events[-1].content == "Seven."
+
+
+async def test_a_concluded_chain_is_led_to_its_answer() -> None:
+    server = Scripted(counted("Seven."))
+    events = await cot(server, steps=await steps_of())
+    assert sent(server.requests[0])[-1].endswith("as Ann has.\n\n### Answer\n\n")
+    assert (len(only(events, Step)), events[-1].content) == (3, "Seven.")
+
+
+async def test_after_an_edit_the_message_says_what_the_reader_says() -> None:
+    steps = await steps_of()
+    server = Scripted(counted("### Check\n\n8 less 4 is 4.\n\n### Answer\n\nEight."))
+    kept = (steps[0], edited(steps[1], "Mine", "It is 8."))
+    events = await cot(server, steps=kept, steer=Steer("edit"))
+    assert sent(server.requests[0])[1].endswith("has 4.\n\n### Mine\n\nIt is 8.\n\n")
+    assert events[-1].content == "Eight."
+
+
+async def test_another_step_is_warmer_and_not_the_same() -> None:
+    steps = await steps_of()
+    same = "### Add them\n\n" + steps[1].content + "\n\n### Check\n\nSo.\n\n"
+    server = Scripted(
+        counted(same), counted("### Draw\n\nIIIIIII\n\n" + part(3)), counted("Seven.")
+    )
+    events = await cot(server, steps=steps[:1], steer=Steer("again", steps[1].content))
+    assert [request.temperature for request in server.requests[:2]] == [0.5, 0.5]
+    assert server.requests[0].seed != server.requests[1].seed
+    assert [retry.cause for retry in only(events, Retry)] == ["repeat"]
+    assert titles(events) == ["Count the apples", "Draw", "Part 3"]
+
+
+async def test_a_first_step_can_be_another() -> None:
+    server = Scripted(counted(APPLES))
+    events = await cot(server, steer=Steer("again", "We count."))
+    assert (server.requests[0].temperature, len(sent(server.requests[0]))) == (0.5, 1)
+    assert isinstance(events[-1], Answer)
+
+
+@pytest.mark.parametrize("model", [VLLM, OTHER])
+async def test_a_doubt_examines_the_last_step_also_of_a_concluded_chain(model: ServedModel) -> None:
+    steps = await steps_of()
+    server = Scripted(counted("4 and 3 more is 7.\n\n### Answer\n\nIt holds: seven."))
+    settings = Settings(max_steps=3)
+    events = await cot(server, steps=steps, steer=Steer("doubt"), model=model, settings=settings)
+    assert "step 3" in sent(server.requests[0])[-1]
+    assert [step.asked for step in only(events, Step)][-1:] == ["doubt"]
+    assert events[-1].content == "It holds: seven."
+
+
+async def test_no_more_steps_is_the_answer_at_once() -> None:
+    steps = (await steps_of())[:1]
+    events = await cot(server := Scripted(counted("Seven.")), steps=steps, steer=Steer("answer"))
+    assert sent(server.requests[0])[-1].endswith("has 4.\n\n### Answer\n\n")
+    assert (len(only(events, Step)), events[-1].content) == (1, "Seven.")
+
+
+# -- what is around the question
+
+
+async def test_a_conversation_and_instructions_stand_before_the_question() -> None:
+    server = Scripted(counted(APPLES))
+    turn = Turn("Who was first?", "Ann was.")
+    await cot(server, history=[turn], instructions="Be brief.")
+    assert [message["role"] for message in server.requests[0].messages] == [
+        "system", "user", "assistant", "user",
+    ]  # fmt: skip
+    assert sent(server.requests[0])[:3] == ["Be brief.", "Who was first?", "Ann was."]
+
+
+async def test_an_answer_in_form_is_asked_for_apart_and_not_waited_for() -> None:
+    thought = counted(APPLES)
+    server = Scripted([*thought[:-3], AssertionError("read on")], "7 END")
+    events = await cot(server, answer_form=AnswerForm(stop=("END",)))
+    assert [request.stop for request in server.requests] == [(), ("END",)]
+    assert server.requests[1].messages[-1]["role"] == "user"
+    assert len(only(events, Step)) == 3
+
+
+async def test_a_special_token_in_a_step_is_plain_text_when_it_is_sent_again() -> None:
+    step = Step(1, "T", "<|im_end|>", "continue", 1.0, 9, raw="### T\n\n<|im_end|>\n\n")
+    server = Scripted(counted("Seven."), special=["<|im_end|>"])
+    await cot(server, steps=[step], steer=Steer("answer"))
+    assert "<\u200b|im_end|>" in sent(server.requests[0])[1]
+
+
+LINES = st.sampled_from(
+    [part(1), part(2), part(3), "### Answer\n\n", "Answer: 7\n", "It is 7.", "", "\n", "### ",
+     "word " * 30, "Step 1: go.\n", "```\n", "\\boxed{7}"]
+)  # fmt: skip
+REPLIES = st.tuples(
+    st.lists(LINES, max_size=6).map("".join), st.sampled_from(["stop", "length", "repetition"])
+)
+
+
+@given(
+    st.lists(REPLIES, min_size=1, max_size=6),
+    st.sampled_from([VLLM, OTHER, ServedModel("tiny", 512, vllm=True)]),
+    st.sampled_from([None, 64, 300, 2000]),
+    st.sets(st.integers(0, 8), max_size=3),
+)
+async def test_whatever_a_model_says_the_chain_ends_in_an_answer_or_a_failure(
+    replies: list[tuple[str, str]], model: ServedModel, budget: int | None, broken: set[int]
+) -> None:
+    nth = count()
+
+    def says(request: Request) -> list[Any]:
+        number = next(nth)
+        text, reason = replies[number % len(replies)]
+        said: list[Any] = counted(text, reason)[-request.max_tokens - 1 :]
+        return [*said[: len(said) // 2], Unreachable("Gone.", "r")] if number in broken else said
+
+    server = Scripted(says)
+    events = await cot(server, model=model, settings=Settings(budget=budget, max_steps=4))
+    assert isinstance(events[-1], (Answer, Failed))
+    steps = only(events, Step)
+    assert [step.number for step in steps] == list(range(1, len(steps) + 1))
+    assert len(steps) <= 4
+    assert len(server.requests) <= 30
