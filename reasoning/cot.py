@@ -34,12 +34,13 @@ from reasoning.task import (
     Task,
     warmer,
 )
+from reasoning.titles import is_title
 from reasoning.transcript import Transcript
 from reasoning.writing import Writer
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096
 BYTES_PER_TOKEN = 4  # of English, while a server has counted nothing yet
-OFTEN = 2  # replies that come to nothing; after as many the chain is led to its answer
+OFTEN = 2  # replies that repeat; after as many the chain is led to its answer
 
 # Why a reply has ended: it came to nothing (CAUSES), by itself, for want of steps, of a step's
 # own tokens or of any, or because the answer that it begins is asked for apart.
@@ -166,7 +167,7 @@ class ChainOfThought:
 
     def _next(self) -> Lead | None:
         """What follows a reply that has ended; None where the answer does."""
-        if self._end in CAUSES and self._failures < OFTEN:
+        if self._end in CAUSES and self._may_fail():
             words = self._lead.words or (self._task.prompt("go_on") if self._steps else "")
             return Lead(words, self._lead.heading, self._failures)
         if self._end != "stop" or self._answer is not None:
@@ -206,8 +207,12 @@ class ChainOfThought:
         elif self._end == "full" and self._task.model.max_model_len and self._answer is None:
             yield Notice("context", "The context is nearly full.")
 
+    def _may_fail(self) -> bool:
+        """Whether another reply is asked for after one that came to nothing."""
+        return self._failures < (self._settings.attempts if self._end == "empty" else OFTEN)
+
     def _failed(self, detail: str) -> Event:
-        if self._failures < OFTEN:
+        if self._may_fail():
             return Retry(self._number, self._tries, self._end, detail)
         owed, self._owed = self._owed, (0.0, 0)
         code = "unreadable" if self._end == "empty" else "repeat"
@@ -289,10 +294,12 @@ class ChainOfThought:
 
     def _opened(self, cut: Opening | Conclusion) -> Iterator[Event]:
         if isinstance(cut, Opening):
-            if len(self._steps) < self._most:
-                yield from self._take(cut)
-            else:
+            if len(self._steps) >= self._most:
                 self._end = "steps"
+                return
+            last = self._steps[-1].title if self._steps else ""
+            title = cut.title if is_title(cut.title, last) else ""  # else the step's first words
+            yield from self._take(replace(cut, title=title))
         elif self._is_early(len(self._steps)):  # an answer to be checked is a step like others
             self._hasty = True
             yield from self._take(Opening("continue", raw="" if cut.told else cut.raw))

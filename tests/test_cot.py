@@ -283,10 +283,12 @@ async def test_the_raw_steps_are_the_message_to_the_letter() -> None:
 
 async def test_a_title_that_is_none_is_the_first_words_of_its_step() -> None:
     text = APPLES.replace("Count the apples", "Step 1").replace("### Add them", "### ...")
-    events = await cot(counted(text))
+    events = await cot(counted(text.replace("They have **7**", "Seven")))
     assert titles(events) == [
         "Ann has 3 apples and Bob has 4", "Together they have", "Check",
     ]  # fmt: skip
+    same = await cot(counted(APPLES.replace("### Check", "### Add them")))
+    assert titles(same)[1:] == ["Add them", "Taking 4 from 7 leaves 3, as Ann has"]
 
 
 @pytest.mark.parametrize(
