@@ -85,6 +85,7 @@ class ChainOfThought:
         self._failures = self._tries = 0  # replies that came to nothing: in all, at this step
         self._hasty = self._checked = False
         self._owed = (0.0, 0)  # seconds and tokens that no event has told yet
+        self._begun = ""  # of an answer whose tokens ended before it did
         self._is_refused = False  # the server would not go on from the message
         self._lead = Lead()
         self._fresh()
@@ -199,13 +200,17 @@ class ChainOfThought:
         if self._end in CAUSES:
             self._failures, self._tries = self._failures + 1, self._tries + 1
             yield self._failed(CAUSES[self._end])
-        elif self._end == "full" and self._answer is not None and self._task.left >= LEAST_ANSWER:
-            self._answer = None
-            yield Retry(self._number, 1, "cut", "The answer was cut before its end.")
+        elif self._end == "full" and self._answer is not None:
+            self._leave_open()
         elif self._end == "full" and not self._task.may_think:
             yield NEARLY_SPENT
-        elif self._end == "full" and self._task.model.max_model_len and self._answer is None:
+        elif self._end == "full" and self._task.model.max_model_len:
             yield Notice("context", "The context is nearly full.")
+
+    def _leave_open(self) -> None:
+        """An answer that used up the thought's tokens goes on with those that are kept for it."""
+        if self._goes_on and self._steps and self._task.left >= LEAST_ANSWER:
+            self._begun, self._answer = self._answer or "", None
 
     def _may_fail(self) -> bool:
         """Whether another reply is asked for after one that came to nothing."""
@@ -400,25 +405,32 @@ class ChainOfThought:
         async for notice in self._shortened():
             yield notice
         words = await self._task.in_form(self._task.prompt("answer"))
-        heading = ANSWER[self._task.language]
-        tokens = min(self._answer_tokens, self._answer_tokens + self._room)
+        tokens = max(1, min(self._answer_tokens, self._answer_tokens + self._room))
 
         def ask() -> Request:
             led = self._is_led and not self._apart
-            turns = self._transcript.going_on(heading) if led else self._transcript.asking(words)
-            return Request(self._task.model, turns, max(1, tokens), think=False, go_on=led)
+            heading = (ANSWER[self._task.language], self._begun)
+            turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
+            return Request(self._task.model, turns, tokens, think=False, go_on=led)
 
-        answering = Answering(self._task, self._number, ask, without_heading, self._cure)
+        answering = Answering(self._task, self._number, ask, self._read_answer, self._cure)
+        shown = len(self._begun)
         async with aclosing(answering.events()) as events:
             async for event in events:
-                if isinstance(event, Answer):
-                    event = replace(
-                        event,
-                        seconds=event.seconds + self._owed[0],
-                        tokens=event.tokens + self._owed[1],
-                    )
+                if isinstance(event, Delta):  # what was shown of the answer is not shown again
+                    event, shown = _from(event, shown), max(0, shown - len(event.text))
+                elif isinstance(event, Retry):
+                    shown = 0
+                elif isinstance(event, Answer):
+                    seconds, cost = _sum(self._owed, (event.seconds, event.tokens))
+                    event = replace(event, seconds=seconds, tokens=cost)
                 yield event
         self._remember()
+
+    def _read_answer(self, text: str, whole: bool) -> str:
+        if self._begun and self._is_led:
+            return f"{self._begun}{text}"
+        return without_heading(text, whole)
 
     async def _shortened(self) -> AsyncGenerator[Notice, None]:
         """Makes room for the answer, as far as that can be done."""
@@ -428,6 +440,10 @@ class ChainOfThought:
                 raise TooLong("The question leaves no room in the context.", "Ask a shorter one.")
             yield notice
             await self._measure()
+
+
+def _from(delta: Delta, start: int) -> Delta:
+    return replace(delta, text=delta.text[start:])
 
 
 def _sum(one: tuple[float, int], other: tuple[float, int]) -> tuple[float, int]:

@@ -56,10 +56,14 @@ class Transcript:
             return (*self._asked(), _said("assistant", self.message), _said("user", words))
         return self._asked(words)
 
-    def going_on(self, heading: str = "") -> tuple[Message, ...]:
-        """The turns, the last one the model's own, to be gone on with under that heading."""
+    def going_on(self, heading: str = "", text: str = "") -> tuple[Message, ...]:
+        """The turns, the last one the model's own, to be gone on with under that heading.
+
+        `text` is what it has written there already.
+        """
         message = f"{self.message}\n\n" if self.message else ""
-        return (*self._asked(), _said("assistant", message + (under(heading) if heading else "")))
+        message += under(heading) + text if heading else ""
+        return (*self._asked(), _said("assistant", message))
 
     def _asked(self, words: str = "") -> tuple[Message, ...]:
         text = "\n\n".join(filter(None, (self._question, words)))

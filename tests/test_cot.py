@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gateway.telling import Telling
 from reasoning.conclusions import answer_told, without_heading
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.errors import Refused, TooLong, Unreachable
@@ -480,12 +481,29 @@ async def test_a_budget_leads_to_the_answer_while_there_is_room_for_it() -> None
     assert Trace(tuple(events)).tokens <= 400
 
 
-async def test_an_answer_that_the_budgets_first_share_cuts_is_asked_for_anew() -> None:
-    cut = counted(APPLES[:-9], "length")
-    server = Scripted(cut, counted("They have 7."))
+async def test_an_answer_that_the_budgets_first_share_cuts_goes_on_where_it_ends() -> None:
+    server = Scripted(counted(APPLES[:-8], "length"), counted(" apples."))
     events = await cot(server, settings=Settings(budget=1000))
-    assert [retry.cause for retry in only(events, Retry)] == ["cut"]
-    assert (events[-1].content, events[-1].cut) == ("They have 7.", False)
+    assert sent(server.requests[1])[-1] == APPLES[:-8]
+    assert (events[-1].content, events[-1].cut) == ("They have **7** apples.", False)
+    shown = "".join(d.text for d in only(events, Delta) if d.part == "answer")
+    assert (shown.strip(), only(events, Retry)) == (events[-1].content, [])
+
+
+async def test_an_answer_in_which_the_connection_breaks_twice_is_shown_whole() -> None:
+    gone = Unreachable("Gone.", "Start it.")
+    server = Scripted(counted(APPLES[:-8], "length"), [Piece(" app"), gone], counted(" apples."))
+    events = await cot(server, settings=Settings(budget=1000))
+    after = events[events.index(only(events, Retry)[0]) :]
+    assert "".join(d.text for d in only(after, Delta)) == events[-1].content
+    assert events[-1].content == "They have **7** apples."
+
+
+async def test_such_an_answer_stays_cut_where_the_server_cannot_go_on() -> None:
+    server = Scripted(pieces(APPLES[:-8], "length"))
+    events = await cot(server, model=OTHER, settings=Settings(budget=1000))
+    assert (events[-1].content, events[-1].cut) == ("They have **7**", True)
+    assert len(server.requests) == 1
 
 
 # -- servers
@@ -744,3 +762,8 @@ async def test_whatever_a_model_says_the_chain_ends_in_an_answer_or_a_failure(
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
     assert len(steps) <= 4
     assert len(server.requests) <= 30
+    if not broken:  # else the answer may truly change
+        telling = Telling()
+        assert all(list(telling.take(event)) or True for event in events[:-1])
+        if isinstance(events[-1], Answer):
+            list(telling.take(events[-1]))  # raises where what was sent is not the answer
