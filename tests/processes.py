@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import socket
 import subprocess
 import time
@@ -19,7 +20,14 @@ OUTPUT = ROOT / "tests" / "output"
 
 def start(command: Sequence[str | Path], **options: Any) -> subprocess.Popen[Any]:
     """A child that the kernel kills when this process ends, whatever ends it."""
-    return subprocess.Popen(command, preexec_fn=die_with_parent, **options)
+    return subprocess.Popen(command, preexec_fn=_begin, **options)
+
+
+def _begin() -> None:
+    """It hears Ctrl-C and a hang-up, also where the tests run in the background or by nohup."""
+    die_with_parent()
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 def free_port() -> int:

@@ -57,8 +57,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 """
 
 DRIVER = """
-import signal, sys
-signal.signal(signal.SIGHUP, signal.SIG_DFL)  # the tests may run under nohup
+import sys
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from serving.command import Command, Server
