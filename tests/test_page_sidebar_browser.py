@@ -98,18 +98,18 @@ def test_a_killed_page_keeps_the_steps_and_goes_on(
     staged: PageServer, port: int, visitors: Any
 ) -> None:
     endless = step("Endless", "word " * 80, until=NEVER)
-    chain = [step("One", "First."), step("Two", "Second."), endless]
+    chain = [step("Look", "First."), step("Count", "Second."), endless]
     with on_stage(*chain, port=port):
         visitor = visitors(staged.address)
         visitor.ask("Killed?")
         expect(visitor.steps.nth(2)).to_contain_text("word word", timeout=60_000)
         staged.kill()
-    with on_stage(step("Three", "Third.", "final_answer"), says("Done."), port=port) as stub:
+    with on_stage(step("Check", "Third.", "final_answer"), says("Done."), port=port) as stub:
         staged.start()
         visitor.page.reload()
         visitor.sees("Interrupted")
-        expect(visitor.steps.nth(0)).to_contain_text("One")
-        expect(visitor.steps.nth(1)).to_contain_text("Two")
+        expect(visitor.steps.nth(0)).to_contain_text("Look")
+        expect(visitor.steps.nth(1)).to_contain_text("Count")
         expect(visitor.steps.nth(2)).to_contain_text("word word")
         visitor.shoot("interrupted")
         visitor.button("go-on").click()

@@ -209,6 +209,7 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
 ) -> None:
     with serving(SMALL, says("Plainly."), port=port):
         visitor = visitors(page)
+        expect(visitor.way).to_contain_text("JSON steps")
         visitor.choose_way("Direct")
         visitor.ask("Before?")
         visitor.wait_for_end()
