@@ -120,8 +120,8 @@ class ChainOfThought:
         async with aclosing(self._thought()) as events:
             async for event in events:
                 yield event
-        if self._answer and self._answer.strip():
-            yield self._answered(self._answer.strip())
+        if told := without_heading(self._answer or "", whole=True).strip():
+            yield self._answered(told)
             return
         async with aclosing(self._conclude()) as events:
             async for event in events:
@@ -327,10 +327,11 @@ class ChainOfThought:
         yield from self._writer.take(cut, self._reading.tokens, first)
 
     def _say(self, text: str) -> Iterator[Event]:
-        text = text if self._answer else text.lstrip()
-        self._answer = f"{self._answer}{text}"
-        if text:
-            yield Delta(self._number, "answer", text)
+        """A model may write a heading of its own under the one that announces the answer."""
+        shown = without_heading(self._answer or "", whole=False)
+        self._answer = f"{self._answer}{text if self._answer else text.lstrip()}"
+        if news := without_heading(self._answer, whole=False)[len(shown) :]:
+            yield Delta(self._number, "answer", news)
 
     def _bounded(self) -> Iterator[Event]:
         """Ends the reply where a step, or the answer, has more tokens than it may."""

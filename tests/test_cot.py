@@ -767,3 +767,10 @@ async def test_whatever_a_model_says_the_chain_ends_in_an_answer_or_a_failure(
         assert all(list(telling.take(event)) or True for event in events[:-1])
         if isinstance(events[-1], Answer):
             list(telling.take(events[-1]))  # raises where what was sent is not the answer
+
+
+async def test_a_second_heading_over_the_answer_is_no_part_of_it() -> None:
+    text = part(1) + part(2) + part(3) + "### Step 4: Write the answer\n### Answer\n**8**"
+    events = await cot(counted(text))
+    assert [answer.content for answer in only(events, Answer)] == ["**8**"]
+    assert not any("#" in delta.text for delta in only(events, Delta) if delta.part == "answer")
