@@ -82,7 +82,8 @@ def test_every_chunk_of_a_stream_is_one_to_the_letter(client: openai.OpenAI, ste
     deltas = [choice.delta for one in chunks for choice in one.choices]
     assert deltas[0].role == "assistant"
     assert "".join(delta.content or "" for delta in deltas).strip()
-    assert len([delta for delta in deltas if getattr(delta, "reasoning", None)]) > 5
+    assert any(getattr(delta, "reasoning", None) for delta in deltas)
+    assert len(deltas) > 5  # how many are steps and how many answer is the model's to choose
     assert 0 < chunks[-1].usage.completion_tokens <= ASKED["max_tokens"]
 
 
