@@ -6,13 +6,12 @@ although it must be, is asked for again; after the last attempt it is a failure.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
-from contextlib import aclosing
+from collections.abc import Callable
 from dataclasses import replace
 
 from reasoning.endpoint import FORMATS, Piece, Request, lower
 from reasoning.errors import EmptyAnswer, FormatRefused, FormRefused, RequestError
-from reasoning.events import Answer, Event, Notice, Retry
+from reasoning.events import Answer, Emit, Notice, Retry
 from reasoning.json_answers import json_alone, json_begun
 from reasoning.reading import Reading, Tally
 from reasoning.task import Cure, Task, warmer
@@ -24,6 +23,7 @@ class Answering:
     """One answer. `ask` gives the messages and the most tokens, anew for each try.
 
     `read` makes Markdown of the text, whole or as far as it is written; it grows with it.
+    `shown` is the beginning of it that a reader has seen already.
     """
 
     def __init__(
@@ -33,45 +33,46 @@ class Answering:
         ask: Callable[[], Request],
         read: Callable[[str, bool], str] = lambda text, whole: text,
         cure: Cure = lambda error: None,
+        shown: str = "",
     ) -> None:
         self._task, self._number, self._form = task, number, task.answer_form
         self._ask, self._read, self._cure_other = ask, read, cure
+        self._shown = shown
         # the weaker of the two: what is wanted, and what the server is known to take
         self._format = max(self._form.format, task.server.format, key=FORMATS.index)
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """Ends in the Answer. Raises StepwiseError."""
+    async def answer(self, emit: Emit) -> Answer:
+        """The answer; what is emitted is its text as it comes. Raises StepwiseError."""
         tally, most, why = Tally(), self._task.settings.attempts, EMPTY
         while tally.attempts < most:
-            reading = Reading(self._task.clock)
-            async with aclosing(self._attempt(tally.attempts, reading)) as events:
-                async for event in events:
-                    yield event
+            reading = Reading(self._task.clock, self._number)
+            await self._attempt(tally.attempts, reading, emit)
             tally.add(reading)
             if content := self._content(reading) or reading.refusal:
-                for delta in reading.news(self._number, "answer", content):
-                    yield delta
+                await emit(*reading.news("answer", content))
                 cost = (tally.seconds, tally.tokens)
-                yield Answer(content, *cost, reading.first_token, reading.cut)
-                return
+                return Answer(content, *cost, reading.first_token, reading.cut)
             why = NOT_JSON if reading.text.strip() and self._form.format != "text" else EMPTY
             if tally.attempts < most:
+                self._shown = ""
                 cause = "not_json" if why == NOT_JSON else "empty"
-                yield Retry(self._number, tally.attempts, cause, why)
+                await emit(Retry(self._number, tally.attempts, cause, why))
         raise _no_answer(why)
 
-    async def _attempt(self, attempt: int, reading: Reading) -> AsyncGenerator[Event, None]:
+    async def _attempt(self, attempt: int, reading: Reading, emit: Emit) -> None:
         def request() -> Request:
+            reading.show("answer", self._shown)
             return self._request(attempt)
 
-        items = self._task.read_cured(reading, self._number, request, self._cure)
-        async with aclosing(items):
-            async for item in items:
-                if not isinstance(item, Piece):
-                    yield item
-                    continue
-                for delta in reading.news(self._number, "answer", self._draft(reading.text)):
-                    yield delta
+        async def take(piece: Piece) -> None:
+            await emit(*reading.news("answer", self._draft(reading.text)))
+
+        async def again(why: Retry | Notice) -> None:
+            if isinstance(why, Retry):  # a reader clears its draft
+                self._shown = ""
+            await emit(why)
+
+        await self._task.read(reading, request, take, again, self._cure)
 
     def _request(self, attempt: int) -> Request:
         return replace(

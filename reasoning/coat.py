@@ -8,14 +8,13 @@ answer is the last balanced box.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import Iterator
 from dataclasses import replace
 
 from reasoning.boxes import boxes, same_answer
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
-from reasoning.events import Answer, Correction, Event, Notice, Step
+from reasoning.events import Answer, Correction, Emit, Event, Notice, Retry, Step
 from reasoning.reading import Reading
 from reasoning.splitting import END_TOKENS, META_ACTIONS, CoatSplitter, Cut
 from reasoning.task import LEAST_STEP, MARGIN, NEARLY_SPENT, Task, tokens_at_most
@@ -30,35 +29,32 @@ ANOTHER = 0.7  # the temperature of a chain in which a step must be another one
 CONCLUSION = "Therefore, the final answer is: $$ \\boxed{"
 
 
-async def coat(task: Task) -> AsyncGenerator[Event, None]:
-    """The events of a Satori chain. Raises StepwiseError.
+async def coat(task: Task, emit: Emit) -> Answer:
+    """A Satori chain, and its answer. Raises StepwiseError.
 
     Given finished steps, the completion goes on after them; given ones that end
     where the context ended, or a reader who wants no more, it is asked for the box at once.
     """
-    chain = Coat(task)
-    for notice in await chain.recall():
-        yield notice
+    chain = Coat(task, emit)
+    await emit(*await chain.recall())
     for step in task.steps:
-        for correction in chain.keep(step):
-            yield correction
+        await emit(*chain.keep(step))
     if not chain.may_think():
-        yield NEARLY_SPENT
+        await emit(NEARLY_SPENT)
     at_once = chain.concludes() or not chain.may_think()
-    async with aclosing(chain.conclude() if at_once else chain.think()) as events:
-        async for event in events:
-            yield event
+    return await (chain.conclude() if at_once else chain.think())
 
 
 class Coat:
     """One chain: the steps so far, and how the transcript reads as a prompt."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, emit: Emit) -> None:
+        self._task, self._emit = task, emit
         self._context = task.model.max_model_len or DEFAULT_CONTEXT
         self._steps: list[Step] = []
-        self._reading = Reading(task.clock)
-        self._writer = Writer(len(task.steps) + 1, task.clock, task.language)
+        number = len(task.steps) + 1
+        self._reading = Reading(task.clock, number)
+        self._writer = Writer(number, task.clock, task.language)
         self._splitter = CoatSplitter()
         self._hidden_said = bool(task.steps)
         self._earlier = ""  # the conversation before the question, as text
@@ -84,59 +80,50 @@ class Coat:
     def _left(self) -> int:
         return self._task.left - ROOM_TO_CONCLUDE
 
-    async def think(self) -> AsyncGenerator[Event, None]:
+    async def think(self) -> Answer:
+        """The completion, and the answer that it names; one that ends early is asked for a box."""
         spent = False
         try:
-            async with aclosing(self._transcript()) as events:
-                async for event in events:
-                    yield event
+            await self._transcript()
         except BudgetSpent:  # on tries that broke off; the box's share is left
             spent = True
         cut = self._reading.cut
         for step in self._writer.close(self._reading.tokens, cut):
-            for event in self._finished(step):
-                yield event
+            await self._emit(*self._finished(step))
         spent = spent or (cut and not self.may_think())
-        async with aclosing(self._ending(cut, spent)) as events:
-            async for event in events:
-                yield event
-
-    async def _ending(self, cut: bool, spent: bool) -> AsyncGenerator[Event, None]:
-        """The answer that the transcript names; one that its budget ended is asked for a box."""
         if not self._steps and not spent:
             raise EmptyAnswer("The model wrote nothing.", "Ask again, or serve another model.")
         if spent:
-            yield NEARLY_SPENT
-        if spent and not any(boxes(step.content) for step in self._steps):
-            async with aclosing(self.conclude()) as events:
-                async for event in events:
-                    yield event
-            return
-        for event in self._answer(cut):
-            yield event
+            await self._emit(NEARLY_SPENT)
+            if not any(boxes(step.content) for step in self._steps):
+                return await self.conclude()
+        return await self._answer(cut)
 
-    async def _transcript(self) -> AsyncGenerator[Event, None]:
+    async def _transcript(self) -> None:
         """The completion, read into steps; a try that breaks off goes on after the last one."""
-        most, number = await self._begin(), self._writer.number
+        self._most = await self._begin()
 
         def request() -> Request:
-            return replace(most, max_tokens=min(most.max_tokens, self._left()))
+            return replace(self._most, max_tokens=min(self._most.max_tokens, self._left()))
 
-        for event in self._written(self._splitter.feed(self._opening())):
-            yield event
-        async with aclosing(self._task.read(self._reading, number, request)) as items:
-            async for item in items:
-                if not isinstance(item, Piece):
-                    yield replace(item, number=self._writer.number)
-                    most = await self._begin()
-                text = item.text if isinstance(item, Piece) else self._opening()
-                for event in self._written(self._splitter.feed(text)):
-                    yield event
-                if self._splitter.hidden and not self._hidden_said:
-                    self._hidden_said = True
-                    yield Notice("no_tokens", "The server hides the model's step tokens.")
-        for event in self._written(self._splitter.end()):
-            yield event
+        await self._emit(*self._written(self._splitter.feed(self._opening())))
+        await self._task.read(self._reading, request, self._take, self._again)
+        await self._emit(*self._written(self._splitter.end()))
+
+    async def _take(self, piece: Piece) -> None:
+        await self._emit(*self._written(self._splitter.feed(piece.text)))
+        await self._look_for_tokens()
+
+    async def _again(self, why: Retry | Notice) -> None:
+        await self._emit(why)
+        self._most = await self._begin()
+        await self._emit(*self._written(self._splitter.feed(self._opening())))
+        await self._look_for_tokens()
+
+    async def _look_for_tokens(self) -> None:
+        if self._splitter.hidden and not self._hidden_said:
+            self._hidden_said = True
+            await self._emit(Notice("no_tokens", "The server hides the model's step tokens."))
 
     async def _begin(self) -> Request:
         """A try begins: what was read of an earlier one is void, the finished steps stay."""
@@ -152,6 +139,7 @@ class Coat:
                     yield from self._finished(event)
                 else:
                     yield event
+        self._reading.number = self._writer.number
 
     def _finished(self, step: Step) -> Iterator[Event]:
         if self._task.asked_of(step.number) == "doubt":
@@ -214,17 +202,17 @@ class Coat:
 
     # -- the answer
 
-    def _answer(self, cut: bool) -> Iterator[Event]:
+    async def _answer(self, cut: bool) -> Answer:
         """The last box with the step that holds it; without one, the last step."""
         tokens = self._reading.tokens - sum(step.tokens for step in self._writer.steps)
         for step in reversed(self._steps):
             if found := boxes(step.content):
                 content = self._until_stop(f"{_boxed(found[-1])}\n\n{step.content}")
-                yield Answer(content, 0.0, max(0, tokens), cut=cut)
-                return
-        yield Notice("no_box", "The model named no answer in a box; this is its last step.")
+                return Answer(content, 0.0, max(0, tokens), cut=cut)
+        why = "The model named no answer in a box; this is its last step."
+        await self._emit(Notice("no_box", why))
         last = self._until_stop(self._steps[-1].content)
-        yield Answer(last, 0.0, max(0, tokens), cut=cut)
+        return Answer(last, 0.0, max(0, tokens), cut=cut)
 
     def _until_stop(self, content: str) -> str:
         """The server is not asked to stop there: a step may say the same."""
@@ -232,21 +220,21 @@ class Coat:
             content = content.split(stop, 1)[0]
         return content.rstrip()
 
-    async def conclude(self) -> AsyncGenerator[Event, None]:
+    async def conclude(self) -> Answer:
         """The box alone, after as much of the chain as leaves room for it."""
         request = await self._conclusion()
-        reading, number = Reading(self._task.clock), self._writer.number
-        async with aclosing(self._task.read(reading, number, lambda: request)) as items:
-            async for item in items:
-                if not isinstance(item, Piece):
-                    yield item
+        reading = Reading(self._task.clock, self._writer.number)
+
+        async def take(piece: Piece) -> None:
+            """Nothing is shown of it before it is whole."""
+
+        await self._task.read(reading, lambda: request, take, self._emit)
         cost = (reading.seconds, reading.tokens, reading.first_token)
         if found := boxes("\\boxed{" + reading.text):
-            yield Answer(self._until_stop(_boxed(found[0])), *cost)
-        elif reading.cut and reading.text.strip():
-            yield Answer(self._until_stop(reading.text.strip()), *cost, cut=True)
-        else:
-            raise EmptyAnswer("The model named no answer.", "Ask again, perhaps in other words.")
+            return Answer(self._until_stop(_boxed(found[0])), *cost)
+        if reading.cut and reading.text.strip():
+            return Answer(self._until_stop(reading.text.strip()), *cost, cut=True)
+        raise EmptyAnswer("The model named no answer.", "Ask again, perhaps in other words.")
 
     async def _conclusion(self) -> Request:
         while True:

@@ -14,7 +14,7 @@ clock. Times are seconds; counts of tokens are the server's own.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Protocol, get_args
 
 TRACE_VERSION = 1
 
@@ -215,6 +215,12 @@ class Stopped:
 Event = Started | Delta | Step | Retry | Notice | Correction | Answer | Failed | Stopped
 KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Answer, Failed, Stopped)
+
+
+class Emit(Protocol):
+    """Tells a reader of events, in this order; returns when he has taken the last of them."""
+
+    async def __call__(self, *events: Event) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,9 +9,8 @@ backslash. No grammar holds the model to it, so reading is tolerant: whatever th
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncGenerator
 
-from reasoning.events import Event
+from reasoning.events import Answer, Emit
 from reasoning.headings import heading, marked, may_be_heading, may_be_marked
 from reasoning.replies import MAX_CONTENT, BadReply, Draft, Reply, StepAction
 from reasoning.step_loop import StepForm, StepLoop
@@ -126,6 +125,6 @@ HEADINGS = StepForm(
 )  # fmt: skip
 
 
-def heading_steps(task: Task) -> AsyncGenerator[Event, None]:
-    """The events of a chain of steps under headings. Raises StepwiseError."""
-    return StepLoop(task, HEADINGS).events()
+async def heading_steps(task: Task, emit: Emit) -> Answer:
+    """A chain of steps under headings, and its answer. Raises StepwiseError."""
+    return await StepLoop(task, HEADINGS, emit).answer()

@@ -8,9 +8,8 @@ the server constrains the model, and by the loop where it does not.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator
 
-from reasoning.events import Event
+from reasoning.events import Answer, Emit
 from reasoning.replies import KEYS, Reply, answer_text, parse_reply, read_partial, step_schema
 from reasoning.step_loop import StepForm, StepLoop
 from reasoning.task import Task
@@ -40,6 +39,6 @@ JSON = StepForm(
 )  # fmt: skip
 
 
-def json_steps(task: Task) -> AsyncGenerator[Event, None]:
-    """The events of a chain of JSON steps. Raises StepwiseError."""
-    return StepLoop(task, JSON).events()
+async def json_steps(task: Task, emit: Emit) -> Answer:
+    """A chain of JSON steps, and its answer. Raises StepwiseError."""
+    return await StepLoop(task, JSON, emit).answer()

@@ -6,14 +6,14 @@ servers), or in the text between <think> and </think>, or before a lone </think>
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 
 from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
 from reasoning.errors import BudgetSpent, TooLong
-from reasoning.events import Answer, Delta, Event, Notice, Step
+from reasoning.events import Answer, Delta, Emit, Event, Notice, Retry, Step
 from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
 from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, tokens_at_most
@@ -24,17 +24,17 @@ TEMPERATURE = 0.6  # what Qwen3's and DeepSeek-R1's cards ask for: greedy though
 KEPT_TO_CONCLUDE = 6_000  # characters of the end of a thought that was cut
 
 
-def native(task: Task) -> AsyncGenerator[Event, None]:
-    """The events of a model's own thinking. Raises StepwiseError."""
-    return Native(task).events()
+async def native(task: Task, emit: Emit) -> Answer:
+    """A model's own thinking, and its answer. Raises StepwiseError."""
+    return await Native(task, emit).answer()
 
 
 class Native:
     """One thought and its answer."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
-        self._reading = Reading(task.clock)
+    def __init__(self, task: Task, emit: Emit) -> None:
+        self._task, self._emit = task, emit
+        self._reading = Reading(task.clock, len(task.steps) + 1)
         self._finished: list[Step] = []  # of tries that broke off: a finished step stays
         self._earlier: tuple[Message, ...] = ()
         # the thought must be free of what the answer is held to, so they are two requests
@@ -50,21 +50,15 @@ class Native:
         self._answer, self._answer_began, self._thought_tokens = "", 0.0, 0
         self._writer.begin()
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        for notice in await self._open():
-            yield notice
+    async def answer(self) -> Answer:
+        await self._emit(*await self._open())
         if not self._task.steps and self._task.may_think:
-            async with aclosing(self._thought()) as events:
-                async for event in events:
-                    yield event
+            await self._thought()
         if self._answer.strip():
-            yield self._answered()
-            return
+            return self._answered()
         if not self._task.may_think:
-            yield NEARLY_SPENT
-        async with aclosing(self._conclude()) as events:
-            async for event in events:
-                yield event
+            await self._emit(NEARLY_SPENT)
+        return await self._conclude()
 
     async def _open(self) -> tuple[Notice, ...]:
         """The turns before the question, and what is to be said of them."""
@@ -75,33 +69,29 @@ class Native:
         self._earlier = (*opening, *earlier)
         return notices
 
-    async def _thought(self) -> AsyncGenerator[Event, None]:
-        try:
-            async with aclosing(self._thinking()) as events:
-                async for event in events:
-                    yield event
-        except BudgetSpent:  # on tries that broke off; the answer's share is left
-            pass
-        for event in self._ended():
-            yield event
+    async def _thought(self) -> None:
+        with suppress(BudgetSpent):  # on tries that broke off; the answer's share is left
+            await self._thinking()
+        await self._emit(*self._ended())
 
-    async def _thinking(self) -> AsyncGenerator[Event, None]:
-        most, number = await self._request(), self._writer.number
+    async def _thinking(self) -> None:
+        most = await self._request()
 
         def request() -> Request:
             return replace(most, max_tokens=min(most.max_tokens, self._task.left_to_think))
 
-        async with aclosing(self._task.read(self._reading, number, request)) as items:
-            async for item in items:
-                if isinstance(item, Piece):
-                    for event in self._taken(item):
-                        yield event
-                    if self._apart and self._answering:
-                        return
-                else:
-                    yield replace(item, number=self._writer.number)
-                    self._finished += self._writer.steps
-                    self._fresh(self._writer.number)
+        await self._task.read(self._reading, request, self._take, self._again)
+
+    async def _take(self, piece: Piece) -> bool:
+        await self._emit(*self._taken(piece))
+        self._reading.number = self._writer.number
+        return self._apart and self._answering
+
+    async def _again(self, why: Retry | Notice) -> None:
+        """Another try begins; the steps that this one has finished stay."""
+        await self._emit(why)
+        self._finished += self._writer.steps
+        self._fresh(self._writer.number)
 
     async def _request(self) -> Request:
         task = self._task
@@ -166,7 +156,7 @@ class Native:
         tokens = max(0, self._reading.tokens - self._thought_tokens)
         return Answer(self._answer.strip(), seconds, tokens, cut=self._reading.cut)
 
-    async def _conclude(self) -> AsyncGenerator[Event, None]:
+    async def _conclude(self) -> Answer:
         """The thought so far is given back for an answer without more of it."""
         steps = (*self._task.steps, *self._finished, *self._writer.steps)
         thought = "\n\n".join(step.content for step in steps)[-KEPT_TO_CONCLUDE:]
@@ -174,6 +164,4 @@ class Native:
         if steps:
             text = f"{text}\n\n{thought}\n\n{self._task.prompt('answer')}"
         turns = await self._turns_to(await self._task.in_form(text))
-        async with aclosing(answer(self._task, turns, len(steps) + 1)) as events:
-            async for event in events:
-                yield event
+        return await answer(self._task, turns, len(steps) + 1, self._emit)

@@ -6,50 +6,37 @@ A reply that cannot be used is not its business; see json_steps.py.
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import aclosing
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Awaitable, Callable
 
 from reasoning.errors import Busy, StepwiseError
 
-T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
+Pause = Callable[[int, StepwiseError, float], Awaitable[None]]
 
 TRIES = 4
 FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within 5 s
 LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 
 
-@dataclass(frozen=True, slots=True)
-class Pause:
-    """The call failed and will be made anew after `wait` seconds; what came of it is void."""
-
-    error: StepwiseError
-    wait: float
-
-
 async def persist(
-    call: Callable[[], AsyncGenerator[T, None]],
-    sleep: Sleep,
+    call: Callable[[], Awaitable[None]],
+    pause: Pause,
     jitter: Callable[[], float] = random.random,
-) -> AsyncGenerator[T | Pause, None]:
-    """The call's values; after a retryable failure a Pause, then the call's values anew.
+) -> None:
+    """Makes the call; after a retryable failure `pause`, then the call anew.
 
-    The last failure is let through, and so is one that no second try can cure.
+    `pause` is told which try failed, from 1, with what, and the seconds to wait. The last
+    failure is let through, and so is one that no second try can cure.
     """
     for attempt in range(TRIES):
         try:
-            async with aclosing(call()) as values:
-                async for value in values:
-                    yield value
+            await call()
             return
         except StepwiseError as error:
             wait = wait_after(error, attempt, jitter())
             if not error.retryable or attempt == TRIES - 1 or wait > LONGEST_WAIT:
                 raise
-            yield Pause(error, wait)
-            await sleep(wait)
+            await pause(attempt + 1, error, wait)
 
 
 def wait_after(error: StepwiseError, attempt: int, jitter: float) -> float:

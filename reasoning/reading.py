@@ -6,25 +6,31 @@ the waiting between tries are told apart in one place.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from reasoning.endpoint import Piece
-from reasoning.events import Delta, Part, Retry
-from reasoning.persistence import Pause, Sleep, persist
+from reasoning.errors import StepwiseError
+from reasoning.events import Delta, Notice, Part, Retry
+from reasoning.persistence import Sleep, persist
+
+Take = Callable[[Piece], Awaitable[bool | None]]  # True: no more of the reply is wanted
+Again = Callable[[Retry | Notice], Awaitable[None]]  # what came of the reply is void
 
 
 @dataclass(slots=True)
 class Reading:
     """What came of the last try. `seconds` is the model's time over all of them.
 
+    `number` is that of the step, or of the answer behind the last one, that is written now.
     `spent` bounds the completion tokens of all tries that have ended: the server's count,
     or the bytes of a text that it did not count, for no token is less than one; `most` is
     what the try may take.
     """
 
     clock: Callable[[], float]
+    number: int
     text: str = ""
     refusal: str = ""
     finish_reason: str | None = None
@@ -64,12 +70,16 @@ class Reading:
         """Whether the server ended the text before its end: no tokens left, or a loop."""
         return self.finish_reason in ("length", "repetition")
 
-    def news(self, number: int, part: Part, text: str) -> Iterator[Delta]:
+    def show(self, part: Part, text: str) -> None:
+        """A reader has seen so much of that part already."""
+        self._shown[part] = text
+
+    def news(self, part: Part, text: str) -> Iterator[Delta]:
         """What `text` adds to what was shown of that part; nothing where it takes back."""
         shown = self._shown.get(part, "")
         if len(text) > len(shown) and text.startswith(shown):
             self._shown[part] = text
-            yield Delta(number, part, text[len(shown) :])
+            yield Delta(self.number, part, text[len(shown) :])
 
 
 @dataclass(slots=True)
@@ -87,27 +97,31 @@ class Tally:
 
 
 async def read(
-    reading: Reading, number: int, ask: Callable[[], AsyncGenerator[Piece, None]], sleep: Sleep
-) -> AsyncGenerator[Piece | Retry, None]:
-    """The pieces of the reply to `ask`, taken by `reading`; a Retry where the server failed.
+    reading: Reading,
+    ask: Callable[[], AsyncGenerator[Piece, None]],
+    take: Take,
+    again: Again,
+    sleep: Sleep,
+) -> None:
+    """Reads the reply to `ask`, which is asked for anew where the server failed.
 
+    `take` gets each piece when `reading` has it, `again` the Retry before the wait.
     Raises the StepwiseError that no further try can cure.
     """
 
-    def again() -> AsyncGenerator[Piece, None]:
+    async def attempt() -> None:
         reading.begin()
-        return ask()
-
-    tries = 0
-    async with aclosing(persist(again, sleep)) as items:
         try:
-            async for item in items:
-                if isinstance(item, Pause):
-                    tries += 1
-                    reading.end()
-                    yield Retry(number, tries, item.error.code, str(item.error), item.wait)
-                else:
-                    reading.take(item)
-                    yield item
+            async with aclosing(ask()) as pieces:
+                async for piece in pieces:
+                    reading.take(piece)
+                    if await take(piece):
+                        return
         finally:
             reading.end()
+
+    async def pause(tries: int, error: StepwiseError, wait: float) -> None:
+        await again(Retry(reading.number, tries, error.code, str(error), wait))
+        await sleep(wait)
+
+    await persist(attempt, pause)

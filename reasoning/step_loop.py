@@ -4,25 +4,24 @@ How a step is asked for and read is its form's business (json_steps.py, heading_
 how long a chain is, what is done about a reply that is no step, and what the context and
 the budget still hold is decided here.
 
-It yields events and holds no connection of its own: the server is a protocol.
+It emits events and holds no connection of its own: the server is a protocol.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping
-from contextlib import aclosing
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 from reasoning.answering import Answering
 from reasoning.endpoint import Format, Message, Piece, Request, lower
-from reasoning.errors import BudgetSpent, FormatRefused, RequestError, TooLong
-from reasoning.events import Event, Notice, Retry, Step
+from reasoning.errors import FormatRefused, RequestError, TooLong
+from reasoning.events import Answer, Emit, Notice, Retry, Step
 from reasoning.prompts import untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import repeats
 from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import MARGIN, NEARLY_SPENT, Task, tokens_at_most, warmer
+from reasoning.task import MARGIN, NEARLY_SPENT, Task, tokens_at_most, warmer, within_bounds
 from reasoning.titles import title_of
 
 Actions = tuple[StepAction, ...]
@@ -59,8 +58,8 @@ def ends(last: Step) -> bool:
 class StepLoop:
     """One chain. `steps` grows; a chain given finished steps goes on after them."""
 
-    def __init__(self, task: Task, form: StepForm) -> None:
-        self._task, self._form = task, form
+    def __init__(self, task: Task, form: StepForm, emit: Emit) -> None:
+        self._task, self._form, self._emit = task, form, emit
         self.settings, self.language = task.settings, task.language
         self.steps: list[Step] = []
         self.format: Format = task.server.format if form.schemas else "text"
@@ -71,16 +70,11 @@ class StepLoop:
         self._step_tokens = min(task.settings.step_tokens, task.context // 8)
         self._answer_tokens = min(task.settings.answer_tokens, task.context // 4)
 
-    async def events(self) -> AsyncGenerator[Event, None]:
-        """What happens from the next step to the answer. Raises StepwiseError."""
-        for notice in await self._open():
-            yield notice
-        async with aclosing(self._chain()) as events:
-            async for event in events:
-                yield event
-        async with aclosing((await self._answering()).events()) as events:
-            async for event in events:
-                yield event
+    async def answer(self) -> Answer:
+        """The answer; what happens from the next step on is emitted. Raises StepwiseError."""
+        await self._emit(*await self._open())
+        await self._chain()
+        return await (await self._answering()).answer(self._emit)
 
     # -- the turns
 
@@ -178,28 +172,17 @@ class StepLoop:
 
     # -- the steps
 
-    async def _chain(self) -> AsyncGenerator[Event, None]:
+    async def _chain(self) -> None:
         """Step after step, until one is final or there is no room for another."""
         while not self._concluded():
             if notice := self._no_other():
-                yield notice
+                await self._emit(notice)
                 return
-            event: Event | None = None
-            try:
-                async with aclosing(self._step(len(self.steps) + 1)) as events:
-                    async for event in events:
-                        yield event
-            except TooLong:
-                if not self.steps:
-                    raise
-                yield Notice("context", "The context is full.")
+            step = await within_bounds(self._step(len(self.steps) + 1), self.steps, self._emit)
+            if step is None:
                 return
-            except BudgetSpent:  # on tries that broke off; the answer's share is left
-                yield NEARLY_SPENT
-                return
-            if not isinstance(event, Step):
-                return
-            await self._append(event)
+            await self._emit(step)
+            await self._append(step)
             self._used = self._counted or self._used
 
     def _concluded(self) -> bool:
@@ -210,44 +193,35 @@ class StepLoop:
             return False
         return ends(self.steps[-1]) or self.steps[-1].number >= self.settings.max_steps
 
-    async def _step(self, number: int) -> AsyncGenerator[Event, None]:
-        """The attempts at a step. Ends in the Step, or in the Notice why there is none."""
+    async def _step(self, number: int) -> Step | None:
+        """The attempts at a step; a Notice tells why none gave one."""
         tally, bad = Tally(), BadReply("empty", "")
         while self._may_try(tally):
-            reading = Reading(self._task.clock)
-            async with aclosing(self._read_step(number, tally.attempts, bad, reading)) as events:
-                async for event in events:
-                    yield event
+            reading = Reading(self._task.clock, number)
+            await self._read_step(number, tally.attempts, bad, reading)
             tally.add(reading)
             outcome = self._judge(number, reading)
             if isinstance(outcome, Reply):
-                yield self._finished(number, outcome, reading, tally)
-                return
+                return self._finished(number, outcome, reading, tally)
             bad = outcome
             if self._may_try(tally):
-                yield Retry(number, tally.attempts, bad.cause, bad.detail)
-        for event in self._given_up(number, bad, reading, tally):
-            yield event
+                await self._emit(Retry(number, tally.attempts, bad.cause, bad.detail))
+        return await self._given_up(number, bad, reading, tally)
 
     def _may_try(self, tally: Tally) -> bool:
         return tally.attempts < self.settings.attempts and self._task.may_think
 
-    async def _read_step(
-        self, number: int, attempt: int, bad: BadReply, reading: Reading
-    ) -> AsyncGenerator[Event, None]:
+    async def _read_step(self, number: int, attempt: int, bad: BadReply, reading: Reading) -> None:
         def request() -> Request:
             return self._step_request(number, attempt, bad)
 
-        async with aclosing(self._task.read_cured(reading, number, request, self._cure)) as items:
-            async for item in items:
-                if not isinstance(item, Piece):
-                    yield item
-                    continue
-                draft = self._form.draft(reading.text)
-                for delta in reading.news(number, "title", self._title(draft, whole=False)):
-                    yield delta
-                for delta in reading.news(number, "content", draft.content):
-                    yield delta
+        async def take(piece: Piece) -> None:
+            draft = self._form.draft(reading.text)
+            title = self._title(draft, whole=False)
+            await self._emit(*reading.news("title", title))
+            await self._emit(*reading.news("content", draft.content))
+
+        await self._task.read(reading, request, take, self._emit, self._cure)
         if self._form.schemas:
             self._task.server.format = self.format  # it has worked, for the next chain too
 
@@ -313,17 +287,17 @@ class StepLoop:
     def _asked(self, number: int) -> Literal["", "doubt"]:
         return "doubt" if self._task.asked_of(number) == "doubt" else ""
 
-    def _given_up(
+    async def _given_up(
         self, number: int, bad: BadReply, reading: Reading, tally: Tally
-    ) -> Iterator[Step | Notice]:
+    ) -> Step | None:
         """What was readable, as a step marked cut; else why the answer is asked for now."""
         spent = tally.attempts < self.settings.attempts
         if bad.cause == "repeat" or not bad.draft.content.strip():
-            yield _no_step(bad, tally, spent)
-            return
+            await self._emit(_no_step(bad, tally, spent))
+            return None
         if spent:
-            yield NEARLY_SPENT
-        yield Step(
+            await self._emit(NEARLY_SPENT)
+        return Step(
             number,
             self._title(bad.draft) or untitled(self.language, number),
             bad.draft.content,

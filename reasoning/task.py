@@ -5,22 +5,30 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import (
+    AsyncGenerator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field, replace
 from string import Template
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
 from reasoning.endpoint import Format, Message, Piece, Request, ServedModel
-from reasoning.errors import BudgetSpent, RequestError
-from reasoning.events import Event, Notice, Retry, Settings, Steer, Steering, Step, Turn
+from reasoning.errors import BudgetSpent, RequestError, TooLong
+from reasoning.events import Answer, Emit, Notice, Settings, Steer, Steering, Step, Turn
 from reasoning.persistence import Sleep
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
-from reasoning.reading import Reading, read
+from reasoning.reading import Again, Reading, Take, read
 from reasoning.replies import clean
 from reasoning.special_tokens import as_plain_text
 
+T = TypeVar("T")
 Cure = Callable[[RequestError], Notice | None]
 
 
@@ -116,28 +124,32 @@ class Task:
             return attempt or None
         return self.settings.seed + attempt
 
-    def read(
-        self, reading: Reading, number: int, request: Callable[[], Request]
-    ) -> AsyncGenerator[Piece | Retry, None]:
-        """The pieces of the reply; each try asks `request` anew for what to send."""
+    async def read(
+        self,
+        reading: Reading,
+        request: Callable[[], Request],
+        take: Take,
+        again: Again,
+        cure: Cure = lambda error: None,
+    ) -> None:
+        """Reads a reply; each try asks `request` anew for what to send.
+
+        `take` gets each piece, `again` why another try follows: the Retry where the server
+        failed, the Notice that `cure` has for an error. Raises StepwiseError.
+        """
         if not any(one is reading for one in self.readings):
             self.readings.append(reading)
-        return read(reading, number, lambda: self._ask(reading, request()), self.sleep)
 
-    async def read_cured(
-        self, reading: Reading, number: int, request: Callable[[], Request], cure: Cure
-    ) -> AsyncGenerator[Piece | Retry | Notice, None]:
-        """As `read`, but an error that `cure` has a Notice for is followed by another try."""
+        def ask() -> AsyncGenerator[Piece, None]:
+            return self._ask(reading, request())
+
         while True:
             try:
-                async with aclosing(self.read(reading, number, request)) as items:
-                    async for item in items:
-                        yield item
-                return
+                return await read(reading, ask, take, again, self.sleep)
             except RequestError as error:
                 if (notice := cure(error)) is None:
                     raise
-                yield notice
+                await again(notice)
 
     def _ask(self, reading: Reading, request: Request) -> AsyncGenerator[Piece, None]:
         """What holds for every request of a chain: the budget, and top_p."""
@@ -222,7 +234,7 @@ class Way:
     `answers_json` whether it can be JSON.
     """
 
-    think: Callable[[Task], AsyncGenerator[Event, None]]
+    think: Callable[[Task, Emit], Coroutine[Any, Any, Answer]]
     prompts: tuple[str, ...] = ()
     steers: frozenset[Steering] = frozenset()
     settings: frozenset[str] = frozenset()
@@ -240,6 +252,22 @@ LEAST_STEP = 128  # tokens: a step of two sentences and its title
 LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
 NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
+
+
+async def within_bounds(work: Awaitable[T], steps: Sequence[Step], emit: Emit) -> T | None:
+    """What thinking on after these steps comes to; None where it has no room, which is told.
+
+    Without any step the context that is full is the question's own, and TooLong is raised.
+    """
+    try:
+        return await work
+    except TooLong:
+        if not steps:
+            raise
+        await emit(Notice("context", "The context is full."))
+    except BudgetSpent:  # on tries that broke off; the answer's share is left
+        await emit(NEARLY_SPENT)
+    return None
 
 
 # Each attempt differs from the last: at temperature 0 the same request fails the same way.

@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import fields, replace
+from functools import partial
 from types import MappingProxyType
 from typing import get_args
 
@@ -40,6 +41,7 @@ from reasoning.persistence import Sleep
 from reasoning.prompts import LANGUAGES, check_prompt, language_of, prompt
 from reasoning.replies import clean
 from reasoning.step_loop import ends
+from reasoning.stream import stream
 from reasoning.task import AnswerForm, Server, Task, Way
 
 ALL_STEERS: frozenset[Steering] = frozenset(get_args(Steering))
@@ -48,7 +50,7 @@ OF_ONE_REPLY = frozenset({"answer_tokens", "temperature", "seed", "top_p", "budg
 RETRIES = ("retry_cut", "retry_format", "retry_repeat")
 HEADING_RETRIES = ("heading_cut", "heading_format", "retry_repeat")
 
-# The ways of thinking, by the word that a catalogue entry names. Each yields the same events.
+# The ways of thinking, by the word that a catalogue entry names. Each emits the same events.
 WAYS: dict[str, Way] = {
     "json_steps": Way(
         json_steps,
@@ -170,7 +172,7 @@ async def think(
             clock,
             sleep,
         )
-        async with aclosing(_way(way, task).think(task)) as events:
+        async with aclosing(stream(partial(_way(way, task).think, task))) as events:
             async for event in events:
                 unfinished.note(event)
                 yield event

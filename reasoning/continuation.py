@@ -1,0 +1,166 @@
+"""One reply of a chain of thought, cut into steps as it comes.
+
+It is fed the reply's pieces and gives events; `end` says why no more of it is wanted. Whether
+another reply follows is the chain's to decide (cot.py). It asks for nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Literal, Protocol
+
+from reasoning.conclusions import without_heading
+from reasoning.endpoint import Piece
+from reasoning.events import Delta, Event, Step
+from reasoning.prompts import under
+from reasoning.reading import Reading
+from reasoning.splitting import Conclusion, Cut, HeadingSplitter, Opening
+from reasoning.titles import is_title
+from reasoning.writing import Writer
+
+BYTES_PER_TOKEN = 4  # of English, while a server has counted nothing yet
+
+# Why a reply has ended: it came to nothing ("repeat", "loop", "empty"), by itself, for want of
+# steps, of a step's own tokens or of any, or because the answer that it begins is asked for apart.
+End = Literal["", "repeat", "loop", "empty", "stop", "steps", "long", "full", "told"]
+Cost = tuple[float, int]  # seconds and tokens
+
+
+class Chain(Protocol):
+    """What a reply must know of its chain. `hasty`: it has come to its answer too early."""
+
+    steps: list[Step]
+    step_tokens: int
+    answer_tokens: int
+    apart: bool
+    hasty: bool
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def most(self) -> int: ...
+
+    def is_early(self, steps: int) -> bool: ...
+
+    def is_repeated(self, step: Step) -> bool: ...
+
+    def keep(self, step: Step, final: bool) -> Step: ...
+
+
+class Continuation:
+    """One try at a reply. `answer` is its text where one has begun, `dropped` what the step
+    that was taken out has cost. `heading`: what the reply goes on under, where it is led.
+    """
+
+    def __init__(self, chain: Chain, reading: Reading, writer: Writer, heading: str = "") -> None:
+        self._chain, self._reading, self.writer = chain, reading, writer
+        self._splitter = HeadingSplitter()
+        if heading:
+            self._splitter.feed(under(heading))
+        self._counted = 0  # tokens when the open step or the answer began
+        self.dropped: Cost = (0.0, 0)
+        self.answer: str | None = None
+        self.end: End = ""
+
+    @property
+    def cost(self) -> Cost:
+        """Seconds and tokens that no finished step has told of."""
+        return added(self.dropped, self.writer.cost(self._reading.tokens))
+
+    def taken(self, piece: Piece) -> Iterator[Event]:
+        """What the piece, which the reading has already, adds."""
+        for cut in self._splitter.feed(piece.text):
+            yield from self._written(cut)
+            if self.end:
+                return
+        if self._reading.finish_reason is None:
+            yield from self._bounded()
+
+    def ended(self) -> Iterator[Event]:
+        """What was held back, and why the reply has ended where that is not known yet."""
+        for cut in () if self.end else self._splitter.end():
+            yield from self._written(cut)
+        if self.end:
+            return
+        reading, thinks = self._reading, self.answer is None
+        if thinks and reading.finish_reason == "repetition":
+            self.end = "loop"
+            return
+        if thinks:
+            final = not reading.cut and not self._chain.is_early(self._chain.number)
+            yield from self._close(reading.cut, final)
+        if thinks and not self._chain.steps and not self.end:
+            self.answer, thinks = reading.refusal or None, not reading.refusal
+        empty = thinks and not self._chain.steps and not reading.cut
+        self.end = self.end or ("empty" if empty else "full" if reading.cut else "stop")
+
+    def _written(self, cut: Cut | Conclusion) -> Iterator[Event]:
+        if isinstance(cut, str) and self.answer is not None:
+            yield from self._say(cut)
+        elif isinstance(cut, str):
+            yield from self._take(cut)
+        else:
+            chain = self._chain
+            final = isinstance(cut, Conclusion) and not chain.is_early(chain.number)
+            yield from self._close(final=final or chain.number >= chain.most)
+            if not self.end:
+                yield from self._opened(cut)
+
+    def _opened(self, cut: Opening | Conclusion) -> Iterator[Event]:
+        steps = self._chain.steps
+        if isinstance(cut, Opening):
+            if len(steps) >= self._chain.most:
+                self.end = "steps"
+                return
+            last = steps[-1].title if steps else ""
+            title = cut.title if is_title(cut.title, last) else ""  # else the step's first words
+            yield from self._take(replace(cut, title=title))
+        elif self._chain.is_early(len(steps)):  # an answer to be checked is a step like others
+            self._chain.hasty = True
+            yield from self._take(Opening("continue", raw="" if cut.told else cut.raw))
+            yield from self._take(cut.raw) if cut.told else ()
+        elif self._chain.apart:
+            self.end = "told"
+        else:
+            self.answer = ""
+            yield from self._say(f"{cut.told}\n")
+
+    def _take(self, cut: Cut) -> Iterator[Event]:
+        first = None if self.writer.steps else self._reading.first_token
+        yield from self.writer.take(cut, self._reading.tokens, first)
+
+    def _say(self, text: str) -> Iterator[Event]:
+        """A model may write a heading of its own under the one that announces the answer."""
+        shown = without_heading(self.answer or "", whole=False)
+        self.answer = f"{self.answer}{text if self.answer else text.lstrip()}"
+        if news := without_heading(self.answer, whole=False)[len(shown) :]:
+            yield Delta(self._chain.number, "answer", news)
+
+    def _bounded(self) -> Iterator[Event]:
+        """Ends the reply where a step, or the answer, has more tokens than it may."""
+        if self.answer is not None:
+            if self._spent(self.answer) > self._chain.answer_tokens:
+                self.end = "long"
+        elif self._spent(self.writer.text) > self._chain.step_tokens:
+            yield from self._close(cut=True)
+            self.end = self.end or "long"
+
+    def _spent(self, text: str) -> int:
+        if self._reading.tokens:
+            return self._reading.tokens - self._counted
+        return len(text.encode()) // BYTES_PER_TOKEN
+
+    def _close(self, cut: bool = False, final: bool = False) -> Iterator[Step]:
+        """The open step, finished; one that repeats another ends the reply and is none."""
+        for step in self.writer.close(self._reading.tokens, cut):
+            self._counted = self._reading.tokens
+            if self._chain.is_repeated(step):
+                self.end, self.dropped = "repeat", (step.seconds, step.tokens)
+            else:
+                yield self._chain.keep(step, final)
+
+
+def added(one: Cost, other: Cost) -> Cost:
+    return one[0] + other[0], one[1] + other[1]
