@@ -19,7 +19,7 @@ from reasoning.direct import LEAST
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import Refused, RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
-from reasoning.prompts import ANSWER, CHECK, DOUBT
+from reasoning.prompts import ANSWER, CHECK, DOUBT, under
 from reasoning.reading import Reading
 from reasoning.repeats import repeats
 from reasoning.step_loop import ends
@@ -33,7 +33,7 @@ from reasoning.task import (
     warmer,
     within_bounds,
 )
-from reasoning.transcript import Transcript
+from reasoning.transcript import Transcript, Voice
 from reasoning.writing import Writer
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096
@@ -63,13 +63,20 @@ async def cot(task: Task, emit: Emit) -> Answer:
     return await ChainOfThought(task, emit).answered()
 
 
+def written(step: Step) -> str:
+    """The model's own text; what a reader changed of it, under its heading."""
+    if step.edited:
+        return f"{under(step.title)}{step.content}\n\n"
+    return step.raw or step.content
+
+
 class ChainOfThought:
     """One chain; given finished steps, it goes on from the message that they make."""
 
     def __init__(self, task: Task, emit: Emit) -> None:
         self._task, self._settings, self._emit = task, task.settings, emit
         self.steps: list[Step] = list(task.steps)
-        self._transcript = Transcript(task)
+        self._transcript = Transcript(task, Voice("cot", written))
         self._goes_on = task.model.vllm and task.server.goes_on
         # the steps must be free of what the answer is held to, so they are two requests
         self.apart = task.answer_form != AnswerForm()

@@ -112,7 +112,7 @@ def _until_next(text: str, whole: bool) -> tuple[str, StepAction | None]:
 
 
 HEADINGS = StepForm(
-    system="heading_step",
+    prompt="heading_step",
     hints={
         "cut": "heading_cut", "loop": "retry_repeat", "repeat": "retry_repeat",
         "": "heading_format",

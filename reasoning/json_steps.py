@@ -27,7 +27,7 @@ def written(reply: Reply) -> str:
 
 
 JSON = StepForm(
-    system="step",
+    prompt="step",
     hints={
         "cut": "retry_cut", "loop": "retry_repeat", "repeat": "retry_repeat", "": "retry_format",
     },
@@ -35,6 +35,7 @@ JSON = StepForm(
     draft=read_partial,
     write=written,
     read_answer=lambda text, whole: answer_text(text),
+    gap="\n",
     schemas={tuple(schema["properties"]["next_action"]["enum"]): schema for schema in SCHEMAS},
 )  # fmt: skip
 

@@ -14,15 +14,16 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from reasoning.answering import Answering
-from reasoning.endpoint import Format, Message, Piece, Request, lower
-from reasoning.errors import FormatRefused, RequestError, TooLong
+from reasoning.endpoint import Format, Piece, Request, lower
+from reasoning.errors import FormatRefused, Refused, RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
-from reasoning.prompts import untitled
+from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import repeats
 from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import MARGIN, NEARLY_SPENT, Task, tokens_at_most, warmer, within_bounds
+from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, warmer, within_bounds
 from reasoning.titles import title_of
+from reasoning.transcript import Transcript, Voice
 
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
@@ -33,14 +34,15 @@ STEPS_BESIDE_HISTORY = 3  # the earlier turns of a conversation leave room for a
 class StepForm:
     """How a step is asked for, and how its text is read.
 
-    `system` is the system prompt's name, `hints` names the prompts for another attempt by
+    `prompt` is the name of the one that holds the question, `gap` parts two steps of the
+    message that they make, `hints` names the prompts for another attempt by
     what was wrong with the last ("" for all the rest). `schemas` holds a schema for each
     set of actions that a step may end in; without them the loop alone decides. `stop` ends
     the first attempt at a step. `read_answer` makes Markdown of an answer, whole or being
     written, also where it is in the form of a step, out of habit.
     """
 
-    system: str
+    prompt: str
     hints: Mapping[str, str]
     read: Callable[[str, str | None], Reply | BadReply]
     draft: Callable[[str], Draft]
@@ -48,6 +50,7 @@ class StepForm:
     read_answer: Callable[[str, bool], str]
     schemas: Mapping[Actions, Schema] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    gap: str = "\n\n"
 
 
 def ends(last: Step) -> bool:
@@ -63,8 +66,8 @@ class StepLoop:
         self.settings, self.language = task.settings, task.language
         self.steps: list[Step] = []
         self.format: Format = task.server.format if form.schemas else "text"
-        self._turns: list[Message] = []
-        self._asked_at = 1  # where the question stands: after the system turn and earlier ones
+        self._transcript = Transcript(task, Voice(form.prompt, self._written, form.gap))
+        self._goes_on, self._is_led = task.server.goes_on, False
         self._used = 0  # tokens of the context that the turns take, at most
         self._counted = 0  # the same by the server's own count, 0 where it gives none
         self._step_tokens = min(task.settings.step_tokens, task.context // 8)
@@ -79,35 +82,19 @@ class StepLoop:
     # -- the turns
 
     async def _open(self) -> tuple[Notice, ...]:
-        system = await self._system()
-        question = await self._task.plain(self._task.question)
         needed = self._step_tokens * STEPS_BESIDE_HISTORY + self._answer_tokens
-        needed += tokens_at_most(system) + tokens_at_most(question)
-        earlier, notices = await self._task.earlier(needed)
-        for turn in ({"role": "system", "content": system}, *earlier):
-            self._say(turn["role"], turn["content"])
-        self._asked_at = len(self._turns)
-        self._say("user", question)
+        notices = await self._transcript.open(needed)
+        self._used = self._transcript.used_at_most
         for step in self._task.steps:
             await self._append(step)
         if self.steps and self._no_other():  # by the bound; the server counts better
-            counts = [await self._task.tokens(turn["content"]) for turn in self._turns]
-            self._used = sum(counts) + MARGIN * len(counts)
+            self._used = await self._transcript.used()
         return notices
 
-    async def _system(self) -> str:
-        """Our system prompt, and the caller's instructions behind it: one turn, always the same."""
-        bounds = {"min_steps": self.settings.min_steps, "max_steps": self.settings.max_steps}
-        ours = self._task.prompt(self._form.system, **bounds)
-        own = [turn["content"] for turn in await self._task.opening()]
-        return "\n\n".join([ours, *own])
-
     async def _append(self, step: Step) -> None:
-        """The step becomes a turn of the model's, to the letter: so the prefix cache holds."""
-        if self.steps:
-            self._say("user", self._next(step.number, step.asked))
-        self._say("assistant", await self._task.plain(self._written(step)))
         self.steps.append(step)
+        await self._transcript.add(self.steps)
+        self._used = self._counted or self._transcript.used_at_most
 
     def _written(self, step: Step) -> str:
         """The model's own text; what a reader changed of it, in the same form."""
@@ -116,23 +103,10 @@ class StepLoop:
         action: StepAction = "final_answer" if step.action == "final_answer" else "continue"
         return self._form.write(Reply(step.title, step.content, action))
 
-    def _say(self, role: str, text: str) -> None:
-        self._turns.append({"role": role, "content": text})
-        self._used += tokens_at_most(text)
-
     def _next(self, number: int, asked: str | None) -> str:
         if asked == "doubt":
             return self._task.prompt("doubt", number=number, before=number - 1)
         return self._task.prompt("next", number=number, max_steps=self.settings.max_steps)
-
-    def _turns_and(self, *words: str) -> tuple[Message, ...]:
-        """The turns with one more of ours; before any step these go into the question's own turn.
-
-        Some chat templates refuse two turns of the same side in a row.
-        """
-        turns = list(self._turns)
-        before = [turns.pop()["content"]] if turns[-1]["role"] == "user" else []
-        return (*turns, {"role": "user", "content": "\n\n".join([*before, *words])})
 
     def _room(self) -> int:
         """Tokens that the context still holds for a turn of ours and a reply to it."""
@@ -144,31 +118,30 @@ class StepLoop:
             return Notice("context", "The context is nearly full.")
         return None if self._task.may_think else NEARLY_SPENT
 
-    def _forget(self) -> Notice | None:
-        """Drops the earlier turns, next the middle half of the steps'; None when few are left."""
-        first = self._asked_at
-        pairs = (len(self._turns) - first) // 2  # user and assistant
-        if first > 1:
-            del self._turns[1:first]
-            self._asked_at = 1
-            notice = Notice("history", "The earlier turns do not fit.")
-        elif pairs >= 4:
-            del self._turns[1 + 2 * (pairs // 4) : 1 + 2 * (pairs - pairs // 4)]
-            notice = Notice("context", "The steps in the middle were left out.")
-        else:
-            return None
-        self._used = sum(tokens_at_most(turn["content"]) for turn in self._turns)
-        return notice
-
     def _cure(self, error: RequestError) -> Notice | None:
-        """A refused format is lowered for the rest of the chain, what is too long is shortened."""
+        """What a server refuses is done without for the rest of the chain; what is too long cut."""
         if isinstance(error, FormatRefused) and self.format != "text":
             self.format = lower(self.format)
             return Notice("format", self.format)
-        return self._shorten(error)
+        if isinstance(error, Refused) and self._is_led:
+            self._goes_on, self._is_led = False, False
+            return Notice("no_going_on", "The server does not go on from a message.")
+        if not isinstance(error, TooLong) or (notice := self._transcript.forget()) is None:
+            return None
+        self._used = self._transcript.used_at_most
+        return notice
 
-    def _shorten(self, error: RequestError) -> Notice | None:
-        return self._forget() if isinstance(error, TooLong) else None
+    def _remember(self) -> None:
+        """What the server was seen to take holds for the next chain, too."""
+        if self._form.schemas:
+            self._task.server.format = self.format
+        if not self._goes_on:
+            self._task.server.goes_on = False
+
+    def _leads(self) -> bool:
+        """Whether the model can be asked to go on from its own message, and not by our words."""
+        self._is_led = self._task.model.vllm and self._goes_on and bool(self._transcript.message)
+        return self._is_led
 
     # -- the steps
 
@@ -183,7 +156,6 @@ class StepLoop:
                 return
             await self._emit(step)
             await self._append(step)
-            self._used = self._counted or self._used
 
     def _concluded(self) -> bool:
         how = self._task.asked_of(len(self.steps) + 1)
@@ -222,24 +194,27 @@ class StepLoop:
             await self._emit(*reading.news("content", draft.content))
 
         await self._task.read(reading, request, take, self._emit, self._cure)
-        if self._form.schemas:
-            self._task.server.format = self.format  # it has worked, for the next chain too
+        self._remember()
 
     def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
-        how = self._task.asked_of(number)
+        how, led = self._task.asked_of(number), False
         words = [self._next(number, how)] if self.steps else []
         if attempt:
             hints = self._form.hints
             words.append(self._task.prompt(hints.get(bad.cause, hints[""]), number=number))
+        elif how != "doubt":
+            led = self._leads()
+        transcript = self._transcript
         return Request(
             self._task.model,
-            self._turns_and(*words),
+            transcript.going_on() if led else transcript.asking("\n\n".join(words)),
             max_tokens=self._tokens_for(attempt),
             temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
             seed=self._task.seed(attempt, number),
             format=self.format,
             schema=self._form.schemas.get(self._actions(number)),
             stop=() if attempt else self._form.stop,
+            go_on=led,
         )
 
     def _tokens_for(self, attempt: int) -> int:
@@ -316,11 +291,15 @@ class StepLoop:
         words = await self._task.in_form(self._task.prompt("answer"))
 
         def ask() -> Request:
+            led = self._leads() and self._task.answer_form == AnswerForm()
+            turns = self._transcript.going_on(ANSWER[self.language]) if led else None
             tokens = max(1, min(self._answer_tokens, self._room()))
-            return Request(self._task.model, self._turns_and(words), tokens)
+            return Request(
+                self._task.model, turns or self._transcript.asking(words), tokens, go_on=led
+            )
 
         number = len(self.steps) + 1
-        return Answering(self._task, number, ask, self._form.read_answer, self._shorten)
+        return Answering(self._task, number, ask, self._form.read_answer, self._cure)
 
 
 def _no_step(bad: BadReply, tally: Tally, spent: bool) -> Notice:

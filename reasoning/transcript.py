@@ -5,6 +5,9 @@ The message grows by finished steps, to the letter: so the server's prefix cache
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
 from reasoning.endpoint import Message
 from reasoning.events import Notice, Step
 from reasoning.prompts import under
@@ -13,11 +16,20 @@ from reasoning.task import MARGIN, Task, tokens_at_most
 LEAST_FORGOTTEN = 4  # steps; of fewer none is left out
 
 
+@dataclass(frozen=True, slots=True)
+class Voice:
+    """How a way writes: the prompt that holds the question, a step's text, what parts two."""
+
+    prompt: str
+    write: Callable[[Step], str]
+    gap: str = "\n\n"
+
+
 class Transcript:
     """What came before the question, the question, and the message so far."""
 
-    def __init__(self, task: Task) -> None:
-        self._task = task
+    def __init__(self, task: Task, voice: Voice) -> None:
+        self._task, self._voice = task, voice
         self._before: tuple[Message, ...] = ()
         self._earlier: tuple[Message, ...] = ()
         self._question = ""
@@ -27,24 +39,24 @@ class Transcript:
     async def open(self, room: int) -> tuple[Notice, ...]:
         """The turns before the message; `room` is the tokens that thought and answer need."""
         question = await self._task.plain(self._task.question)
-        self._question = self._task.prompt("cot", question=question)
+        self._question = self._task.prompt(self._voice.prompt, question=question)
         self._before = await self._task.opening()
         needed = room + tokens_at_most(self._question)
         needed += sum(tokens_at_most(turn["content"]) for turn in self._before)
         self._earlier, notices = await self._task.earlier(needed)
         return notices
 
-    async def add(self, steps: list[Step]) -> None:
+    async def add(self, steps: Sequence[Step]) -> None:
         """Takes those of the chain's steps that it has not had yet."""
         for step in steps[len(self._texts) + self._forgotten :]:
-            self._texts.append(await self._task.plain(written(step)))
+            self._texts.append(await self._task.plain(self._voice.write(step)))
 
     @property
     def message(self) -> str:
         """The model's message so far, without white space at its end."""
         whole = ""
         for text in self._texts:
-            whole += text if not whole or whole.endswith("\n") else f"\n\n{text}"
+            whole += text if not whole or whole.endswith("\n") else f"{self._voice.gap}{text}"
         return whole.rstrip()
 
     def asking(self, words: str = "") -> tuple[Message, ...]:
@@ -61,8 +73,11 @@ class Transcript:
 
         `text` is what it has written there already.
         """
-        message = f"{self.message}\n\n" if self.message else ""
-        message += under(heading) + text if heading else ""
+        message = self.message
+        if heading:
+            message += ("\n\n" if message else "") + under(heading) + text
+        elif message:
+            message += self._voice.gap
         return (*self._asked(), _said("assistant", message))
 
     def _asked(self, words: str = "") -> tuple[Message, ...]:
@@ -71,8 +86,16 @@ class Transcript:
 
     async def used(self) -> int:
         """Tokens of the context that it takes, by the server's count, else at most."""
-        turns = (*self._asked(), _said("assistant", self.message))
-        return sum([await self._task.tokens(turn["content"]) + MARGIN for turn in turns])
+        counts = [await self._task.tokens(turn["content"]) + MARGIN for turn in self._turns()]
+        return sum(counts)
+
+    @property
+    def used_at_most(self) -> int:
+        """The same, without asking the server."""
+        return sum(tokens_at_most(turn["content"]) for turn in self._turns())
+
+    def _turns(self) -> tuple[Message, ...]:
+        return (*self._asked(), _said("assistant", self.message))
 
     def forget(self) -> Notice | None:
         """Drops the earlier turns, next the middle half of the steps; None when few are left."""
@@ -86,13 +109,6 @@ class Transcript:
         self._forgotten += len(self._texts[middle])
         del self._texts[middle]
         return Notice("context", "The steps in the middle were left out.")
-
-
-def written(step: Step) -> str:
-    """The model's own text; what a reader changed of it, under its heading."""
-    if step.edited:
-        return f"{under(step.title)}{step.content}\n\n"
-    return step.raw or step.content
 
 
 def _said(role: str, text: str) -> Message:

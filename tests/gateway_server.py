@@ -13,7 +13,7 @@ import uvicorn
 
 from gateway.app import create_app
 from reasoning.endpoint import Endpoint
-from tests.stub import Play, says, step
+from tests.stub import Play, says, step, step_number
 
 
 @contextmanager
@@ -37,8 +37,8 @@ def gateway(upstream: str, api_key: str = "", **options: Any) -> Iterator[str]:
 def thinker(request: dict[str, Any]) -> Play:
     """A script's line for a model that thinks three steps and says 42, whoever asks how often."""
     if asks_for_a_step(request):
-        turns = len(request["messages"])
-        return step(f"Look {turns}", f"At turn {turns} it is still 42.", "final_answer")
+        number = step_number(request)
+        return step(f"Look {number}", f"At turn {number} it is still 42.", "final_answer")
     if "response_format" in request:
         return says('{"answer": 42}')
     return says("The answer is 42.")

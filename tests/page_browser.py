@@ -33,7 +33,7 @@ from sqlalchemy import select
 from history.database import PREFERENCES, RUNS, THREADS, Database
 from history.store import Store
 from tests.processes import OUTPUT, ROOT, free_port, start, until
-from tests.stub import Play, Script, Stub, says, status, step
+from tests.stub import Play, Script, Stub, says, status, step, step_number
 
 CHROMIUM = shutil.which("chromium-headless-shell") or shutil.which("chromium")
 FLAGS = (
@@ -229,13 +229,9 @@ def thinking(steps: int = 3, until: threading.Event | None = None) -> Script:
 
 def asked(request: dict[str, Any]) -> tuple[str, int]:
     """The question that a chain of JSON steps is about, and the number of the step wanted."""
-    question, number = "", 1
-    for message in request["messages"]:
-        if message["role"] == "user" and number == 1:
-            question = message["content"].split("\n\n")[0]
-        elif message["role"] == "assistant" and '"next_action"' in message["content"]:
-            number += 1
-    return question, number
+    turns = [turn["content"] for turn in request["messages"] if turn["role"] == "user"]
+    question = next((text for text in turns if '"next_action"' in text), turns[0])
+    return question.split("\n\n")[0], step_number(request)
 
 
 class Visitor:

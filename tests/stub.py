@@ -105,6 +105,12 @@ def step(
     return says(step_text(title, content, action), until=until)
 
 
+def step_number(request: dict[str, Any]) -> int:
+    """The number of the step that is asked for: one more than the model's message holds."""
+    said = (turn["content"] for turn in request["messages"] if turn["role"] == "assistant")
+    return 1 + sum(text.count('"next_action"') for text in said)
+
+
 def status(code: int, body: Any = None, *headers: str, kind: str = "application/json") -> Play:
     """A whole, short response: an error, or whatever body with whatever type."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()

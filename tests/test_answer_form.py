@@ -211,21 +211,8 @@ async def test_words_without_a_thought_are_no_json_answer() -> None:
 # -- instructions
 
 
-@pytest.mark.parametrize("way", ["json_steps", "heading_steps"])
-async def test_instructions_stand_behind_ours_in_the_one_system_turn(way: str) -> None:
-    plain, told_more = Scripted(*lines(way, "So.")), Scripted(*lines(way, "So."))
-    await run(plain, way=way)
-    events = await run(told_more, way=way, instructions="Answer as a pirate.")
-    for alone, with_more in zip(plain.requests, told_more.requests, strict=True):
-        ours, *others = (message["content"] for message in alone.messages)
-        assert [m["content"] for m in with_more.messages] == [
-            f"{ours}\n\nAnswer as a pirate.", *others,
-        ]  # fmt: skip
-    assert events[0].instructions == "Answer as a pirate."
-
-
-@pytest.mark.parametrize("way", ["cot", "native", "direct"])
-async def test_where_a_way_has_no_system_turn_they_are_one(way: str) -> None:
+@pytest.mark.parametrize("way", ["json_steps", "heading_steps", "cot", "native", "direct"])
+async def test_instructions_are_the_one_system_turn(way: str) -> None:
     server = Scripted(*lines(way, JSON))
     await run(server, way=way, instructions="Answer as a pirate.", answer_form=AS_OBJECT)
     for request in server.requests:

@@ -31,29 +31,29 @@ def contents(request: Request) -> list[str]:
 # -- earlier turns
 
 
-async def test_earlier_turns_stand_between_the_constant_system_turn_and_the_question() -> None:
+async def test_earlier_turns_stand_before_the_question() -> None:
     alone, talking = Scripted(*FINAL), Scripted(*FINAL)
     await run(alone, "Why?")
     events = await run(talking, "Why?", history=TALK)
     first = talking.requests[0]
-    assert [m["role"] for m in first.messages] == ["system", *["user", "assistant"] * 2, "user"]
-    assert contents(first)[0] == contents(alone.requests[0])[0]
-    assert contents(first)[1:3] == ["Who was first?", "Ann was."]
-    assert contents(first)[-1] == "Why?"
+    assert [m["role"] for m in first.messages] == [*["user", "assistant"] * 2, "user"]
+    assert contents(first)[:2] == ["Who was first?", "Ann was."]
+    assert contents(first)[-1:] == contents(alone.requests[0])
     assert events[0].history == TALK
 
 
 async def test_reasoning_that_is_sent_too_stands_before_its_answer() -> None:
     server = Scripted(*FINAL)
     await run(server, history=TALK)
-    assert contents(server.requests[0])[4] == "Ann, then Bob.\n\nBob."
+    assert contents(server.requests[0])[3] == "Ann, then Bob.\n\nBob."
 
 
 async def test_each_request_of_a_conversation_begins_with_the_last_ones_messages() -> None:
     server = Scripted(*FINAL)
     await run(server, history=TALK)
     for earlier, later in zip(server.requests, server.requests[1:], strict=False):
-        assert later.messages[: len(earlier.messages)] == earlier.messages
+        assert later.messages[:5] == earlier.messages[:5]
+        assert contents(later)[5].startswith(contents(earlier)[-2] if earlier.messages[5:] else "")
 
 
 @pytest.mark.parametrize("way", ["native", "direct"])
@@ -125,7 +125,7 @@ async def test_turns_that_a_server_finds_too_long_are_forgotten_before_any_step(
     server = Scripted(TooLong("too long", "r"), *FINAL)
     events = await run(server, model=ServedModel("scripted", None), history=TALK)
     assert [notice.code for notice in only(events, Notice)] == ["history"]
-    assert [m["role"] for m in server.requests[1].messages] == ["system", "user"]
+    assert [m["role"] for m in server.requests[1].messages] == ["user"]
     assert isinstance(events[-1], Answer)
 
 
@@ -134,7 +134,8 @@ async def test_forgetting_steps_in_the_middle_spares_the_question() -> None:
     long = TooLong("too long", "r")
     server = Scripted(*eight, long, long, "The answer.")
     await run(server, "Why?", model=ServedModel("scripted", None), history=TALK)
-    assert contents(server.requests[-1])[1:3] == ["Why?", good(1)]
+    assert contents(server.requests[-1])[0].startswith("Why?\n\n")
+    assert contents(server.requests[-1])[1].startswith(good(1))
 
 
 # -- a reader's prompts
@@ -162,9 +163,9 @@ def test_every_prompt_file_is_sent_by_a_way_and_is_there_in_each_language() -> N
 
 async def test_a_readers_prompt_stands_in_the_place_of_ours() -> None:
     server = Scripted(*FINAL)
-    prompts = {"step": "Be brief: $max_steps steps, $$5 each.", "next": "Step $number!"}
+    prompts = {"step": "$question Be brief, $$5 each.", "next": "Step $number!"}
     events = await run(server, prompts=prompts)
-    assert contents(server.requests[0])[0] == "Be brief: 25 steps, $5 each."
+    assert contents(server.requests[0])[0] == "Why? Be brief, $5 each."
     assert contents(server.requests[1])[-1] == "Step 2!"
     assert isinstance(events[0], Started)
     assert events[0].prompts == prompts

@@ -65,7 +65,7 @@ def fills(request: dict[str, Any]) -> Play:
 
 def steps_for_ever(request: dict[str, Any]) -> Play:
     """A good step each time it is asked for one, never the last, of 50 tokens."""
-    number = len(request.get("messages", ""))
+    number = str(request.get("messages", "")).count("of the chain. Work") + 1
     if "response_format" not in request and "stop" not in request:
         return says("Answer: 3")
     return says(step_text(f"T{number}", f"Work {number * 7} of the chain. " * 6))
@@ -170,7 +170,7 @@ def step(number: int, **more: Any) -> Step:
 ANSWER = Answer("5", 1.0, 10)
 
 
-COPY = "Each reply is one step, written as"  # of the prompt
+COPY = "Write one step at a time, each"  # of the prompt
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from reasoning.choosing import PROBE
 from tests.gateway_server import gateway
 from tests.processes import ROOT, start
 from tests.real_servers import Server
-from tests.stub import Play, Stub, says, status, step_text
+from tests.stub import Play, Stub, says, status, step_number, step_text
 
 pytestmark = pytest.mark.slow  # whole runs
 
@@ -31,9 +31,9 @@ PNG = b"\x89PNG\r\n"
 
 def thinks(request: dict[str, Any]) -> Play:
     """Three steps and an answer, to whatever is asked."""
-    number = len(request["messages"])
+    number = step_number(request)
     if "response_format" in request:
-        action = "continue" if number < 6 else "final_answer"
+        action = "continue" if number < 3 else "final_answer"
         return says(step_text(f"T{number}", f"Work {number * 7} of the chain.", action))
     return says("Answer: 3")
 

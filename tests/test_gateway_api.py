@@ -109,7 +109,7 @@ def test_one_body_holds_the_reasoning_and_the_answer(thinking: httpx2.Client) ->
     message = body["choices"][0]["message"]
     assert message["content"] == "The answer is 42."
     assert message["reasoning"] == message["reasoning_content"]
-    assert message["reasoning"].startswith("### 1. Look 2\n\nAt turn 2 it is still 42.\n\n### 2. ")
+    assert message["reasoning"].startswith("### 1. Look 1\n\nAt turn 1 it is still 42.\n\n### 2. ")
     assert body["choices"][0]["finish_reason"] == "stop"
     assert "trace" not in body
 
@@ -175,7 +175,7 @@ def test_a_vote_tells_of_each_chain_and_gives_one_answer(thinking: httpx2.Client
     said = joined(made, "reasoning")
     assert all(f"*Chain {number} of 3: 42*" in said for number in (1, 2, 3))
     assert "3 of 3 chains agree" in said
-    assert "### 1. Look 2" in said
+    assert "### 1. Look 1" in said
 
 
 def test_the_trace_comes_when_asked_for(thinking: httpx2.Client) -> None:

@@ -149,7 +149,7 @@ async def test_a_chain_of_headings_is_stepped_and_answered_and_no_format_is_aske
     ]  # fmt: skip
     assert events[-1].content == "The answer."
     assert {(r.format, r.schema) for r in server.requests} == {("text", None)}
-    assert server.requests[1].messages[2]["content"] == FINAL[0]
+    assert server.requests[1].messages[1]["content"] == FINAL[0]
 
 
 async def test_what_is_shown_of_a_step_is_what_it_becomes() -> None:
@@ -200,7 +200,7 @@ async def test_after_an_edit_the_model_reads_a_step_in_its_own_form() -> None:
     kept = (steps[0], edited(steps[1], "Mine", "What I say."))
     events = await headings(server, steps=kept, steer=Steer("edit"))
     assert server.requests[0].messages[-2]["content"] == (
-        "## Mine\n\nWhat I say.\n\nNext: continue"
+        f"{FINAL[0]}\n\n## Mine\n\nWhat I say.\n\nNext: continue"
     )
     assert isinstance(events[-1], Answer)
 

@@ -16,10 +16,12 @@ from reasoning.events import (
     Retry,
     Settings,
     Started,
+    Steer,
     Step,
     Trace,
 )
 from reasoning.json_steps import CONCLUDE, DECIDE, GO_ON
+from reasoning.task import AnswerForm
 from reasoning.think import think
 from tests.scripted import MODEL, Scripted, Time, good, pieces, run
 from tests.stub import step_text
@@ -99,14 +101,16 @@ async def test_the_models_raw_text_goes_back_to_the_letter() -> None:
     odd = '{"title":"A",  "content":"\\u4e00 \\\\frac", "next_action":"continue"}'
     server = Scripted(odd, *FINAL[1:])
     await run(server)
-    assert server.requests[1].messages[2] == {"role": "assistant", "content": odd}
+    assert server.requests[1].messages[1] == {"role": "assistant", "content": odd}
 
 
-async def test_each_request_begins_with_the_messages_of_the_last() -> None:
+async def test_each_request_begins_with_what_the_last_one_held() -> None:
     server = Scripted(*FINAL)
     await run(server)
     for earlier, later in zip(server.requests, server.requests[1:], strict=False):
-        assert later.messages[: len(earlier.messages)] == earlier.messages
+        assert later.messages[0] == earlier.messages[0]
+        said = "".join(turn["content"] for turn in earlier.messages[1:-1])
+        assert later.messages[1]["content"].startswith(said)
 
 
 async def test_user_and_assistant_take_turns() -> None:
@@ -114,7 +118,48 @@ async def test_user_and_assistant_take_turns() -> None:
     server = Scripted(*FINAL)
     await run(server)
     roles = [message["role"] for message in server.requests[-1].messages]
-    assert roles == ["system", *["user", "assistant"] * 3, "user"]
+    assert roles == ["user", "assistant", "user"]
+
+
+# -- a server that goes on from a message (vLLM)
+
+VLLM = ServedModel("scripted", 8192, vllm=True)
+
+
+async def test_the_chain_is_one_message_that_is_gone_on_with() -> None:
+    server = Scripted(*FINAL)
+    events = await run(server, model=VLLM)
+    assert [request.go_on for request in server.requests] == [False, True, True, True]
+    said = [request.messages[-1]["content"] for request in server.requests[1:]]
+    whole = "\n".join(FINAL[:3])
+    assert said == [FINAL[0] + "\n", "\n".join(FINAL[:2]) + "\n", f"{whole}\n\n### Answer\n\n"]
+    assert [request.schema for request in server.requests[:3]] == [GO_ON, GO_ON, DECIDE]
+    assert events[-1].content == "The answer."
+
+
+async def test_another_attempt_and_a_doubt_are_asked_for_in_a_turn_of_ours() -> None:
+    server = Scripted(FINAL[0], "nonsense", *FINAL[1:])
+    done = only(await run(server, model=VLLM), Step)
+    assert [request.go_on for request in server.requests] == [False, True, False, True, True]
+    assert "could not be read" in server.requests[2].messages[-1]["content"]
+    doubting = Scripted(good(4, "final_answer"), "The answer.")
+    await run(doubting, model=VLLM, steps=done, steer=Steer("doubt"))
+    assert [request.go_on for request in doubting.requests] == [False, True]
+
+
+async def test_a_server_that_refuses_to_go_on_is_asked_in_turns_from_then_on() -> None:
+    server = Scripted(FINAL[0], Refused("No.", "r"), *FINAL[1:])
+    events = await run(server, model=VLLM)
+    assert [notice.code for notice in only(events, Notice)] == ["no_going_on"]
+    assert [request.go_on for request in server.requests] == [False, True, False, False, False]
+    assert (events[-1].content, server.goes_on) == ("The answer.", False)
+
+
+async def test_an_answer_in_the_callers_form_is_asked_for_apart() -> None:
+    server = Scripted(*FINAL[:3], "{}")
+    await run(server, model=VLLM, answer_form=AnswerForm(format="json_object"))
+    assert not server.requests[-1].go_on
+    assert "JSON alone" in server.requests[-1].messages[-1]["content"]
 
 
 # -- replies that cannot be used
@@ -149,7 +194,7 @@ async def test_after_the_third_attempt_what_was_readable_is_kept_as_cut_and_answ
     last = only(events, Step)[-1]
     assert (last.number, last.content, last.cut) == (2, "half a step", True)
     assert isinstance(events[-1], Answer)
-    assert server.requests[-1].messages[-2]["content"] == "half a step"
+    assert server.requests[-1].messages[-2]["content"] == f"{good(1)}\nhalf a step"
 
 
 async def test_nothing_readable_three_times_leads_to_the_answer_with_a_notice() -> None:
@@ -300,11 +345,11 @@ async def test_a_format_that_never_worked_is_not_remembered() -> None:
 
 
 async def test_the_answer_is_asked_for_before_the_context_is_full() -> None:
-    numbers = count(1)
+    numbers, asked = count(1), count(2)
 
     def reply(request: Request) -> list[Piece]:
         text = good(next(numbers)) if request.schema else "The answer."
-        return pieces(text, prompt_tokens=500 * len(request.messages))
+        return pieces(text, prompt_tokens=500 * next(asked))
 
     server = Scripted(reply)
     events = await run(server, model=ServedModel("scripted", 8192))
@@ -341,7 +386,7 @@ async def test_an_answer_that_does_not_fit_leaves_out_the_middle_steps() -> None
     events = await run(server, model=ServedModel("scripted", None))
     assert isinstance(events[-1], Answer)
     sent = [m["content"] for m in server.requests[-1].messages if m["role"] == "assistant"]
-    assert sent == [good(1), good(2), good(7), good(8, "final_answer")]
+    assert sent == ["\n".join([good(1), good(2), good(7), good(8, "final_answer")])]
 
 
 async def test_a_question_that_does_not_fit_at_all_says_so() -> None:
@@ -369,13 +414,14 @@ async def test_a_question_that_is_too_long_reaches_no_server() -> None:
 async def test_control_characters_and_lone_surrogates_do_not_reach_the_server() -> None:
     server = Scripted(*FINAL)
     await run(server, "a\x00b\ud800c\nd")
-    assert server.requests[0].messages[1]["content"] == "ab\ufffdc\nd"
+    assert server.requests[0].messages[0]["content"].startswith("ab\ufffdc\nd\n\n")
 
 
 async def test_a_special_token_of_the_users_is_plain_text_to_the_model() -> None:
     server = Scripted(*FINAL, special=["<|im_end|>"])
     events = await run(server, "What is <|im_end|> in <b>?")
-    assert server.requests[0].messages[1]["content"] == "What is <\u200b|im_end|> in <b>?"
+    asked = server.requests[0].messages[0]["content"]
+    assert asked.startswith("What is <\u200b|im_end|> in <b>?\n\n")
     assert events[0].question == "What is <|im_end|> in <b>?"
 
 
@@ -383,7 +429,7 @@ async def test_a_special_token_that_the_model_spells_out_is_plain_text_when_sent
     spelled = step_text("T", "Then <|im_end|> follows.")
     server = Scripted(spelled, *FINAL[1:], special=["<|im_end|>"])
     events = await run(server)
-    assert "<\u200b|im_end|>" in server.requests[1].messages[2]["content"]
+    assert "<\u200b|im_end|>" in server.requests[1].messages[1]["content"]
     assert only(events, Step)[0].content == "Then <|im_end|> follows."
 
 
@@ -417,7 +463,7 @@ async def test_a_chain_goes_on_after_the_steps_it_is_given() -> None:
     events = await run(server, steps=done)
     assert [step.number for step in only(events, Step)] == [1, 2, 3]
     sent = [m["content"] for m in server.requests[0].messages if m["role"] == "assistant"]
-    assert sent == FINAL[:2]
+    assert sent == ["\n".join(FINAL[:2])]
 
 
 async def test_a_concluded_chain_that_goes_on_only_asks_for_the_answer() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from tests.page_browser import PHONE, SERVED, PageServer, Visitor, expect, on_stage, until
 from tests.real_servers import Server, running
-from tests.stub import NEVER, says, status, step
+from tests.stub import NEVER, says, status, step, step_number
 
 TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
 LIVE = re.compile(r"Step \d+ of at most 2 · [\d.]+ s")
@@ -183,10 +183,10 @@ def test_two_tabs_are_independent(page: str, port: int, visitors: Any) -> None:
     both = threading.Event()
 
     def echo(request: dict[str, Any]) -> Any:
-        question = request["messages"][1]["content"]
+        question = request["messages"][0]["content"].split("\n\n")[0]
         if "response_format" not in request:
             return says(f"Answer to {question}")
-        number = (len(request["messages"]) - 2) // 2 + 1
+        number = step_number(request)
         words = f"About {question} {number}."
         if number < 3:
             return step(f"{question} {number}", words)

@@ -134,7 +134,7 @@ def test_a_first_visit_shows_a_sentence_three_examples_and_nothing_else(
     examples.nth(1).click()
     visitor.sees("The answer to")
     visitor.wait_for_end()
-    assert stub.requests[0]["messages"][1]["content"].startswith(question)
+    assert stub.requests[0]["messages"][0]["content"].startswith(question)
 
 
 # -- settings

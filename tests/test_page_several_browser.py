@@ -84,7 +84,7 @@ def test_the_plain_answer_stands_beside_the_steps_and_what_differs_is_marked(
     page: str, port: int, visitors: Any
 ) -> None:
     def reply(request: dict[str, Any]) -> Play:
-        in_steps = any(turn["role"] == "system" for turn in request["messages"])
+        in_steps = "next_action" in request["messages"][0]["content"]
         if in_steps:
             play: Play = thinking()(request)  # type: ignore[assignment, arg-type, call-arg]
             return play

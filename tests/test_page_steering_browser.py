@@ -16,7 +16,7 @@ from tests.page_browser import (
     until,
 )
 from tests.real_servers import Server
-from tests.stub import NEVER, Play, Stub, says, step
+from tests.stub import NEVER, Play, Stub, says, step, step_number
 
 BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
 
@@ -99,7 +99,7 @@ def thought_again(visitor: Visitor, stub: Stub, before: int) -> None:
     visitor.wait_for_end()
     asked = stub.requests[before]["messages"]
     assert "About Steer?: 2." in json.dumps(asked)
-    assert [turn["role"] for turn in asked].count("assistant") == 2
+    assert step_number({"messages": asked}) == 3
 
 
 def doubted(visitor: Visitor, stub: Stub, before: int) -> None:
@@ -128,7 +128,7 @@ def test_answer_now_is_there_while_it_thinks(page: str, port: int, visitors: Any
 
     def reply(request: dict[str, Any]) -> Play:
         play = _plays(thinking(), request)
-        return slow if "response_format" in request and len(request["messages"]) > 4 else play
+        return slow if "response_format" in request and step_number(request) > 2 else play
 
     with on_stage(reply, port=port) as stub:
         visitor = visitors(page)

@@ -86,7 +86,8 @@ async def test_after_an_edit_the_model_reads_the_readers_words_and_goes_on() -> 
     server = Scripted(good(3, "final_answer"), "The answer.")
     kept = (first, edited(second, "Mine", "What I say."))
     events = await run(server, steps=kept, steer=Steer("edit"))
-    assert json.loads(server.requests[0].messages[-2]["content"])["content"] == "What I say."
+    lines = server.requests[0].messages[-2]["content"].splitlines()
+    assert json.loads(lines[-1])["content"] == "What I say."
     assert [step.edited for step in only(events, Step)] == [False, True, False]
     assert isinstance(events[-1], Answer)
 
@@ -150,7 +151,7 @@ async def test_the_first_step_can_be_thought_again_and_turns_still_alternate() -
     events = await run(server, steer=Steer("again", said))
     assert [notice.code for notice in only(events, Notice)] == ["repeat"]
     assert isinstance(events[-1], Answer)
-    assert all(roles(request) == ["system", "user"] for request in server.requests)
+    assert all(roles(request) == ["user"] for request in server.requests)
 
 
 async def test_doubt_asks_for_another_method_in_the_place_of_the_next_step() -> None:
@@ -182,19 +183,17 @@ async def test_a_doubt_after_the_last_possible_step_is_one_step_and_then_the_ans
     assert len(only(events, Step)) == 4
 
 
-async def test_a_doubt_is_told_in_the_same_words_ever_after() -> None:
-    """Else the server's prefix cache would miss from there on."""
+async def test_a_doubt_is_told_once_and_what_it_brought_is_a_step_like_others() -> None:
     steps = await steps_of(*FINAL)
     server = endless()
-    events = await run(
-        server, steps=steps[:2], steer=Steer("doubt"), settings=Settings(max_steps=6)
-    )
+    bounded = Settings(max_steps=6)
+    events = await run(server, steps=steps[:2], steer=Steer("doubt"), settings=bounded)
     for earlier, later in zip(server.requests, server.requests[1:], strict=False):
-        assert later.messages[: len(earlier.messages)] == earlier.messages
+        assert later.messages[1]["content"].startswith(earlier.messages[1]["content"])
+    assert ["doubt" in one.messages[-1]["content"] for one in server.requests[:2]] == [True, False]
     resumed = endless()
-    await run(resumed, steps=only(events, Step)[:4], settings=Settings(max_steps=6))
-    whole = server.requests[-1].messages
-    assert resumed.requests[0].messages == whole[: len(resumed.requests[0].messages)]
+    await run(resumed, steps=only(events, Step)[:4], settings=bounded)
+    assert resumed.requests[0].messages == server.requests[2].messages
 
 
 async def test_answer_now_asks_for_no_more_steps() -> None:
@@ -202,7 +201,7 @@ async def test_answer_now_asks_for_no_more_steps() -> None:
     server = Scripted("The answer.")
     events = await run(server, steps=steps[:1], steer=Steer("answer"))
     assert [request.schema for request in server.requests] == [None]
-    assert roles(server.requests[0]) == ["system", "user", "assistant", "user"]
+    assert roles(server.requests[0]) == ["user", "assistant", "user"]
     assert len(only(events, Step)) == 1
     assert isinstance(events[-1], Answer)
 
@@ -217,10 +216,10 @@ class Counting(Scripted):
 async def test_a_long_chain_is_steered_as_long_as_it_fits_by_the_servers_own_count() -> None:
     long = [
         Step(n, "T", f"{n} " + "word " * 500, "continue", 1.0, 9, raw=f"{n} " + "word " * 500)
-        for n in range(1, 8)
+        for n in range(1, 10)
     ]
-    ends = (good(8, "final_answer"), "The answer.")
-    for server, steps in ((Counting(*ends), 8), (Scripted(*ends[1:]), 7)):
+    ends = (good(10, "final_answer"), "The answer.")
+    for server, steps in ((Counting(*ends), 10), (Scripted(*ends[1:]), 9)):
         events = await run(server, steps=long, steer=Steer("doubt"))
         assert len(only(events, Step)) == steps
 
@@ -238,8 +237,11 @@ async def test_a_steered_request_begins_as_the_chain_did_up_to_what_was_steered(
     server = endless()
     steer = Steer(how, whole[kept].content)  # type: ignore[arg-type]
     await run(server, steps=steps, steer=steer, settings=Settings(max_steps=5))
-    same = 2 * kept + (how != "edit")  # system, question, then a step and our words in turns
-    assert server.requests[0].messages[:same] == before.requests[-1].messages[:same]
+    asked, said = server.requests[0].messages[:2]
+    same = "\n".join(good(n) for n in range(1, kept + (how != "edit")))
+    assert asked == before.requests[-1].messages[0]
+    assert said["content"].startswith(same)
+    assert before.requests[-1].messages[1]["content"].startswith(same)
 
 
 # -- Satori's way
@@ -417,4 +419,4 @@ async def test_a_json_step_that_spells_a_special_token_after_an_edit_is_plain_te
     first, *_ = await steps_of(step_text("T", "One."), *FINAL[1:])
     server = Scripted(*FINAL[1:], special=["<|im_end|>"])
     await run(server, steps=[edited(first, "T", "End <|im_end|> it.")], steer=Steer("edit"))
-    assert "<\u200b|im_end|>" in server.requests[0].messages[2]["content"]
+    assert "<\u200b|im_end|>" in server.requests[0].messages[1]["content"]

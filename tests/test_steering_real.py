@@ -149,7 +149,7 @@ async def test_a_follow_up_knows_the_conversation_and_keeps_the_system_prompt_ca
     events = await collect(endpoint, "And if he eats 4 more?", settings=CHAIN, history=talk)
     first = endpoint.asked[0]
     roles = [turn["role"] for turn in first.request.messages]
-    assert roles == ["system", "user", "assistant", "user"]
+    assert roles == ["user", "assistant", "user"]
     new = await endpoint.new_since(whole.asked[0].request, first.request)
     assert first.read_anew <= new + BLOCK
     assert isinstance(events[-1], Answer)

@@ -15,7 +15,7 @@ from reasoning.__main__ import main, summary
 from reasoning.events import Answer, Retry, Started, Step, Trace
 from tests.processes import ROOT, start, until
 from tests.real_servers import Server
-from tests.stub import NEVER, Play, Stub, says, status, step
+from tests.stub import NEVER, Play, Stub, says, status, step, step_number
 
 pytestmark = pytest.mark.slow  # each is a process
 
@@ -78,7 +78,7 @@ def voting(request: dict[str, Any]) -> Play:
     """Three steps, then what the chain's seed comes to: one in three says 5."""
     if "response_format" not in request:
         return says(f"The answer is {5 if request['seed'] % 3 == 0 else 4}.")
-    number = len(request["messages"]) // 2
+    number = step_number(request)
     return step(
         f"Step {number}", f"Number {number}.", "final_answer" if number == 3 else "continue"
     )
