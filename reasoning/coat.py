@@ -18,6 +18,7 @@ from reasoning.events import Answer, Correction, Emit, Event, Notice, Retry, Ste
 from reasoning.reading import Reading
 from reasoning.splitting import END_TOKENS, META_ACTIONS, CoatSplitter, Cut
 from reasoning.task import LEAST_STEP, MARGIN, NEARLY_SPENT, Task, tokens_at_most
+from reasoning.way import ALL_STEERS, Way
 from reasoning.writing import Writer
 
 TOKENS: dict[str, str] = {kind: token for token, kind in META_ACTIONS.items()}
@@ -254,3 +255,14 @@ def _boxed(answer: str) -> str:
 
 def _kind(step: Step) -> str:
     return step.action if step.action in TOKENS else "continue"
+
+
+COAT = Way(
+    coat,
+    prompts=("satori",),
+    steers=ALL_STEERS,
+    settings=frozenset({"seed", "top_p", "budget"}),  # with a seed the temperature too
+    names_actions=True,
+    ends=lambda last: last.cut,
+    answers_json=False,
+)

@@ -34,6 +34,7 @@ from reasoning.task import (
     within_bounds,
 )
 from reasoning.transcript import Transcript, Voice
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 from reasoning.writing import Writer
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096
@@ -316,3 +317,12 @@ class ChainOfThought:
                 raise TooLong("The question leaves no room in the context.", "Ask a shorter one.")
             await self._emit(notice)
             await self._measure()
+
+
+COT = Way(
+    cot,
+    prompts=("cot", "go_on", "check", "doubt", "answer"),
+    steers=ALL_STEERS,
+    settings=ALL_SETTINGS,
+    ends=ends,
+)

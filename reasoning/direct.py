@@ -7,6 +7,7 @@ from reasoning.endpoint import Message, Request
 from reasoning.errors import TooLong
 from reasoning.events import Answer, Emit
 from reasoning.task import MARGIN, Task, tokens_at_most
+from reasoning.way import OF_ONE_REPLY, Way
 
 LEAST = 32  # tokens; with room for fewer no answer is asked for
 
@@ -30,3 +31,6 @@ async def answer(task: Task, messages: tuple[Message, ...], number: int, emit: E
         raise TooLong("The question leaves no room in the model's context.", "Ask a shorter one.")
     request = Request(task.model, messages, min(task.settings.answer_tokens, room), think=False)
     return await Answering(task, number, lambda: request).answer(emit)
+
+
+DIRECT = Way(direct, settings=OF_ONE_REPLY)

@@ -13,8 +13,9 @@ import re
 from reasoning.events import Answer, Emit
 from reasoning.headings import heading, marked, may_be_heading, may_be_marked
 from reasoning.replies import MAX_CONTENT, BadReply, Draft, Reply, StepAction
-from reasoning.step_loop import StepForm, StepLoop
+from reasoning.step_loop import StepForm, StepLoop, ends
 from reasoning.task import Task
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 
 RUNS_ON = "\n## "  # a reply that begins a second step has written its own
 PREAMBLE = 200  # characters before a heading that are dropped: "Sure, here is step 3:"
@@ -128,3 +129,14 @@ HEADINGS = StepForm(
 async def heading_steps(task: Task, emit: Emit) -> Answer:
     """A chain of steps under headings, and its answer. Raises StepwiseError."""
     return await StepLoop(task, HEADINGS, emit).answer()
+
+
+RETRIES = ("heading_cut", "heading_format", "retry_repeat")
+
+HEADING_STEPS = Way(
+    heading_steps,
+    prompts=("heading_step", "next", "doubt", *RETRIES, "answer"),
+    steers=ALL_STEERS,
+    settings=ALL_SETTINGS,
+    ends=ends,
+)

@@ -11,8 +11,9 @@ import json
 
 from reasoning.events import Answer, Emit
 from reasoning.replies import KEYS, Reply, answer_text, parse_reply, read_partial, step_schema
-from reasoning.step_loop import StepForm, StepLoop
+from reasoning.step_loop import StepForm, StepLoop, ends
 from reasoning.task import Task
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 
 GO_ON = step_schema("continue")
 DECIDE = step_schema("continue", "final_answer")
@@ -43,3 +44,12 @@ JSON = StepForm(
 async def json_steps(task: Task, emit: Emit) -> Answer:
     """A chain of JSON steps, and its answer. Raises StepwiseError."""
     return await StepLoop(task, JSON, emit).answer()
+
+
+JSON_STEPS = Way(
+    json_steps,
+    prompts=("step", "next", "doubt", "retry_cut", "retry_format", "retry_repeat", "answer"),
+    steers=ALL_STEERS,
+    settings=ALL_SETTINGS,
+    ends=ends,
+)

@@ -17,6 +17,7 @@ from reasoning.events import Answer, Delta, Emit, Event, Notice, Retry, Step
 from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
 from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, tokens_at_most
+from reasoning.way import OF_ONE_REPLY, Way
 from reasoning.writing import Writer
 
 MAX_THINKING = 16_384  # tokens of thought and answer; a context is often smaller
@@ -165,3 +166,12 @@ class Native:
             text = f"{text}\n\n{thought}\n\n{self._task.prompt('answer')}"
         turns = await self._turns_to(await self._task.in_form(text))
         return await answer(self._task, turns, len(steps) + 1, self._emit)
+
+
+NATIVE = Way(
+    native,
+    prompts=("answer",),
+    steers=frozenset({"edit", "answer"}),
+    settings=OF_ONE_REPLY,
+    ends=lambda last: True,
+)

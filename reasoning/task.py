@@ -9,7 +9,6 @@ from collections.abc import (
     AsyncGenerator,
     Awaitable,
     Callable,
-    Coroutine,
     Iterable,
     Mapping,
     Sequence,
@@ -21,7 +20,7 @@ from zlib import crc32
 
 from reasoning.endpoint import Format, Message, Piece, Request, ServedModel
 from reasoning.errors import BudgetSpent, RequestError, TooLong
-from reasoning.events import Answer, Emit, Notice, Settings, Steer, Steering, Step, Turn
+from reasoning.events import Emit, Notice, Settings, Steer, Steering, Step, Turn
 from reasoning.persistence import Sleep
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
 from reasoning.reading import Again, Reading, Take, read
@@ -222,29 +221,6 @@ class Task:
 
     async def _said(self, role: str, text: str) -> Message:
         return {"role": role, "content": await self.plain(clean(text))}
-
-
-@dataclass(frozen=True, slots=True)
-class Way:
-    """One way of thinking: what does it, and what a page can offer of it.
-
-    `prompts` are the names of those it sends, `steers` what it can do after finished
-    steps, `settings` the fields of Settings that it heeds. `names_actions`: each of its
-    steps tells its own kind. `ends` says whether the answer follows a last step at once,
-    `answers_json` whether it can be JSON.
-    """
-
-    think: Callable[[Task, Emit], Coroutine[Any, Any, Answer]]
-    prompts: tuple[str, ...] = ()
-    steers: frozenset[Steering] = frozenset()
-    settings: frozenset[str] = frozenset()
-    names_actions: bool = False
-    ends: Callable[[Step], bool] = lambda last: False
-    answers_json: bool = True
-
-    def concludes(self, steps: Sequence[Step]) -> bool:
-        """Whether going on after these finished steps gives the answer at once."""
-        return bool(steps) and self.ends(steps[-1])
 
 
 ENDLESS = 2**31  # tokens

@@ -11,14 +11,13 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import fields, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import get_args
 
-from reasoning.coat import coat
-from reasoning.cot import cot
-from reasoning.direct import direct
+from reasoning.coat import COAT
+from reasoning.cot import COT
+from reasoning.direct import DIRECT
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
 from reasoning.events import (
@@ -34,62 +33,24 @@ from reasoning.events import (
     Step,
     Turn,
 )
-from reasoning.heading_steps import heading_steps
-from reasoning.json_steps import SCHEMAS, json_steps
-from reasoning.native import native
+from reasoning.heading_steps import HEADING_STEPS
+from reasoning.json_steps import JSON_STEPS, SCHEMAS
+from reasoning.native import NATIVE
 from reasoning.persistence import Sleep
 from reasoning.prompts import LANGUAGES, check_prompt, language_of, prompt
 from reasoning.replies import clean
-from reasoning.step_loop import ends
 from reasoning.stream import stream
-from reasoning.task import AnswerForm, Server, Task, Way
-
-ALL_STEERS: frozenset[Steering] = frozenset(get_args(Steering))
-ALL_SETTINGS = frozenset(field.name for field in fields(Settings))
-OF_ONE_REPLY = frozenset({"answer_tokens", "temperature", "seed", "top_p", "budget"})
-RETRIES = ("retry_cut", "retry_format", "retry_repeat")
-HEADING_RETRIES = ("heading_cut", "heading_format", "retry_repeat")
+from reasoning.task import AnswerForm, Server, Task
+from reasoning.way import Way
 
 # The ways of thinking, by the word that a catalogue entry names. Each emits the same events.
 WAYS: dict[str, Way] = {
-    "json_steps": Way(
-        json_steps,
-        prompts=("step", "next", "doubt", *RETRIES, "answer"),
-        steers=ALL_STEERS,
-        settings=ALL_SETTINGS,
-        ends=ends,
-    ),
-    "heading_steps": Way(
-        heading_steps,
-        prompts=("heading_step", "next", "doubt", *HEADING_RETRIES, "answer"),
-        steers=ALL_STEERS,
-        settings=ALL_SETTINGS,
-        ends=ends,
-    ),
-    "cot": Way(
-        cot,
-        prompts=("cot", "go_on", "check", "doubt", "answer"),
-        steers=ALL_STEERS,
-        settings=ALL_SETTINGS,
-        ends=ends,
-    ),
-    "coat": Way(
-        coat,
-        prompts=("satori",),
-        steers=ALL_STEERS,
-        settings=frozenset({"seed", "top_p", "budget"}),  # with a seed the temperature too
-        names_actions=True,
-        ends=lambda last: last.cut,
-        answers_json=False,
-    ),
-    "native": Way(
-        native,
-        prompts=("answer",),
-        steers=frozenset({"edit", "answer"}),
-        settings=OF_ONE_REPLY,
-        ends=lambda last: True,
-    ),
-    "direct": Way(direct, settings=OF_ONE_REPLY),
+    "json_steps": JSON_STEPS,
+    "heading_steps": HEADING_STEPS,
+    "cot": COT,
+    "coat": COAT,
+    "native": NATIVE,
+    "direct": DIRECT,
 }
 
 MAX_QUESTION = 8_000  # characters; about 2,000 tokens, which leaves room in a context of 4,096
