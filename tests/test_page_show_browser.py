@@ -16,9 +16,9 @@ from tests.axe import serious
 from tests.page_browser import PHONE, Visitor, expect, page_server, until
 from tests.processes import ROOT
 
-ENGLISH, CHINESE = "\\(r\\) comes **three** times.\n\n- one\n- two", "一共三个，$5 也是。"
+THRICE, CHINESE = "\\(r\\) comes **three** times.\n\n- one\n- two", "一共三个，$5 也是。"
 ANSWER = "There are **three**: \\(3\\)."
-COPIED = (("Copy step 1", ENGLISH), ("Copy step 2", CHINESE), ("Copy the answer", ANSWER))
+COPIED = (("Copy step 1", THRICE), ("Copy step 2", CHINESE), ("Copy the answer", ANSWER))
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
         yield Stage(page.address, folder)
 
 
-def step(number: int, content: str = ENGLISH, **given: Any) -> Step:
+def step(number: int, content: str = THRICE, **given: Any) -> Step:
     values: dict[str, Any] = {"action": "continue", "seconds": 2.0, "tokens": 40} | given
     return Step(number, f"Title {number}", content, first_token=0.5, **values)
 
