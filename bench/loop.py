@@ -32,7 +32,8 @@ import openai
 from bench.tutorial_loop import Chain, tutorial_loop
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.events import Delta, Event, Retry, Settings, Trace
-from reasoning.think import think, warm
+from reasoning.think import think
+from reasoning.warming import warm
 
 QUESTIONS = (
     "A farmer has 17 sheep and buys 5 more. How many sheep does he have?",
@@ -198,7 +199,7 @@ def report(rounds: Sequence[Round], model: str, command: str) -> str:
 async def measure(rounds: int, max_steps: int) -> tuple[list[Round], str]:
     endpoint = Endpoint.from_environment()
     model = await endpoint.model()
-    await warm(endpoint)
+    await warm(endpoint, "en")
     bench = Bench(endpoint, model, max_steps)
     done = []
     for number in range(rounds):

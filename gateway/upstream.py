@@ -9,7 +9,7 @@ from gateway.problems import no_model
 from reasoning.choosing import DEFAULT, Ways
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
-from reasoning.think import warm
+from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
 
 _log = logging.getLogger(__name__)
@@ -43,6 +43,6 @@ class Upstream:
         try:
             model = await self.endpoint.model()
             if model.vllm and await self.way(model) == DEFAULT:
-                await warm(self.endpoint)
+                await warm(self.endpoint, reader_language())
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)

@@ -22,7 +22,8 @@ from page.words import Words, language_of
 from reasoning.choosing import DEFAULT, Ways
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event
-from reasoning.think import think, warm
+from reasoning.think import think
+from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ def services() -> Services:
     async def greet() -> None:
         model = await endpoint.model()
         if model.vllm and await ways.of(model) == DEFAULT:  # others compile no grammars,
-            await warm(endpoint)  # and some are paid for
+            await warm(endpoint, reader_language())  # and some are paid for
 
     health = Health(endpoint.model, greet)
     loop.start(health.watch())

@@ -378,6 +378,9 @@ def _arguments(request: Request) -> dict[str, Any]:
     if request.model.vllm:  # other servers refuse what they do not know
         arguments["stream_options"]["continuous_usage_stats"] = True
         arguments["extra_body"] = _vllm_only(request)
+    if request.prompt and "response_format" in arguments:  # the client knows none for a prompt
+        form = {"response_format": arguments.pop("response_format")}
+        arguments["extra_body"] = arguments.get("extra_body", {}) | form
     return arguments
 
 

@@ -18,7 +18,7 @@ from types import MappingProxyType
 from reasoning.coat import COAT
 from reasoning.cot import COT
 from reasoning.direct import DIRECT
-from reasoning.endpoint import Endpoint, Request, ServedModel
+from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
 from reasoning.events import (
     Answer,
@@ -34,10 +34,10 @@ from reasoning.events import (
     Turn,
 )
 from reasoning.heading_steps import HEADING_STEPS
-from reasoning.json_steps import JSON_STEPS, SCHEMAS
+from reasoning.json_steps import JSON_STEPS
 from reasoning.native import NATIVE
 from reasoning.persistence import Sleep
-from reasoning.prompts import LANGUAGES, check_prompt, language_of, prompt
+from reasoning.prompts import LANGUAGES, check_prompt, language_of
 from reasoning.replies import clean
 from reasoning.stream import stream
 from reasoning.task import AnswerForm, Server, Task
@@ -183,21 +183,3 @@ class Stopwatch:
 
     def seconds(self) -> float:
         return max(0.0, self._clock() - self._since)
-
-
-async def warm(endpoint: Endpoint) -> None:
-    """Have the server compile the step grammars and cache the prompts before the first question.
-
-    The first request with a new schema takes about a second more than the next.
-    Raises a StepwiseError when the server cannot be asked.
-    """
-    model = await endpoint.model()
-    bounds = {"min_steps": Settings().min_steps, "max_steps": Settings().max_steps}
-    for language, schemas in (("en", SCHEMAS), ("zh", SCHEMAS[:1])):
-        system = {"role": "system", "content": prompt(language, "step", **bounds)}
-        turns = (system, {"role": "user", "content": "?"})
-        for schema in schemas:
-            request = Request(model, turns, 1, format="json_schema", schema=schema)
-            async with aclosing(endpoint.chat(request)) as pieces:
-                async for _ in pieces:
-                    pass

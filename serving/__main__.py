@@ -10,8 +10,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
@@ -323,7 +324,7 @@ def _serve(
         vllm=vllm,
         ready=ready_lines(model, options, with_key=bool(key)),
         beside=tuple(beside),
-        warm=(lambda: _warm(model, options)) if model.way == "json_steps" else None,
+        warm=partial(_warm, model, options) if model.way == "json_steps" else None,
     )
     return serve(plan, report)
 
@@ -346,22 +347,18 @@ def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ..
     )
 
 
-def _warm(model: Model, options: Options) -> None:
-    """In a thread of its own. That it fails costs the first question a second, no more."""
+def _warm(model: Model, options: Options, ready: Callable[[], None]) -> None:
+    """In a thread of its own. That it fails costs the first question some seconds, no more."""
     import asyncio
     from contextlib import suppress
 
     from reasoning.endpoint import Endpoint
     from reasoning.errors import StepwiseError
-    from reasoning.think import warm
+    from reasoning.warming import reader_language, warm
 
-    async def once() -> None:
-        settings = client_environment(model, options)
-        os.environ.update(settings)
-        await warm(Endpoint.from_environment())
-
+    os.environ.update(client_environment(model, options))
     with suppress(StepwiseError):
-        asyncio.run(once())
+        asyncio.run(warm(Endpoint.from_environment(), reader_language(), ready))
 
 
 def run(argv: Sequence[str], report: Report) -> int:

@@ -18,6 +18,8 @@ from serving.command import Server
 from serving.processes import Service, start, stop
 from serving.report import Report
 
+Warm = Callable[[Callable[[], None]], None]  # is given what it calls once questions may come
+
 LOGS = ROOT / "logs"
 POLL = 0.2  # seconds
 
@@ -38,14 +40,15 @@ CELLS = 20  # of the bar
 class Plan:
     """What to start, and what to say once it answers: vLLM with `model`, others `beside` it.
 
-    `warm` asks vLLM for what makes the first question fast; it may fail.
+    `warm` asks vLLM for what makes questions fast, and goes on with it when it has said that
+    the first may come; it may fail.
     """
 
     model: str
     vllm: Server
     ready: tuple[str, ...]
     beside: tuple[Server, ...] = ()
-    warm: Callable[[], None] | None = None
+    warm: Warm | None = None
     logs: Path = LOGS
 
 
@@ -115,11 +118,17 @@ def _wait_until_up(plan: Plan, services: list[Service], signals: Signals, report
     for service in beside:
         _until(service.answers, services, signals)
     if plan.warm is not None:
-        report.begin("Warming up")
-        warming = threading.Thread(target=plan.warm, daemon=True)
-        warming.start()
-        _until(lambda: not warming.is_alive(), services, signals, report.tick)
-        report.end()
+        _warm(plan.warm, services, signals, report)
+
+
+def _warm(warm: Warm, services: list[Service], signals: Signals, report: Report) -> None:
+    """Until the first question can come; the rest is warmed while it does."""
+    report.begin("Warming up")
+    ready = threading.Event()
+    warming = threading.Thread(target=warm, args=(ready.set,), daemon=True)
+    warming.start()
+    _until(lambda: ready.is_set() or not warming.is_alive(), services, signals, report.tick)
+    report.end()
 
 
 def _until(

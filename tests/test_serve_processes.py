@@ -57,7 +57,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", port), Health).serve_forever()
 """
 
 DRIVER = """
-import sys
+import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
 from serving.command import Command, Server
@@ -66,10 +66,15 @@ from serving.report import Report
 def fake(name, word, port, mode):
     command = Command((sys.executable, {fake!r}, str(port), mode, {pids!r}))
     return Server(name, word, command, f"http://127.0.0.1:{{port}}")
+def behind(ready):
+    ready()
+    time.sleep(600)
+def fails(ready):
+    print("warming failed", flush=True)
 page = {page!r}
 plan = Plan("a model", fake("vLLM", "vllm", {port}, {mode!r}), ("it answers",),
             (fake("The page", "page", {page_port}, page),) if page else (),
-            logs=Path({logs!r}))
+            {warm}, Path({logs!r}))
 sys.exit(serve(plan, Report()))
 """
 
@@ -81,6 +86,7 @@ class Served:
     folder: Path
     mode: str = "fine"
     page: str = ""
+    warm: str = "None"  # a function of the driver's
     port: int = field(default_factory=free_port)
     page_port: int = field(default_factory=free_port)
 
@@ -92,7 +98,12 @@ class Served:
         self.script = self.folder / "driver.py"
         names = {"root": str(ROOT), "fake": str(fake), "pids": str(self.noted)}
         ports_ = {"port": self.port, "page_port": self.page_port}
-        how = {"mode": self.mode, "page": self.page, "logs": str(self.folder / "logs")}
+        how = {
+            "mode": self.mode,
+            "page": self.page,
+            "warm": self.warm,
+            "logs": str(self.folder / "logs"),
+        }
         self.script.write_text(DRIVER.format(**names, **ports_, **how))
 
     def start(self, *before: str) -> subprocess.Popen[str]:
@@ -145,6 +156,19 @@ def test_each_way_to_stop_leaves_no_process_and_frees_the_port(
     assert process.wait(10) == 128 + number
     served.nothing_is_left()
     assert "Stopped." in served.said()
+
+
+@pytest.mark.parametrize("served", [{"warm": "behind"}, {"warm": "fails"}], indirect=True)
+def test_it_answers_as_soon_as_it_is_warm_enough_and_stops_while_the_rest_is_warmed(
+    served: Served,
+) -> None:
+    process = served.start()
+    served.up()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
+    said = served.said()
+    assert said.index("Warming up") < said.index("it answers")
+    served.nothing_is_left()
 
 
 @pytest.mark.parametrize("served", [{"mode": "never"}], indirect=True)

@@ -1,0 +1,61 @@
+"""What is asked of a server before the first question, and in which order."""
+
+from __future__ import annotations
+
+import pytest
+
+from reasoning.endpoint import Endpoint
+from reasoning.prompts import prompt
+from reasoning.warming import reader_language, warm
+from tests.page_browser import models
+from tests.stub import Stub, says
+
+
+async def warmed(language: str) -> tuple[Stub, list[int]]:
+    """The server, and how many requests it had answered when it was called ready."""
+    with Stub(says("{"), models=models("any", "vllm")) as server:
+        endpoint, ready = Endpoint(server.base_url), list[int]()
+        await warm(endpoint, language, lambda: ready.append(len(server.requests)))
+        await endpoint.close()
+    return server, ready
+
+
+def system(language: str) -> str:
+    return prompt(language, "step", min_steps=3, max_steps=25)
+
+
+@pytest.mark.parametrize(("language", "other"), [("en", "zh"), ("zh", "en")])
+async def test_the_readers_language_comes_first_and_is_all_that_is_waited_for(
+    language: str, other: str
+) -> None:
+    server, ready = await warmed(language)
+    first, *between, last = server.requests
+    assert ready == [1]
+    assert first["messages"][0]["content"] == system(language)
+    assert last["messages"][0]["content"] == system(other)
+    assert [asked["prompt"] for asked in between] == ["?", "?"]  # no prompt is read for a grammar
+
+
+async def test_each_grammar_is_compiled_and_no_more_than_a_token_written() -> None:
+    server, _ = await warmed("en")
+    schemas = [asked["response_format"]["json_schema"]["schema"] for asked in server.requests]
+    decisions = [schema["properties"]["next_action"]["enum"] for schema in schemas]
+    go_on, end = "continue", "final_answer"
+    assert decisions == [[go_on], [go_on, end], [end], [go_on]]
+    assert {asked["max_tokens"] for asked in server.requests} == {1}
+
+
+@pytest.mark.parametrize(
+    ("environment", "language"),
+    [
+        ({}, "en"),
+        ({"LANG": "zh_CN.UTF-8"}, "zh"),
+        ({"LANG": "C.UTF-8"}, "en"),
+        ({"LANG": "fr_FR"}, "en"),
+        ({"LC_ALL": "", "LANG": "zh_TW"}, "zh"),
+        ({"LC_ALL": "en_GB.UTF-8", "LANG": "zh_CN.UTF-8"}, "en"),
+        ({"LC_MESSAGES": "zh_CN", "LANG": "en_US"}, "zh"),
+    ],
+)
+def test_the_locale_tells_the_readers_language(environment: dict[str, str], language: str) -> None:
+    assert reader_language(environment) == language
