@@ -11,6 +11,7 @@ from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
+from serving.served import served_at
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +40,14 @@ class Upstream:
         return await self._ways.of(model)
 
     async def greet(self) -> None:
-        """Spares the first caller the wait: asks for the way, compiles the steps' grammars."""
+        """Spares the first caller the wait: asks for the way, compiles the steps' grammars.
+
+        What ./serve.sh serves on this machine it warms itself.
+        """
         try:
             model = await self.endpoint.model()
-            if model.vllm and await self.way(model) == DEFAULT:
+            way, ours = await self.way(model), served_at(self.endpoint.base_url, model.name).by_us
+            if model.vllm and way == DEFAULT and not ours:
                 await warm(self.endpoint, reader_language())
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)

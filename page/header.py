@@ -37,7 +37,8 @@ def say_what_is_new(site: Site) -> None:
     if name:
         st.session_state["served"] = name
     if name and before not in (None, name):
-        st.toast(site.words("now_served", model=title(name)), icon=":material/swap_horiz:")
+        said = site.words("now_served", model=title(site.served.title))
+        st.toast(said, icon=":material/swap_horiz:")
 
 
 def say_no_server(words: Words, error: StepwiseError) -> None:
@@ -87,8 +88,15 @@ def _health(site: Site) -> None:
         st.rerun()
     state = site.state
     if state.model is not None:
-        st.badge(title(state.name), icon=":material/check_circle:", color="green")
+        st.badge(_served(site), icon=":material/check_circle:", color="green")
     elif state.error is None:
         st.badge(site.words("looking"), icon=":material/search:", color="gray")
     else:
         st.badge(site.words("no_server"), icon=":material/cloud_off:", color="orange")
+
+
+def _served(site: Site) -> str:
+    """The model, what it computes in, how fast it should write; each as far as it is known."""
+    served, words = site.served, site.words
+    parts = (title(served.title), served.precision, words.rate(served.speed))
+    return words("comma").join(part for part in parts if part)

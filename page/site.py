@@ -25,6 +25,7 @@ from reasoning.events import Event
 from reasoning.think import think
 from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
+from serving.served import Served, served_at
 
 _log = logging.getLogger(__name__)
 
@@ -36,6 +37,7 @@ class Services:
     runs: Runs
     store: Store
     health: Health
+    address: str  # the model server's
     ways: Ways  # each model's own way of thinking
     unkept: StoreError | None  # why the history is not kept
 
@@ -66,15 +68,18 @@ def services() -> Services:
                 yield event
 
     async def greet() -> None:
+        """Others than vLLM compile no grammars, and some are paid for; ours is warm already."""
         model = await endpoint.model()
-        if model.vllm and await ways.of(model) == DEFAULT:  # others compile no grammars,
-            await warm(endpoint, reader_language())  # and some are paid for
+        warmed = not model.vllm or served_at(endpoint.base_url, model.name).by_us
+        if not warmed and await ways.of(model) == DEFAULT:
+            await warm(endpoint, reader_language())
 
     health = Health(endpoint.model, greet)
     loop.start(health.watch())
     store, unkept = _opened()
     _keep_what_is_imported()
-    return Services(Runs(loop, thinker, store), store, health, ways, unkept)
+    runs = Runs(loop, thinker, store)
+    return Services(runs, store, health, endpoint.base_url, ways, unkept)
 
 
 def _keep_what_is_imported() -> None:
@@ -110,6 +115,11 @@ class Site:
     @property
     def store(self) -> Store:
         return self.services.store
+
+    @property
+    def served(self) -> Served:
+        """What is known of the served model beside its name."""
+        return served_at(self.services.address, self.state.name)
 
     @property
     def outdated(self) -> bool:

@@ -41,6 +41,12 @@ class Words:
     def tokens(self, tokens: int) -> str:
         return self("tokens", tokens=f"{tokens:,}")
 
+    def rate(self, speed: float | None) -> str:
+        """Tokens/s to expect, as far as they can be foreseen: whole ones."""
+        if speed is None:
+            return ""
+        return self("rate", tokens=f"{speed:.0f}") if speed >= 1 else self("low_rate")
+
     def steps(self, steps: int) -> str:
         return self("one_step") if steps == 1 else self("many_steps", steps=steps)
 

@@ -42,6 +42,7 @@ from reasoning.think import WAYS, Stopwatch, think, varied
 from reasoning.traces import trace_to_json
 from reasoning.voting import Ballot, count_votes
 from serving.catalogue import ways
+from serving.served import in_words, served_at
 
 CODES = {Failed: 1, Stopped: 130}
 MOST_CHAINS = 16
@@ -105,6 +106,8 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
     try:
         model = await endpoint.model()
         way = arguments.way or await way_of(endpoint, model, ways())
+        if not arguments.json:
+            console.print(Text(in_words(served_at(endpoint.base_url, model.name)), style="dim"))
 
         def chain(settings: Settings) -> AsyncGenerator[Event, None]:
             language = arguments.language

@@ -36,6 +36,7 @@ from serving.command import (
 from serving.machine import Machine
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
+from serving.served import Served, noted, rate
 from serving.weights_errors import Unfit
 
 BAD_USAGE = 2
@@ -180,7 +181,7 @@ def computes_in(model: Model, options: Options, here: Machine) -> Precision:
 
 def choice_line(model: Model, computed: Precision, here: Machine, tokens: float | None) -> str:
     """What is served, how fast it will be, why, and what to type for another."""
-    expected = f", {listing.about(tokens)} tokens/s" if tokens else ""
+    expected = f", {rate(tokens)}" if tokens else ""
     kind = f" in {computed.name}" if computed.name else ""
     lacking = " without instructions for int8" if computed.name == "bfloat16" else ""
     return (
@@ -326,7 +327,14 @@ def _serve(
         beside=tuple(beside),
         warm=partial(_warm, model, options) if model.way == "json_steps" else None,
     )
-    return serve(plan, report)
+    with noted(known(model, options, here, computed), options.port):
+        return serve(plan, report)
+
+
+def known(model: Model, options: Options, here: Machine, computed: Precision) -> Served:
+    """What the server itself does not tell of the model."""
+    name, speed = served_name(model, options), expected(model, computed, here)
+    return Served(name, model.title or name, computed.name, speed, by_us=True)
 
 
 def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class Model:
 
     name: str
     served_name: str
+    title: str = ""  # what people call it; "": by its served name
     way: str = "json_steps"  # a key of WAYS in reasoning/think.py
     size_gb: float = 0.0  # 0: unknown until a hub is asked
     modelscope: str | None = None
@@ -64,6 +66,12 @@ class Model:
 def models_root() -> Path:
     """The folder that holds every model's folder."""
     return Path(os.environ.get("STEPWISE_MODELS") or ROOT / "models").expanduser().absolute()
+
+
+def state_root() -> Path:
+    """The folder of what this machine is known to do; it may be deleted at any time."""
+    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
+    return Path(state) / "stepwise"
 
 
 def load(path: Path | None = None) -> dict[str, Model]:
@@ -90,8 +98,18 @@ def readable_ways() -> dict[str, str]:
         return {}
 
 
+@cache
+def readable_titles() -> dict[str, str]:
+    """What people call each model, by the name it is served under."""
+    try:
+        return {model.served_name: model.title for model in load().values() if model.title}
+    except CatalogueError:
+        return {}
+
+
 _TYPES: dict[str, tuple[type, ...]] = {
     "served_name": (str,),
+    "title": (str,),
     "way": (str,),
     "size_gb": (int, float),
     "modelscope": (str,),

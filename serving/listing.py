@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from serving.catalogue import Model
 from serving.machine import Machine, holds
+from serving.served import about
 
 WAYS = {
     "json_steps": "JSON steps",
@@ -46,13 +47,6 @@ def _row(
     mark = "*" if model == default else "" if holds(model, machine) else "-"
     size, way = f"{model.size_gb:.1f}", WAYS.get(model.way, model.way)
     return mark, model.name, size, speed, way, needs(model), "yes" if present else "no"
-
-
-def about(tokens: float | None) -> str:
-    """Tokens/s as far as they can be foreseen: whole ones, from ten on two digits."""
-    if tokens is None:
-        return ""
-    return f"about {tokens:.0f}" if tokens >= 1 else "under 1"
 
 
 def _int8_row(size: int) -> tuple[str, ...]:

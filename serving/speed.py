@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.bundles import BUNDLES
-from serving.catalogue import Model
+from serving.catalogue import Model, state_root
 from serving.cpu import Cpu
 from serving.quantise import INT8
 
@@ -70,7 +70,7 @@ def _reached(precision: str, cpu: Cpu) -> float:
 
 def kept(cpu: Cpu, file: Path | None = None) -> Speed | None:
     """What was measured for this processor; measures it where it can. None where it cannot."""
-    file = file or _file()
+    file = file or state_root() / "speed.json"
     key = f"{cpu.name}, {cpu.threads} threads"
     speeds = _read(file)
     if speed := _speed(speeds.get(key)):
@@ -81,11 +81,6 @@ def kept(cpu: Cpu, file: Path | None = None) -> Speed | None:
         return None
     _write(file, {**speeds, key: asdict(speed)})
     return speed
-
-
-def _file() -> Path:
-    state = os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state"
-    return Path(state) / "stepwise" / "speed.json"
 
 
 def _speed(kept: object) -> Speed | None:

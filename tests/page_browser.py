@@ -202,6 +202,7 @@ def models(name: str, owner: str = "stub") -> Any:
 
 
 SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking is not asked for
+TITLE = "SmolLM2 135M"  # and what people call it
 
 
 def on_stage(*script: Script, port: int, name: str = SERVED) -> Stub:

@@ -15,7 +15,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.page_browser import PHONE, SERVED, PageServer, Visitor, expect, on_stage, until
+from serving.served import Served, noted
+from tests.page_browser import PHONE, SERVED, TITLE, PageServer, Visitor, expect, on_stage, until
 from tests.real_servers import Server, running
 from tests.stub import NEVER, says, status, step, step_number
 
@@ -40,7 +41,7 @@ def test_a_question_is_thought_through_before_the_eyes(
     real_page: PageServer, visitors: Any
 ) -> None:
     visitor = visitors(real_page.address)
-    visitor.sees(SERVED)
+    visitor.sees(TITLE)
     visitor.shoot("real-first-visit")
     visitor.ask("What is 2+2?")
     expect(visitor.bar).to_contain_text(LIVE)
@@ -242,10 +243,23 @@ def test_without_a_server_the_page_says_what_starts_one_and_sees_it_and_the_next
         visitor.sees("little-one")
         expect(visitor.page.locator("body")).not_to_contain_text("./serve.sh", use_inner_text=True)
     with on_stage(*chain(), port=port):
-        visitor.sees(SERVED)
+        visitor.sees(TITLE)
         visitor.ask("There?")
         visitor.wait_for_end()
         visitor.sees("three")
+
+
+def test_a_phone_shows_what_is_served_in_what_precision_and_how_fast(
+    page: str, port: int, visitors: Any
+) -> None:
+    facts = Served(SERVED, TITLE, "int8", 12.3, by_us=True)
+    with noted(facts, port), on_stage(*chain(), port=port):
+        visitor = visitors(page, size=PHONE)
+        badge = visitor.page.locator(".st-key-health .stMarkdownBadge")
+        expect(badge).to_contain_text(f"{TITLE}, int8, about 12 tokens/s")
+        visitor.shoot("en-phone-served")
+        assert badge.evaluate("it => it.scrollHeight <= it.clientHeight")  # none of it is cut
+        assert badge.evaluate("it => it.scrollWidth <= it.clientWidth")
 
 
 def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
@@ -262,7 +276,7 @@ def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
     expect(visitor.page.locator("body")).not_to_contain_text("Traceback", use_inner_text=True)
     visitor.shoot("failed")
     with on_stage(*chain()[2:], port=port) as stub:
-        visitor.sees(SERVED)
+        visitor.sees(TITLE)
         visitor.page.get_by_role("button", name="Go on from step 3").click()
         expect(visitor.bar).to_contain_text("in 3 steps")
         visitor.sees("three")

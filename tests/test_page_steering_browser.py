@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.page_browser import (
     SERVED,
+    TITLE,
     PageServer,
     Visitor,
     expect,
@@ -174,7 +175,7 @@ def test_branches_are_switched_between_and_say_where_they_part(
 def test_a_real_chain_is_steered(real_page: PageServer, server: Server, visitors: Any) -> None:
     real_page.prefer(min_steps=1, max_steps=1, step_tokens=100)
     visitor = visitors(real_page.address, size=(1280, 1400))  # a model may write a lot
-    visitor.sees(SERVED if server.model == SERVED else server.model)
+    visitor.sees(TITLE if server.model == SERVED else server.model)
     thought(visitor, "How many legs have three cats?")
     expect(visitor.steps.first).to_be_visible()
     edit(visitor, 1, "A cat has four legs, so three cats have twelve.")

@@ -216,7 +216,7 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
         first = visitor.page.url
     with serving(SATORI, recites(AYA), port=port):
         toast = visitor.page.get_by_test_id("stToast")
-        expect(toast).to_contain_text(f"Now served: {SATORI}", timeout=30_000)
+        expect(toast).to_contain_text("Now served: Satori 7B", timeout=30_000)
         visitor.shoot("ways-swapped")
         expect(visitor.way).to_contain_text("COAT")
         expect(visitor.run).to_contain_text(f"{SMALL} · Direct")

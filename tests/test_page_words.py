@@ -56,6 +56,20 @@ def test_a_code_unknown_here_has_general_words() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("speed", "english", "chinese"),
+    [
+        (12.3, "about 12 tokens/s", "每秒约 12 个词元"),
+        (0.6, "under 1 token/s", "每秒不到 1 个词元"),
+        (None, "", ""),
+    ],
+)
+def test_a_rate_is_told_as_far_as_it_can_be_foreseen(
+    speed: float | None, english: str, chinese: str
+) -> None:
+    assert (Words("en").rate(speed), Words("zh").rate(speed)) == (english, chinese)
+
+
 def test_a_blank_that_is_not_filled_is_an_error() -> None:
     with pytest.raises(KeyError):
         Words("en")("step")

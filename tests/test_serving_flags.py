@@ -274,6 +274,17 @@ def test_what_it_prints_when_ready_leads_to_the_server() -> None:
     assert "ateway" not in text
 
 
+def test_what_page_and_terminal_are_told_of_the_model_is_what_is_served(here: Machine) -> None:
+    model = CATALOGUE["qwen2.5-coder-1.5b-instruct"]
+    options = front.Options(served_model_name="mine")
+    told = front.known(model, options, VNNI, front.computes_in(model, options, VNNI))
+    assert (told.model, told.title, told.precision) == ("mine", "Qwen2.5-Coder 1.5B", "int8")
+    assert told.speed == pytest.approx(1 / (1.8 / 0.75 / 20 + 50_000 * 0.5e-6))
+    assert front.known(model, options, GPU, front.Precision()).speed is None
+    folder = Model(name="my-llama", served_name="my-llama")
+    assert front.known(folder, front.Options(), GPU, front.Precision()).title == "my-llama"
+
+
 def test_with_the_gateway_it_names_its_address_and_its_models() -> None:
     options = front.Options(gateway=True, gateway_port=8012)
     lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, with_key=True)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from gateway.upstream import Upstream
 from reasoning.endpoint import Endpoint
 from reasoning.prompts import prompt
 from reasoning.warming import reader_language, warm
-from tests.page_browser import models
+from serving.served import Served, noted
+from tests.page_browser import SERVED, models
 from tests.stub import Stub, says
 
 
@@ -59,3 +61,13 @@ async def test_each_grammar_is_compiled_and_no_more_than_a_token_written() -> No
 )
 def test_the_locale_tells_the_readers_language(environment: dict[str, str], language: str) -> None:
     assert reader_language(environment) == language
+
+
+@pytest.mark.parametrize(("by_us", "requests"), [(True, 0), (False, 4)])
+async def test_what_serve_sh_serves_here_it_warms_itself(by_us: bool, requests: int) -> None:
+    with Stub(says("{"), models=models(SERVED, "vllm")) as server:
+        upstream = Upstream(Endpoint(server.base_url))
+        with noted(Served(SERVED, "SmolLM2 135M", by_us=by_us), server.port):
+            await upstream.greet()
+        await upstream.endpoint.close()
+    assert len(server.requests) == requests
