@@ -288,12 +288,12 @@ flags = ["--reasoning-parser", "qwen3", "--trust-request-chat-template"]
 
 
 @contextmanager
-def reciting() -> Iterator[Server]:
-    """The model, served by its own catalogue."""
+def reciting(precision: str = "float32") -> Iterator[Server]:
+    """The model, served by its own catalogue; in float32 it was trained."""
     given = {"STEPWISE_CATALOGUE": str(catalogue()), "VLLM_CPU_KVCACHE_SPACE": "1"}
     given["VLLM_CPU_OMP_THREADS_BIND"] = str(max(os.sched_getaffinity(0)))  # another has the first
-    words = ["--model", "reciter", "--precision", "float32"]  # in which it was trained
-    with shared("reciter", [SERVE, *words], given) as server:
+    words = ["--model", "reciter", "--precision", precision]
+    with shared(f"reciter-{precision}", [SERVE, *words], given) as server:
         yield server
 
 
