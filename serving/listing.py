@@ -57,7 +57,7 @@ def _int8_row(size: int) -> tuple[str, ...]:
 def needs(model: Model) -> str:
     cards = "GPU" if model.gpus == 1 else f"{model.gpus} GPUs of"
     gpu = f"{cards} {model.gpu_gb:.0f}" if model.gpu_gb else "GPU"
-    cpu = f" or RAM {model.cpu_gb:.0f}" if model.cpu_gb else ""
+    cpu = f" or RAM {model.cpu_gb:g}" if model.cpu_gb else ""
     return gpu + cpu + (", licence" if model.gated else "")
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from math import ceil
 from pathlib import Path
 
 import pytest
 
+from serving.bundles import BUNDLES
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root
 
 CATALOGUE = load()
@@ -41,6 +43,14 @@ def test_people_have_a_name_for_each_of_them_and_no_two_the_same() -> None:
     titles = [model.title for model in load().values()]
     assert all(titles)
     assert len(set(titles)) == len(titles)
+
+
+@pytest.mark.parametrize("model", [m for m in CATALOGUE.values() if m.cpu_gb], ids=lambda m: m.name)
+def test_the_memory_without_a_gpu_is_what_the_docs_compute(model: Model) -> None:
+    """Weights, the smallest cache, vLLM's processes with page and gateway; rounded up to a half."""
+    bundle = BUNDLES[model.package] if model.package else None
+    of_weights = bundle.bfloat16_bytes / 1e9 if bundle else model.size_gb
+    assert model.cpu_gb == ceil(2 * (of_weights + 2**30 / 1e9 + 3.3)) / 2
 
 
 def test_served_names_are_unique() -> None:
