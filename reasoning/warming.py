@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Endpoint, Request, ServedModel
-from reasoning.events import Settings
 from reasoning.json_steps import SCHEMAS
 from reasoning.prompts import LANGUAGES, prompt
 
@@ -58,7 +57,6 @@ def requests(model: ServedModel, language: str) -> Iterator[Request]:
 
 
 def _first_step(model: ServedModel, language: str) -> Request:
-    bounds = {"min_steps": Settings().min_steps, "max_steps": Settings().max_steps}
-    system = {"role": "system", "content": prompt(language, "step", **bounds)}
-    turns = (system, {"role": "user", "content": "?"})
+    asked = prompt(language, "step", question="?")
+    turns = ({"role": "user", "content": asked},)
     return Request(model, turns, 1, format="json_schema", schema=SCHEMAS[0])
