@@ -1,8 +1,8 @@
 """The core in a terminal: python -m reasoning "question".
 
 Steps appear as panels while they are written, then the answer and the total thinking
-time; `--json` prints the trace instead. `--chains 5` thinks five times at once and says
-what most chains came to. It shows events and knows nothing of the way.
+time; `--json` prints the trace instead. `--chains 8` holds a vote of at most eight chains,
+and says what most of them came to. It shows events and knows nothing of the way.
 """
 
 from __future__ import annotations
@@ -11,8 +11,9 @@ import argparse
 import asyncio
 import json
 import sys
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import get_args
 
 from rich.console import Console, Group, RenderableType
@@ -38,9 +39,10 @@ from reasoning.events import (
     Stopped,
     Trace,
 )
+from reasoning.self_consistency import draw
 from reasoning.think import WAYS, Stopwatch, think, varied
 from reasoning.traces import trace_to_json
-from reasoning.voting import Ballot, count_votes
+from reasoning.voting import Ballot, count_votes, vote_of
 from serving.catalogue import ways
 from serving.served import in_words, served_at
 
@@ -75,7 +77,7 @@ def parser() -> argparse.ArgumentParser:
         default=1,
         choices=range(1, MOST_CHAINS + 1),
         metavar="N",
-        help=f"think so many times at once and count the answers (1 to {MOST_CHAINS})",
+        help=f"a vote of at most so many chains: it stops when decided (1 to {MOST_CHAINS})",
     )
     return it
 
@@ -121,8 +123,9 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
             )
 
         if arguments.chains > 1:
-            many = [chain(one) for one in varied(settings, arguments.chains)]
-            return await _vote(many, console, arguments.json)
+            several = varied(settings, arguments.chains)
+            traces = await _drawn([partial(chain, one) for one in several])
+            return _count(traces, arguments.chains, console, arguments.json)
         trace = await (
             _collect(chain(settings)) if arguments.json else _show(chain(settings), console)
         )
@@ -136,33 +139,52 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
     return CODES.get(type(trace.end), 0)
 
 
-async def _vote(
-    chains: Sequence[AsyncGenerator[Event, None]], console: Console, as_json: bool
-) -> int:
-    """All chains at once; their answers are counted. The exit code is 0 if one has answered."""
-    traces = await asyncio.gather(*map(_collect, chains))
-    ballots = count_votes([trace.answer.content if trace.answer else "" for trace in traces])
+async def _drawn(chains: Sequence[Callable[[], AsyncGenerator[Event, None]]]) -> list[Trace]:
+    """As many of the chains as decide their vote."""
+
+    async def trace(number: int) -> Trace:
+        return await _collect(chains[number]())
+
+    ended = await draw(trace, lambda it: vote_of(_answer(it), it.tokens), len(chains))
+    return [ended[number] for number in sorted(ended)]
+
+
+def _count(traces: Sequence[Trace], most: int, console: Console, as_json: bool) -> int:
+    """Counts the answers of at most `most` chains. The exit code is 0 if one has answered."""
+    ballots = count_votes([_answer(it) for it in traces], [it.tokens for it in traces])
     if as_json:
         votes = [{"answer": ballot.shown, "chains": ballot.members} for ballot in ballots]
-        _print_json({"votes": votes, "traces": [trace_to_json(trace) for trace in traces]})
+        told = [trace_to_json(trace) for trace in traces]
+        _print_json({"votes": votes, "most": most, "traces": told})
     else:
         end = traces[ballots[0].members[0] if ballots else 0].end
         console.print(show(end) if end else "")
-        for line in tally(ballots, traces):
+        for line in tally(ballots, traces, most):
             console.print(Text(line, style="bold"))
     return 0 if any(trace.answer for trace in traces) else 1
 
 
-def tally(ballots: Sequence[Ballot], traces: Sequence[Trace]) -> list[str]:
-    """A line for each answer with its share of all chains, and one for the time."""
-    lines = []
+def _answer(trace: Trace) -> str:
+    return trace.answer.content if trace.answer else ""
+
+
+def tally(ballots: Sequence[Ballot], traces: Sequence[Trace], most: int) -> list[str]:
+    """A line for each answer with its share of the chains drawn, and one for the time."""
+    lines, chains = [], len(traces)
+    bound = f", of at most {most}" if chains < most else ""
     for ballot in ballots:
-        votes, chains = len(ballot.members), len(traces)
-        lines.append(f"{votes} of {chains} chains ({votes / chains:.0%}): {ballot.shown}")
-    longest = max(trace.seconds + trace.waited for trace in traces)
+        votes = len(ballot.members)
+        lines.append(f"{votes} of {chains} chains ({votes / chains:.0%}){bound}: {ballot.shown}")
     tokens = sum(trace.tokens for trace in traces)
     lines = lines or ["No chain came to a clear answer."]
-    return [*lines, f"Thought for {longest:.1f} s in {len(traces)} chains at once, {tokens} tokens"]
+    return [*lines, f"Thought for {_span(traces):.1f} s in {chains} chains{bound}, {tokens} tokens"]
+
+
+def _span(traces: Sequence[Trace]) -> float:
+    """Seconds from the first chain's begin to the last one's end; not all run at once."""
+    begun = [trace.started.at if trace.started else 0.0 for trace in traces]
+    times = [trace.seconds + trace.waited for trace in traces]
+    return max(map(sum, zip(begun, times, strict=True))) - min(begun)
 
 
 def _print_json(values: object) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from reasoning.boxes import boxes
+from reasoning.self_consistency import Vote, rank
 
 SHORT = 40  # characters: what is longer explains and does not name
 LONGEST = 20_000  # characters of its end that are read; no answer needs more
@@ -95,15 +96,20 @@ def same_final(one: str, other: str) -> bool:
     return final_answer(one) == final_answer(other) != ""
 
 
-def count_votes(answers: Sequence[str]) -> tuple[Ballot, ...]:
-    """The answers that agree, the most votes first; among equals the one that came first."""
+def vote_of(answer: str, tokens: int = 0) -> Vote:
+    """The vote of a chain that ended in this answer after so many tokens; none without one."""
+    return Vote(final_answer(answer), tokens)
+
+
+def count_votes(answers: Sequence[str], tokens: Sequence[int] = ()) -> tuple[Ballot, ...]:
+    """The answers that agree, the winner first.
+
+    It has the most votes; of as many those of the chains with fewer `tokens`, then the earlier.
+    """
     told = [_told(answer) for answer in answers]
-    groups: dict[str, list[int]] = {}
-    for index, text in enumerate(told):
-        if value := _normal(text):
-            groups.setdefault(value, []).append(index)
-    ballots = [Ballot(value, told[ids[0]], tuple(ids)) for value, ids in groups.items()]
-    return tuple(sorted(ballots, key=lambda ballot: -len(ballot.members)))
+    values = [_normal(text) for text in told]
+    votes = list(map(Vote, values, tokens or [0] * len(values)))
+    return tuple(Ballot(values[ids[0]], told[ids[0]], ids) for ids in rank(votes))
 
 
 # -- what is told

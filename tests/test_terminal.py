@@ -93,15 +93,34 @@ def voting(request: dict[str, Any]) -> Play:
 
 def test_several_chains_vote_and_the_majority_is_shown_with_its_share() -> None:
     with Stub(voting) as stub:
-        done = reason(stub.base_url, "--way", "json_steps", "--chains", "3", "--seed", "9", "2+2?")
+        done = reason(stub.base_url, "--way", "json_steps", "--chains", "5", "--seed", "9", "2+2?")
     assert done.returncode == 0
     assert "The answer is 4." in done.stdout
     assert "The answer is 5." not in done.stdout
     lines = done.stdout.splitlines()
-    assert lines[-3:-1] == ["2 of 3 chains (67%): 4", "1 of 3 chains (33%): 5"]
-    assert "in 3 chains at once" in lines[-1]
+    assert lines[-3:-1] == ["3 of 5 chains (60%): 4", "2 of 5 chains (40%): 5"]
+    assert "in 5 chains, " in lines[-1]
     assert {request["temperature"] for request in stub.requests} == {0.7}
+    assert {request["seed"] for request in stub.requests} == {9, 10, 11, 12, 13}
+
+
+def test_three_chains_that_agree_end_the_vote() -> None:
+    with Stub(says("The answer is 4.")) as stub:
+        done = reason(stub.base_url, *["--way", "direct", "--chains", "8", "--seed", "9", "2+2?"])
+    *_, share, time = done.stdout.splitlines()
+    assert share == "3 of 3 chains (100%), of at most 8: 4"
+    assert "in 3 chains, of at most 8, " in time
     assert {request["seed"] for request in stub.requests} == {9, 10, 11}
+
+
+def test_a_chain_that_runs_when_the_vote_is_decided_is_hung_up_on() -> None:
+    def reply(request: dict[str, Any]) -> Play:
+        return says("The answer is 4.", until=NEVER if request["seed"] == 9 else None)
+
+    with Stub(reply) as stub:
+        done = reason(stub.base_url, *["--way", "direct", "--chains", "3", "--seed", "9", "2+2?"])
+    assert done.stdout.splitlines()[-2] == "2 of 2 chains (100%), of at most 3: 4"
+    assert stub.gone == 1
 
 
 def test_several_chains_as_json_are_their_votes_and_their_traces() -> None:
@@ -110,6 +129,7 @@ def test_several_chains_as_json_are_their_votes_and_their_traces() -> None:
         done = reason(stub.base_url, "--way", "json_steps", *words)
     printed = json.loads(done.stdout)
     assert printed["votes"] == [{"answer": "5", "chains": [0]}, {"answer": "4", "chains": [1]}]
+    assert printed["most"] == 2
     assert [trace["version"] for trace in printed["traces"]] == [1, 1]
 
 
@@ -181,7 +201,7 @@ def test_a_real_question_is_answered_in_the_terminal(server: Server) -> None:
 def test_several_real_chains_are_counted(server: Server) -> None:
     done = reason(server.base_url, "--budget", "150", "--chains", "2", "What is 2 + 3?")
     assert done.returncode == 0, done.stdout
-    assert "in 2 chains at once" in done.stdout.splitlines()[-1]
+    assert "in 2 chains, " in done.stdout.splitlines()[-1]
 
 
 def test_the_summary_tells_waiting_from_thinking() -> None:

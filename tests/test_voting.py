@@ -132,6 +132,11 @@ def test_the_most_votes_come_first_and_among_equals_the_earlier_answer(answers: 
     assert order == sorted(order)
 
 
+def test_of_as_many_votes_the_shorter_chains_win() -> None:
+    values = [ballot.value for ballot in count_votes(["3", "4", "Paris"], [9, 5, 7])]
+    assert values == ["4", "paris", "3"]
+
+
 def test_a_ballot_is_shown_as_its_first_answer_put_it() -> None:
     answers = [r"\boxed{4}", r"\boxed{\frac{1}{2}}", UNCLEAR, "The answer is 0.5.", "**1/2**"]
     assert count_votes(answers) == (
