@@ -6,7 +6,6 @@ An arm is a function from a question to an Outcome. None has a loop of its own: 
 
 from __future__ import annotations
 
-import asyncio
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -18,8 +17,9 @@ from evals.outcomes import NotAsked, Outcome, of_reply, of_trace, of_tutorial, t
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings, Trace
-from reasoning.think import think, varied
-from reasoning.voting import count_votes
+from reasoning.self_consistency import draw
+from reasoning.think import WAYS, think, varied
+from reasoning.voting import count_votes, vote_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,20 +73,23 @@ def one_chain(way: str, words: str = "", one_reply: bool = False) -> Ask:
     return ask
 
 
-def vote(chains: int) -> Ask:
-    """The majority of so many chains of JSON steps, which share the budget.
+def vote(most: int, way: str = "json_steps") -> Ask:
+    """The majority of at most so many chains of that way, each with its share of the budget.
 
     Chains that are to differ are warm: at least at the temperature that the page votes at.
     """
 
     async def ask(question: str, server: Server, bounds: Bounds) -> Outcome:
-        share = replace(settings_of(bounds), budget=max(1, bounds.budget // chains))
-        began = time.monotonic()
-        several = [chain(question, server, "json_steps", one) for one in varied(share, chains)]
-        outcomes = list(await asyncio.gather(*several))
-        answers = [one.content for one in outcomes]
-        ballots = count_votes(answers)
-        chosen = answers[ballots[0].members[0] if ballots else 0]
+        share = replace(settings_of(bounds), budget=max(1, bounds.budget // most))
+        several, began = varied(share, most), time.monotonic()
+        ended = await draw(
+            lambda number: chain(question, server, way, several[number]),
+            lambda one: vote_of(one.content, one.tokens),
+            most,
+        )
+        outcomes = [ended[number] for number in sorted(ended)]
+        ballots = count_votes([one.content for one in outcomes], [one.tokens for one in outcomes])
+        chosen = outcomes[ballots[0].members[0] if ballots else 0].content
         return together(chosen, outcomes, time.monotonic() - began)
 
     return ask
@@ -198,16 +201,19 @@ ARMS = {
         Arm("gateway", "NAME-steps of the gateway (--gateway URL)", through_gateway),
     )
 }
-VOTES = "vote5"
-_VOTE = re.compile(r"vote([2-9]|[1-9]\d)")
+VOTES = "vote5"  # and not 8: the usual budget of a question, in shares, is too little for those
+_VOTE = re.compile(rf"vote([2-9]|[1-9]\d)(?:_({'|'.join(WAYS)}))?")
 
 
 def arm_named(name: str) -> Arm:
-    """The arm; voteN is the majority of N chains. Raises ValueError, in one line."""
+    """The arm; voteN_WAY is a vote of at most N chains. Raises ValueError, in one line."""
     if match := _VOTE.fullmatch(name):
-        chains = int(match[1])
-        return Arm(name, f"the majority of {chains} chains of JSON steps", vote(chains))
+        way = match[2] or "json_steps"
+        what = f"the majority of at most {match[1]} chains of {way}"
+        return Arm(name, what, vote(int(match[1]), way), ARMS[way].needs if way in ARMS else "")
     if name not in ARMS:
         known = ", ".join([*ARMS, VOTES])
-        raise ValueError(f"There is no arm called {name}. There are: {known} (or any voteN).")
+        raise ValueError(
+            f"There is no arm called {name}. There are: {known} (or any voteN, voteN_WAY)."
+        )
     return ARMS[name]

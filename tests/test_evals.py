@@ -144,6 +144,15 @@ def test_a_vote_answers_with_the_majority() -> None:
     assert sorted(one["seed"] for one in answers_asked) == [7, 8, 9, 10, 11]
 
 
+def test_a_vote_stops_when_it_is_decided_and_is_over_the_way_it_names() -> None:
+    outcome, server = ask(arm_named("vote8_direct"), says("The answer is 5."))
+    assert outcome.content == "The answer is 5."
+    assert sorted(one["seed"] for one in server.requests) == [7, 8, 9]
+    assert {one["max_tokens"] for one in server.requests} == {BUDGET // 8}
+    assert len(outcome.traces) == 3
+    assert arm_named("vote8_coat").needs == "coat"
+
+
 def test_a_servers_own_failure_is_no_wrong_answer() -> None:
     for name in ("direct", "tutorial", "json_steps", "vote2"):
         with pytest.raises(NotAsked, match="OPENAI_API_KEY"):
