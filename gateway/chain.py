@@ -1,12 +1,16 @@
-"""Chains of thought for one request: run side by side, watched, and ended with it."""
+"""Chains of thought for one request: run side by side, watched, and ended with it.
+
+A choice's chains are begun as its vote needs them.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
+from gateway.majority import vote_of
 from gateway.metering import Meter
 from gateway.models import Plan
 from gateway.observing import Chain, Observer, watching
@@ -14,6 +18,7 @@ from gateway.talk import Talk
 from gateway.upstream import Upstream
 from gateway.wishes import Wish, check_heeded, settings_of
 from reasoning.events import Event, Settings, Stopped, Trace
+from reasoning.self_consistency import draw
 from reasoning.think import Stopwatch, think
 
 
@@ -47,7 +52,10 @@ class Run:
 
 
 class Chains:
-    """The chains of an order. Closing `events` ends their work on the server."""
+    """The chains of an order. Closing `events` ends their work on the server.
+
+    `runs` are all that may be drawn; those that are not have no events.
+    """
 
     def __init__(self, order: Order, upstream: Upstream, observers: Sequence[Observer]) -> None:
         self.order = order
@@ -62,14 +70,16 @@ class Chains:
         return next((run.meter.retry_after for run in self.runs if run.meter.retry_after), None)
 
     async def events(self) -> AsyncGenerator[tuple[Run, Event], None]:
-        """What happens in any of the chains, each of which ends in an Answer or a Failed.
+        """What happens in any of the chains, until the votes are decided.
+
+        A chain ends in an Answer or a Failed, unless its vote is decided without it.
 
         Raises StepwiseError where the server cannot be asked, Problem where the model's way
         of thinking has no use for a parameter.
         """
         way = await self._upstream.way(self.order.plan.served)
         check_heeded(self.order.wish, way)
-        tasks = [asyncio.create_task(self._think(run, way)) for run in self.runs]
+        tasks = [asyncio.create_task(self._vote(runs, way)) for runs in self._of_choices()]
         for task in tasks:
             task.add_done_callback(lambda _: self._news.put_nowait(None))
         try:
@@ -91,7 +101,21 @@ class Chains:
             else:
                 yield item
 
-    async def _think(self, run: Run, way: str) -> None:
+    def _of_choices(self) -> Iterator[Sequence[Run]]:
+        votes = self.order.plan.votes
+        for first in range(0, len(self.runs), votes):
+            yield self.runs[first : first + votes]
+
+    async def _vote(self, runs: Sequence[Run], way: str) -> None:
+        """One choice: as many of its chains as decide it."""
+        format = self.order.wish.form.format
+        await draw(
+            lambda number: self._think(runs[number], way),
+            lambda run: vote_of(run.trace, format),
+            len(runs),
+        )
+
+    async def _think(self, run: Run, way: str) -> Run:
         unfinished, order = Stopwatch(), self.order
         names = (order.plan.name, order.plan.served.name, way)
         chain = Chain(order.id, run.number, *names, order.carrier)
@@ -104,10 +128,12 @@ class Chains:
                         run.events.append(event)
                         self._news.put_nowait((run, event))
             except asyncio.CancelledError:
-                watch.event(Stopped(unfinished.seconds()))
+                run.events.append(Stopped(unfinished.seconds()))
+                watch.event(run.events[-1])
                 raise
             finally:
                 watch.spent(run.meter.prompt_tokens, run.meter.cached_tokens or 0)
+        return run
 
     def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:
         plan, talk = self.order.plan, self.order.talk

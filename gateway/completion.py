@@ -134,6 +134,9 @@ def usage_so_far(runs: Iterable[Run]) -> dict[str, int]:
 
 
 def trace_of(runs: Sequence[Run]) -> dict[str, Any] | list[dict[str, Any]]:
-    """The chain's trace, in the format of docs/trace.schema.json; a list where there are more."""
-    traces = [trace_to_json(run.trace) for run in runs]
+    """The chain's trace, in the format of docs/trace.schema.json; a list where there are more.
+
+    Chains that a vote did not need to draw have none.
+    """
+    traces = [trace_to_json(run.trace) for run in runs if run.events]
     return traces[0] if len(traces) == 1 else traces

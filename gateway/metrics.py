@@ -40,7 +40,7 @@ class Metrics:
         ProcessCollector(registry=self.registry)
         self.chains = self._counter(
             "stepwise_chains",
-            "Chains that are over, by end: answer, cut, failed or gone (the client left).",
+            "Chains that are over, by end: answer, cut, failed or gone (wanted no more).",
             (*CHAIN, "end", "cause"),
         )
         self.steps = self._counter("stepwise_steps", "Finished steps.", CHAIN)
@@ -123,7 +123,7 @@ class Counted:
 
 
 def _end(trace: Trace) -> tuple[str, str]:
-    """How a chain ended, and the cause of a failure. One without an end lost its client."""
+    """How a chain ended, and the cause of a failure. One without an end was wanted no more."""
     match trace.end:
         case Answer(cut=cut):
             return ("cut" if cut else "answer", "")

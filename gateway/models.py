@@ -10,15 +10,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict
 
 from reasoning.endpoint import ServedModel
+from reasoning.self_consistency import MOST
 
 MOST_CHAINS = 16  # of one request: more only wait for each other in the server's queue
-LISTED = ("steps", "vote5")
+LISTED = ("steps", f"vote{MOST}")
 _OURS = re.compile(r"(?P<served>.+)-(?:steps|vote(?P<votes>[1-9][0-9]?))", re.S)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a model's name asks for: one chain, or the majority of `votes`."""
+    """What a model's name asks for: one chain, or the majority of at most `votes`."""
 
     name: str
     served: ServedModel

@@ -24,7 +24,7 @@ class Teller:
 
 
 def tellers(wish: Wish, votes: int) -> list[Teller]:
-    """One for each chain: each is a choice, or `votes` of them make one."""
+    """One for each chain: each is a choice, or up to `votes` of them make one."""
     if votes == 1:
         return [Teller(choice, Telling().take) for choice in range(wish.choices)]
     ballots = [Majority(votes, wish.form.format) for _ in range(wish.choices)]

@@ -242,7 +242,7 @@ def settings_of(wish: Wish, plan: Plan) -> tuple[Settings, ...]:
     """Each chain's settings, choice after choice. Raises Problem where they would be too many.
 
     Several chains have a seed each, and are as warm as a vote needs unless the caller says
-    how warm. The chains of a vote share the choice's budget.
+    how warm. The chains of a vote share the choice's budget as if all were drawn: it is a bound.
     """
     chains = wish.choices * plan.votes
     if chains > MOST_CHAINS:

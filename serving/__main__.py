@@ -82,7 +82,7 @@ def parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="a name from --list, a folder, or org/name of a hub")
     add("--list", action="store_true", help="show the models and what they need")
     add("--ui", action="store_true", help="start the page as well")
-    add("--gateway", action="store_true", help="start the gateway too: NAME-steps, NAME-vote5")
+    add("--gateway", action="store_true", help="start the gateway too: NAME-steps, NAME-vote8")
     add("--host", default=HOST, help=f"where the API, or the gateway, listens ({HOST})")
     for flag, default, whose in (
         ("--port", PORT, "the API's"),
@@ -345,7 +345,7 @@ def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ..
         "",
         f"{name} answers.",
         *(f"  {one.name[0].upper() + one.name[1:]:<8} {one.url}" for one in options.listeners),
-        *([f"The gateway's models: {name}-steps, {name}-vote5, {name}"] if options.gateway else []),
+        *([f"The gateway's models: {name}-steps, {name}-vote8, {name}"] if options.gateway else []),
         "",
         "Ask it:",
         " \\\n    ".join([f"  {first}", *rest]),

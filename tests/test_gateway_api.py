@@ -25,7 +25,7 @@ from reasoning.think import MAX_QUESTION
 from tests.examples import examples
 from tests.gateway_server import asks_for_a_step, events_of, gateway, thinker
 from tests.processes import ROOT, free_port
-from tests.stub import EVENTS, Play, Stub, chunk, head, raw, says, status, step
+from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": "What is 6 times 7?"}]}
 STEPS = [step("A", "First."), step("B", "Second."), step("C", "Third.", "final_answer")]
@@ -170,12 +170,31 @@ def test_n_choices_have_an_index_each(thinking: httpx2.Client, name: str) -> Non
 
 
 def test_a_vote_tells_of_each_chain_and_gives_one_answer(thinking: httpx2.Client) -> None:
-    made = chunks(ask(thinking, model="stub-vote3", stream=True))
+    made = chunks(ask(thinking, model="stub-vote8", stream=True))
     assert joined(made, "content") == "The answer is 42."
     said = joined(made, "reasoning")
-    assert all(f"*Chain {number} of 3: 42*" in said for number in (1, 2, 3))
-    assert "3 of 3 chains agree" in said
+    assert all(f"*Chain {number} of at most 8: 42*" in said for number in (1, 2, 3))
+    assert "*3 of 3 chains, of at most 8, agree" in said
+    assert "Chain 4" not in said
     assert "### 1. Look 1" in said
+
+
+def test_a_vote_is_decided_without_a_chain_that_hangs() -> None:
+    """Two of three agree: the third is hung up on, and its trace says that it was stopped."""
+
+    def reply(request: dict[str, Any]) -> Play:
+        if request.get("seed") == 7:
+            return says("No.", until=NEVER)
+        return thinker(request)
+
+    with scripted(reply) as (http, stub):
+        asked = ask(http, model="stub-vote3", seed=6, include_trace=True)
+        body = completion(asked)
+        assert stub.gone == 1
+    assert body["choices"][0]["message"]["content"] == "The answer is 42."
+    assert "*2 of 2 chains, of at most 3, agree" in body["choices"][0]["message"]["reasoning"]
+    ends = [trace["events"][-1]["kind"] for trace in body["trace"]]
+    assert ends == ["answer", "stopped", "answer"]
 
 
 def test_the_trace_comes_when_asked_for(thinking: httpx2.Client) -> None:
@@ -185,7 +204,7 @@ def test_the_trace_comes_when_asked_for(thinking: httpx2.Client) -> None:
     *_, last = chunks(ask(thinking, include_trace=True, stream=True))
     assert last["choices"] == []
     jsonschema.validate(last["trace"], schema)
-    several = completion(ask(thinking, model="stub-vote3", include_trace=True))["trace"]
+    several = completion(ask(thinking, model="stub-vote8", include_trace=True))["trace"]
     assert len(several) == 3
     for one in several:
         jsonschema.validate(one, schema)
@@ -238,7 +257,7 @@ def test_however_the_bytes_are_cut_the_text_is_whole() -> None:
 def test_the_list_holds_the_servers_model_and_ours(thinking: httpx2.Client) -> None:
     listed = thinking.get("/models").json()
     assert listed["object"] == "list"
-    assert [one["id"] for one in listed["data"]] == ["stub", "stub-steps", "stub-vote5"]
+    assert [one["id"] for one in listed["data"]] == ["stub", "stub-steps", "stub-vote8"]
     for one in listed["data"]:
         Model.model_validate(one, strict=True)
         assert thinking.get(f"/models/{one['id']}").json() == one

@@ -176,9 +176,9 @@ def test_a_budget_that_the_steps_used_up_ends_in_length() -> None:
 # -- a vote
 
 
-def vote(*chains: list[Event], format: str = "text") -> list[Told]:
-    """The chains told one after another."""
-    majority = Majority(len(chains), format)  # type: ignore[arg-type]
+def vote(*chains: list[Event], format: str = "text", most: int = 0) -> list[Told]:
+    """The chains told one after another, of at most `most`."""
+    majority = Majority(most or len(chains), format)  # type: ignore[arg-type]
     return [
         part
         for number, events in enumerate(chains)
@@ -201,16 +201,29 @@ def test_the_answer_of_the_most_chains_is_given_once() -> None:
 def test_a_reader_is_told_of_each_chain_and_then_the_winners_steps() -> None:
     said = reasoning(vote(chain("A", "It is 41."), chain("B", "It is 42."), chain("C", "42")))
     assert said == (
-        "*Chain 1 of 3: 41*\n\n*Chain 2 of 3: 42*\n\n*Chain 3 of 3: 42*\n\n"
+        "*Chain 1 of at most 3: 41*\n\n*Chain 2 of at most 3: 42*\n\n"
+        "*Chain 3 of at most 3: 42*\n\n"
         "*2 of 3 chains agree on the answer of this one.*\n\n"
         "### 1. B\n\nSo It is 42..\n\n"
     )
 
 
+def test_three_that_agree_end_the_vote_and_nothing_follows() -> None:
+    parts = vote(*(chain(name, "It is 42.") for name in "ABCD"), most=8)
+    assert [part for part in parts if isinstance(part, Done)] == [Done("stop", 5)]
+    assert "*3 of 3 chains, of at most 8, agree on the answer of this one.*" in reasoning(parts)
+    assert "Chain 4" not in reasoning(parts)
+
+
+def test_a_tie_goes_to_the_shorter_chains() -> None:
+    parts = vote(chain("A", "It is 41.", 9), chain("B", "It is 42.", 5))
+    assert content(parts) == "It is 42."
+
+
 def test_chains_without_an_answer_do_not_vote() -> None:
     parts = vote([FAILED], [FAILED], chain("C", "It is 42."))
     assert content(parts) == "It is 42."
-    assert "*Chain 1 of 3: no answer (busy)*" in reasoning(parts)
+    assert "*Chain 1 of at most 3: no answer (busy)*" in reasoning(parts)
 
 
 def test_a_vote_in_which_nobody_answers_has_failed() -> None:

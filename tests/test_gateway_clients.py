@@ -114,7 +114,7 @@ def test_the_raw_response_can_be_had(client: openai.OpenAI, server: Server) -> N
 
 def test_the_models_can_be_listed(client: openai.OpenAI, server: Server) -> None:
     names = [model.id for model in client.models.list()]
-    assert names[:3] == [server.model, f"{server.model}-steps", f"{server.model}-vote5"]
+    assert names[:3] == [server.model, f"{server.model}-steps", f"{server.model}-vote8"]
     assert client.models.retrieve(names[1]).owned_by == "stepwise"
     plain = client.models.retrieve(server.model)
     assert plain.max_model_len > 0  # type: ignore[attr-defined]

@@ -69,7 +69,7 @@ def test_the_servers_entries_stand_unchanged_beside_ours() -> None:
     theirs |= {"max_model_len": 4096, "permission": [{"id": "p"}]}
     listed = entries([theirs])
     assert listed[0] == theirs
-    assert [entry["id"] for entry in listed] == ["m", "m-steps", "m-vote5"]
+    assert [entry["id"] for entry in listed] == ["m", "m-steps", "m-vote8"]
     ours = {"object": "model", "created": 7, "owned_by": "stepwise", "root": "m", "parent": "m"}
     assert entry_of("m-vote3", [theirs]) == {"id": "m-vote3", **ours, "max_model_len": 4096}
     assert entry_of("m-vote99", [theirs]) is None

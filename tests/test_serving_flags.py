@@ -291,7 +291,7 @@ def test_with_the_gateway_it_names_its_address_and_its_models() -> None:
     text = "\n".join(lines)
     model = "SmolLM2-135M-Instruct"
     assert "Gateway  http://127.0.0.1:8012/v1\n" in text
-    assert f"The gateway's models: {model}-steps, {model}-vote5, {model}\n" in text
+    assert f"The gateway's models: {model}-steps, {model}-vote8, {model}\n" in text
     assert "curl -N http://127.0.0.1:8012/v1/chat/completions \\\n" in text
 
 
