@@ -1,4 +1,4 @@
-"""A server made ready for its first question: grammars compiled, system prompts read.
+"""A server made ready for its first question: grammars compiled, prompts read.
 
 A new grammar costs the server a second, a new prompt on a CPU several. What the first question
 needs comes first; the rest is short requests, one after the other, that share the server with
