@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from reasoning.events import Settings, Started, Steer, Step, Turn, from_dict, to_dict
@@ -13,7 +13,7 @@ class Asked:
     """What a run is to think about, and how.
 
     An empty way is the model's own, an empty language the question's. `steps` are finished
-    steps to go on after; `steer` says how.
+    steps to go on after; `steer` says how. `most` is how many chains its vote may draw.
     """
 
     question: str
@@ -24,6 +24,7 @@ class Asked:
     history: tuple[Turn, ...] = ()
     steer: Steer | None = None
     prompts: dict[str, str] = field(default_factory=dict)
+    most: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,8 @@ def asked_to_json(asked: Asked) -> dict[str, Any]:
         steer=asked.steer,
         prompts=asked.prompts,
     )
-    return {"started": to_dict(started), "steps": [to_dict(step) for step in asked.steps]}
+    steps = [to_dict(step) for step in asked.steps]
+    return {"started": to_dict(started), "steps": steps, "most": asked.most}
 
 
 def asked_from_json(values: dict[str, Any]) -> Asked:
@@ -81,4 +83,5 @@ def asked_from_json(values: dict[str, Any]) -> Asked:
     steps = tuple(from_dict(step) for step in values["steps"])
     if not isinstance(started, Started):
         raise ValueError(f"expected how a run began, got {type(started).__name__}")
-    return asked_of(started, tuple(step for step in steps if isinstance(step, Step)))
+    asked = asked_of(started, tuple(step for step in steps if isinstance(step, Step)))
+    return replace(asked, most=int(values.get("most", 1)))  # an older history says nothing of it

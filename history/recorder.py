@@ -40,8 +40,7 @@ class Recorder:
 
     def begin(self, run: Run) -> None:
         """Writes that the run begins: when this returns it is found, also after a crash."""
-        with self._changed:
-            self._runs[run.id] = run
+        self._know(run)
         if self.trouble is None:
             try:
                 self._store.write([run.begun])
@@ -51,6 +50,11 @@ class Recorder:
                 self._say(error)
         self.record(run)
 
+    def begin_soon(self, run: Run) -> None:
+        """As `begin`, but it never waits: the run is found a little later."""
+        self._know(run)
+        self.record(run)
+
     def record(self, run: Run) -> None:
         """Has written what the run heard. Never waits."""
         with self._changed:
@@ -58,6 +62,10 @@ class Recorder:
             self._changed.notify()
         if self.trouble is not None or run.refused:
             run.show()
+
+    def _know(self, run: Run) -> None:
+        with self._changed:
+            self._runs[run.id] = run
 
     # -- the thread
 

@@ -94,20 +94,26 @@ class Run:
     # -- for who thinks it and who writes it
 
     @property
+    def heard(self) -> Trace:
+        """All that was heard; some of it may not be shown yet."""
+        with self._changed:
+            return Trace(tuple(self._events))
+
+    @property
     def over(self) -> bool:
         """Whether its end was heard; it may not be shown yet."""
         return self._over
 
     @property
     def begun(self) -> Begun:
-        broken = self._past and self._heard().end is None
+        broken = self._past and self.heard.end is None
         state = "interrupted" if broken else "thinking"
         return Begun(self.id, self.asked, self.link, self.owner, self._at, state)
 
     @property
     def unfinished(self) -> float:
         """The seconds of thinking that no event has counted."""
-        return max(0.0, self.seconds() - self._heard().seconds)
+        return max(0.0, self.seconds() - self.heard.seconds)
 
     @property
     def unwritten(self) -> Heard:
@@ -142,7 +148,3 @@ class Run:
         with self._changed:
             self._shown = len(self._events) if events is None else max(self._shown, events)
             self._changed.notify_all()
-
-    def _heard(self) -> Trace:
-        with self._changed:
-            return Trace(tuple(self._events))

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,8 @@ from history.run import Run as Run
 from history.store import Entry, Store, StoreError
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
+from reasoning.self_consistency import Vote, draw
+from reasoning.voting import vote_of
 
 KEPT = 200  # ended runs in memory, so that they are not read again; a run is some 50 kB
 Thinker = Callable[[Asked], AsyncIterator[Event]]
@@ -44,7 +46,7 @@ class Loop:
         return asyncio.run_coroutine_threadsafe(created(), self.loop).result()
 
     def cancel(self, task: asyncio.Task[None]) -> None:
-        self.loop.call_soon_threadsafe(task.cancel)
+        self.loop.call_soon_threadsafe(_cancel_once, task)
 
 
 class Runs:
@@ -67,6 +69,7 @@ class Runs:
         self._unread: StoreError | None = None
         self._runs: dict[str, Run] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._votes: dict[str, asyncio.Task[None]] = {}  # by the first run
         self._lock = threading.Lock()
 
     @property
@@ -81,9 +84,26 @@ class Runs:
         self._remember(run)
         task = self._loop.start(self._think(run))
         with self._lock:
-            thinking = {id: task for id, task in self._tasks.items() if not task.done()}
-            self._tasks = {**thinking, run.id: task}
+            self._tasks = {**_undone(self._tasks), run.id: task}
         return run
+
+    def vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+        """Begins as many of the others as the vote with the first needs, until it is decided."""
+        task = self._loop.start(self._vote(first, others, link))
+        with self._lock:
+            self._votes = {**_undone(self._votes), first.id: task}
+
+    def votes_on(self, group: str) -> bool:
+        """Whether the vote that began with this run is still undecided."""
+        with self._lock:
+            return group in _undone(self._votes)
+
+    def stop_vote(self, group: str) -> None:
+        """Ends the vote that began with this run, and those of its runs that think."""
+        with self._lock:
+            task = self._votes.get(group)
+        if task is not None:
+            self._loop.cancel(task)
 
     def put(self, trace: Trace, owner: str = "") -> Run:
         """A run that was thought elsewhere, in a conversation of its own.
@@ -116,6 +136,11 @@ class Runs:
         with self._lock:
             runs = list(self._runs.values())
         return [run for run in runs if run.owner == owner and not run.ended]
+
+    def together(self, group: str) -> list[Run]:
+        """The runs in memory that were asked together with this one, itself among them."""
+        with self._lock:
+            return [run for run in self._runs.values() if group in (run.id, run.link.group)]
 
     def stop(self, id: str) -> None:
         """Ends a run where it is. The core closes its stream, and the server stops working."""
@@ -153,6 +178,33 @@ class Runs:
 
     # -- on the loop
 
+    async def _vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+        async def chain(number: int) -> Run:
+            run = self._beside(others[number - 1], link, first.owner) if number else first
+            await self._end_of(run)
+            return run
+
+        await draw(chain, _cast, 1 + len(others))
+
+    def _beside(self, asked: Asked, link: Link, owner: str) -> Run:
+        """As `start`, where nobody may wait for the store."""
+        run = Run(asked, link, owner)
+        self._recorder.begin_soon(run)
+        self._remember(run)
+        with self._lock:
+            self._tasks[run.id] = asyncio.create_task(self._think(run))
+        return run
+
+    async def _end_of(self, run: Run) -> None:
+        """Waits until it is over; whoever is cancelled meanwhile ends it."""
+        task = self._tasks.get(run.id)
+        if task is None:  # over, and forgotten since
+            return
+        try:
+            await asyncio.wait([task])
+        finally:
+            _cancel_once(task)
+
     async def _think(self, run: Run) -> None:
         events = self._thinker(run.asked)
         try:
@@ -172,6 +224,21 @@ class Runs:
     def _hear(self, run: Run, event: Event) -> None:
         run.hear(event)
         self._recorder.record(run)
+
+
+def _cancel_once(task: asyncio.Task[None]) -> None:
+    """A second time would break off the closing of its stream."""
+    if not task.cancelling():
+        task.cancel()
+
+
+def _undone(tasks: dict[str, asyncio.Task[None]]) -> dict[str, asyncio.Task[None]]:
+    return {id: task for id, task in tasks.items() if not task.done()}
+
+
+def _cast(run: Run) -> Vote:
+    answer = run.heard.answer
+    return vote_of(answer.content if answer else "", run.heard.tokens)
 
 
 def _past(run: Run, trace: Trace) -> Run:

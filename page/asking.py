@@ -58,7 +58,7 @@ def go_on(site: Site, run: Run) -> None:
     """On after the finished steps, in the way they were made."""
     if _still_on(run.id) and not _busy(site, run.id):
         steps = run.trace.steps
-        asked = replace(run.asked, way=way_of(run), steps=steps, steer=None)
+        asked = replace(run.asked, way=way_of(run), steps=steps, steer=None, most=1)
         _begin(site, asked, _branch(run, len(steps) + 1, "go_on"))
 
 
@@ -88,9 +88,10 @@ def answer_now(site: Site, run: Run) -> None:
 
 
 def stop(site: Site, run: Run) -> None:
-    """Ends the run, and those that were asked together with it."""
+    """Ends the run, and those that were asked together with it; no chain takes their place."""
+    site.runs.stop_vote(group_of(run))
     for one in site.runs.live(site.owner):
-        if _group(one) == _group(run):
+        if group_of(one) == group_of(run):
             site.runs.stop(one.id)
 
 
@@ -146,12 +147,14 @@ def _history(site: Site, on: str | None, with_reasoning: bool) -> tuple[Turn, ..
 
 
 def _start(site: Site, asked: Asked, link: Link, choices: Choices) -> None:
-    """The run, the other chains, and the plain answer beside them, as far as they are wanted."""
-    several = varied(asked.settings, choices.chains) if choices.chains > 1 else (asked.settings,)
-    first = _begin(site, replace(asked, settings=several[0]), link)
-    beside = replace(link, thread=first.link.thread, origin="", how="", group=first.id)
-    for settings in several[1:]:
-        site.runs.start(replace(asked, settings=settings), beside, site.owner)
+    """The run, the vote it is the first of, and the plain answer, as far as they are wanted."""
+    most = choices.chains
+    several = varied(asked.settings, most) if most > 1 else (asked.settings,)
+    first, *others = (replace(asked, settings=one, most=most) for one in several)
+    run = _begin(site, first, link)
+    beside = replace(link, thread=run.link.thread, origin="", how="", group=run.id)
+    if others:
+        site.runs.vote(run, others, beside)
     if choices.also_direct and (asked.way or site.own) != DIRECT:
         site.runs.start(replace(asked, way=DIRECT), beside, site.owner)
 
@@ -159,7 +162,7 @@ def _start(site: Site, asked: Asked, link: Link, choices: Choices) -> None:
 def _steered(site: Site, run: Run, kept: Sequence[Step], wanted: Steer, parts: int) -> None:
     if not run.ended:
         site.runs.stop(run.id)
-    asked = replace(run.asked, way=way_of(run), steps=tuple(kept), steer=wanted)
+    asked = replace(run.asked, way=way_of(run), steps=tuple(kept), steer=wanted, most=1)
     _begin(site, asked, _branch(run, parts, wanted.how))
 
 
@@ -191,5 +194,6 @@ def _busy(site: Site, on: str | None) -> bool:
     return True
 
 
-def _group(run: Run) -> str:
+def group_of(run: Run) -> str:
+    """The first of the runs that were asked together with it."""
     return run.link.group or run.id

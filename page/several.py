@@ -1,9 +1,9 @@
-"""Runs that were asked together: n chains and their majority, the plain answer beside them."""
+"""Runs that were asked together: chains and their majority, the plain answer beside them."""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from streamlit.delta_generator import DeltaGenerator
@@ -22,9 +22,10 @@ from reasoning.voting import Ballot, count_votes, same_final
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """Runs asked together, in the order of asking."""
+    """Runs asked together, in the order of asking; `votes_on` tells whether more may follow."""
 
     runs: tuple[Run, ...]
+    votes_on: Callable[[], bool] = lambda: False
 
     @property
     def direct(self) -> Run | None:
@@ -39,7 +40,7 @@ class Group:
 
     @property
     def ended(self) -> bool:
-        return all(run.ended for run in self.runs)
+        return not self.votes_on() and all(run.ended for run in self.runs)
 
     def both_answered(self, run: Run) -> bool:
         """Whether the plain answer and this chain's can be laid side by side."""
@@ -48,7 +49,18 @@ class Group:
 
     @property
     def ballots(self) -> tuple[Ballot, ...]:
-        return count_votes([_answer(run) for run in self.chains])
+        tokens = [run.trace.tokens for run in self.chains]
+        return count_votes([_answer(run) for run in self.chains], tokens)
+
+    @property
+    def drawn(self) -> int:
+        """The chains that came to an end of their own: those that the share is of."""
+        return sum(not isinstance(run.trace.end, Stopped) for run in self.chains)
+
+    @property
+    def most(self) -> int:
+        """How many chains the vote might have drawn."""
+        return self.chains[0].asked.most
 
     @property
     def wall(self) -> float:
@@ -94,14 +106,24 @@ def _states(group: Group, words: Words) -> str:
 
 
 def _say_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
-    chains, ballots = len(group.chains), group.ballots
+    ballots, bound = group.ballots, _bound(group, words)
     if not ballots:
-        box.markdown(words.of("several", "none", chains=chains))
+        box.markdown(words.of("several", "none", chains=len(group.chains), bound=bound))
     for place, ballot in enumerate(ballots):
-        said = {"value": title(ballot.shown), "votes": len(ballot.members), "chains": chains}
-        share = f"{len(ballot.members) / chains:.0%}"
+        votes, chains = len(ballot.members), group.drawn
+        said = {"value": title(ballot.shown), "votes": votes, "chains": chains}
+        said |= {"share": f"{votes / chains:.0%}", "bound": bound, "by": _by(ballot, words)}
         code = "minority" if place else "tie" if _tied(ballots) else "majority"
-        box.markdown(words.of("several", code, share=share, by=_by(ballot, words), **said))
+        box.markdown(words.of("several", code, **said))
+    _say_times(group, words, box)
+
+
+def _bound(group: Group, words: Words) -> str:
+    """What stands behind a share of fewer chains than the reader allowed."""
+    return words.of("several", "bound", most=group.most) if group.drawn < group.most else ""
+
+
+def _say_times(group: Group, words: Words, box: DeltaGenerator) -> None:
     one = statistics.median(run.seconds() for run in group.chains)
     ratio = f"{group.wall / one:.1f}" if one else "1.0"
     figures = {"wall": words.seconds(group.wall), "one": words.seconds(one), "ratio": ratio}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from functools import partial
 from typing import Literal
 
 import streamlit as st
@@ -15,7 +16,7 @@ from streamlit.delta_generator import DeltaGenerator
 from history.runs import Run
 from history.store import Entry, StoreError
 from history.tree import branches, find, follow_ups, path, together
-from page.asking import answer_now, ask_again, go_on, stop, way_of
+from page.asking import answer_now, ask_again, go_on, group_of, stop, way_of
 from page.charts import run_charts
 from page.choices import chosen
 from page.export import export_menu
@@ -64,7 +65,10 @@ def _entries(site: Site, run: Run) -> list[Entry]:
 def _group(site: Site, entries: Sequence[Entry], entry: Entry | None, run: Run) -> Group:
     others = together(entries, entry) if entry else []
     found = [run if other.id == run.id else site.runs.get(other.id) for other in others]
-    return Group(tuple(one for one in found if one) or (run,))
+    stored = [one for one in found if one] or [run]
+    known = {one.id for one in stored}
+    begun = [one for one in site.runs.together(group_of(run)) if one.id not in known]
+    return Group((*stored, *begun), partial(site.runs.votes_on, group_of(run)))
 
 
 # -- what was asked before, otherwise, and after
@@ -197,7 +201,7 @@ def _follow(
         bar.button(words("answer_now"), on_click=answer_now, args=(site, run), key="answer-now")
     bar.button(words("stop"), on_click=stop, args=(site, run), type="primary", key="stop")
     states, seen = panel(site, group, run, head), 0
-    while not group.ended and not site.outdated:
+    while not group.ended and not _is_old(site, group):
         events = run.events(seen, timeout=TICK)
         for event in events:
             view.show(event)
@@ -207,6 +211,11 @@ def _follow(
         states.write(site, group)
         time.sleep(TICK)
     st.rerun()
+
+
+def _is_old(site: Site, group: Group) -> bool:
+    """Whether the page shows less than there is: another model, one more chain of the vote."""
+    return site.outdated or len(site.runs.together(group_of(group.runs[0]))) > len(group.runs)
 
 
 def progress(words: Words, run: Run, view: View) -> str:

@@ -655,3 +655,86 @@ def test_a_server_is_left_alone_while_nobody_looks(
     until(lambda: server.asked > asked)
     loop.cancel(watch)
     until(watch.done)
+
+
+# -- a vote
+
+
+class Voters:
+    """Chains that say what is scripted for them, told apart by their seeds; "" for ever thinks."""
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = answers
+        self.begun: list[int] = []
+        self.closed: list[int] = []
+
+    async def __call__(self, asked: Asked) -> AsyncIterator[Event]:
+        number = asked.settings.seed or 0
+        self.begun.append(number)
+        try:
+            yield STARTED
+            while not self.answers[number]:  # noqa: ASYNC110  nobody ends it
+                await asyncio.sleep(0.001)
+            yield Answer(self.answers[number], 1.0, 5)
+        finally:
+            self.closed.append(number)
+
+
+def vote(voters: Voters, store: Store) -> tuple[Runs, Run]:
+    """The runs, and the first of a vote of all the voters, which has begun."""
+    runs, most = Runs(Loop(), voters, store), len(voters.answers)
+    first, *others = (Asked("Why?", settings=Settings(seed=it), most=most) for it in range(most))
+    run = runs.start(first)
+    runs.vote(run, others, Link(thread=run.id, group=run.id))
+    return runs, run
+
+
+def test_a_vote_begins_further_chains_by_itself_until_it_is_decided(store: Store) -> None:
+    voters = Voters(*"44545555")
+    runs, first = vote(voters, store)
+    until(lambda: not runs.votes_on(first.id))
+    until(lambda: all(run.settled for run in runs.together(first.id)))
+    assert sorted(voters.begun) == list(range(8))
+    assert [entry.link.group for entry in store.runs_of(first.id)] == ["", *[first.id] * 7]
+    asked = [store.asked(run.id) for run in runs.together(first.id)]
+    assert {one.most for one in asked if one} == {8}
+
+
+def test_three_that_agree_are_all_that_a_vote_begins(store: Store) -> None:
+    voters = Voters(*"44444444")
+    runs, first = vote(voters, store)
+    until(lambda: not runs.votes_on(first.id))
+    assert sorted(voters.begun) == [0, 1, 2]
+
+
+def test_a_vote_whose_first_chain_is_over_counts_it(store: Store) -> None:
+    voters = Voters(*"444")
+    runs = Runs(Loop(), voters, store)
+    first = runs.start(Asked("Why?", settings=Settings(seed=0)))
+    until(lambda: first.settled)
+    runs.start(Asked("Another?", settings=Settings(seed=1)))  # ended tasks are forgotten here
+    others = [Asked("Why?", settings=Settings(seed=it)) for it in (1, 2)]
+    runs.vote(first, others, Link(thread=first.id, group=first.id))
+    until(lambda: not runs.votes_on(first.id))
+    assert 1 in voters.begun
+
+
+def test_a_vote_that_is_stopped_begins_no_more(store: Store) -> None:
+    voters = Voters("4", "", "", "4", "4")
+    runs, first = vote(voters, store)
+    until(lambda: first.ended)
+    runs.stop_vote(first.id)
+    for run in runs.together(first.id):
+        runs.stop(run.id)  # once more is once
+    until(lambda: len(voters.closed) == 3 and not runs.votes_on(first.id))
+    until(lambda: all(run.ended for run in runs.together(first.id)))
+    ends = [type(run.trace.end) for run in runs.together(first.id)]
+    assert (voters.begun, ends) == ([0, 1, 2], [Answer, Stopped, Stopped])
+
+
+def test_a_chain_that_is_not_needed_any_more_is_stopped(store: Store) -> None:
+    voters = Voters("4", "", "4")
+    runs, first = vote(voters, store)
+    until(lambda: not runs.votes_on(first.id))
+    until(lambda: all(run.ended for run in runs.together(first.id)))
+    assert isinstance(runs.together(first.id)[1].trace.end, Stopped)

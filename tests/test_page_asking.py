@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -50,10 +50,15 @@ class Runs:
 
     def __init__(self) -> None:
         self.started: list[Run] = []
+        self.others: list[Asked] = []  # of the vote, to be begun as it needs them
 
     def start(self, asked: Asked, link: Link = Link(), owner: str = "", id: str = "") -> Run:
         self.started.append(Run(asked, link, owner, id=id))
         return self.started[-1]
+
+    def vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+        assert link.group == first.id
+        self.others += others
 
     def get(self, id: str | None) -> Run | None:
         return next((run for run in self.started if run.id == id), None)
@@ -76,7 +81,8 @@ def test_a_click_that_is_broken_off_and_played_again_asks_once(
     session = Session(use)
     monkeypatch.setattr("streamlit.session_state", session)
     played(click, site)
-    assert [run.question for run in site.runs.started] == ["Why?"] * 2  # the chains wanted
+    asked = [*(run.asked for run in site.runs.started), *site.runs.others]
+    assert [(one.question, one.most) for one in asked] == [("Why?", 2)] * 2  # the chains wanted
     assert dict(session.items())["shown"].run == site.runs.started[0].id
 
 

@@ -36,7 +36,7 @@ def voting(answers: list[str]) -> Any:
 
 def ask_many_times(visitor: Visitor, times: int) -> None:
     """From one: in the settings, with the keyboard."""
-    visitor.set_slider("Ask this many times at once", "Home " + "ArrowRight " * (times - 1))
+    visitor.set_slider("Ask this many times at most", "Home " + "ArrowRight " * (times - 1))
 
 
 def test_four_chains_vote_and_each_can_be_opened(page: str, port: int, visitors: Any) -> None:
@@ -62,6 +62,32 @@ def test_four_chains_vote_and_each_can_be_opened(page: str, port: int, visitors:
             expect(visitor.steps).to_have_count(3)
             seen.add(visitor.page.url)
         assert len(seen) == 4
+
+
+def test_three_chains_that_agree_are_all_that_are_asked(
+    page: str, port: int, visitors: Any
+) -> None:
+    with on_stage(voting(["12"] * 8), port=port) as stub:
+        visitor = visitors(page)
+        ask_many_times(visitor, 8)
+        visitor.ask("Three times four?")
+        visitor.wait_for_end()
+        panel = visitor.page.locator(".st-key-chains")
+        expect(panel).to_contain_text("12: 3 of 3 chains (100%), of at most 8, the most frequent")
+        assert len({request["seed"] for request in stub.requests}) == 3
+
+
+def test_chains_begun_later_appear_while_they_think(page: str, port: int, visitors: Any) -> None:
+    """The first three disagree, and the eighth could change nothing any more."""
+    with on_stage(voting([*"12345", "1", "1", "1"]), port=port) as stub:
+        visitor = visitors(page)
+        ask_many_times(visitor, 8)
+        visitor.ask("Which?")
+        visitor.wait_for_end()
+        expect(visitor.page.locator(CHAINS)).to_have_count(7)
+        panel = visitor.page.locator(".st-key-chains")
+        expect(panel).to_contain_text("1: 3 of 7 chains (43%), of at most 8, the most frequent")
+        assert len({request["seed"] for request in stub.requests}) == 7
 
 
 def test_chains_asked_together_are_one_line_of_the_history_and_stop_together(
