@@ -24,7 +24,7 @@ from reasoning.events import Answer, Event, Failed, Started, Stopped
 from reasoning.think import MAX_QUESTION
 from tests.examples import examples
 from tests.gateway_server import asks_for_a_step, events_of, gateway, thinker
-from tests.processes import ROOT, free_port
+from tests.processes import ROOT, free_port, until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": "What is 6 times 7?"}]}
@@ -184,13 +184,13 @@ def test_a_vote_is_decided_without_a_chain_that_hangs() -> None:
 
     def reply(request: dict[str, Any]) -> Play:
         if request.get("seed") == 7:
-            return says("No.", until=NEVER)
+            return says("This goes on for ever.", until=NEVER)
         return thinker(request)
 
     with scripted(reply) as (http, stub):
         asked = ask(http, model="stub-vote3", seed=6, include_trace=True)
         body = completion(asked)
-        assert stub.gone == 1
+        until(lambda: stub.gone == 1)
     assert body["choices"][0]["message"]["content"] == "The answer is 42."
     assert "*2 of 2 chains, of at most 3, agree" in body["choices"][0]["message"]["reasoning"]
     ends = [trace["events"][-1]["kind"] for trace in body["trace"]]
