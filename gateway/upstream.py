@@ -46,8 +46,8 @@ class Upstream:
         """
         try:
             model = await self.endpoint.model()
-            way, ours = await self.way(model), served_at(self.endpoint.base_url, model.name).by_us
-            if model.vllm and way == DEFAULT and not ours:
+            ours = served_at(self.endpoint.base_url, model.name).by_us
+            if model.vllm and not ours and await self.way(model) == DEFAULT:
                 await warm(self.endpoint, reader_language())
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)

@@ -22,8 +22,8 @@ async def warmed(language: str) -> tuple[Stub, list[int]]:
     return server, ready
 
 
-def system(language: str) -> str:
-    return prompt(language, "step", min_steps=3, max_steps=25)
+def opening(language: str) -> str:
+    return prompt(language, "step", question="?")
 
 
 @pytest.mark.parametrize(("language", "other"), [("en", "zh"), ("zh", "en")])
@@ -33,8 +33,8 @@ async def test_the_readers_language_comes_first_and_is_all_that_is_waited_for(
     server, ready = await warmed(language)
     first, *between, last = server.requests
     assert ready == [1]
-    assert first["messages"][0]["content"] == system(language)
-    assert last["messages"][0]["content"] == system(other)
+    assert first["messages"][0]["content"] == opening(language)
+    assert last["messages"][0]["content"] == opening(other)
     assert [asked["prompt"] for asked in between] == ["?", "?"]  # no prompt is read for a grammar
 
 
