@@ -28,21 +28,18 @@ Cost = tuple[float, int]  # seconds and tokens
 
 
 class Chain(Protocol):
-    """What a reply must know of its chain. `hasty`: it has come to its answer too early."""
+    """What a reply must know of its chain."""
 
     steps: list[Step]
     step_tokens: int
     answer_tokens: int
     apart: bool
-    hasty: bool
 
     @property
     def number(self) -> int: ...
 
     @property
     def most(self) -> int: ...
-
-    def is_early(self, steps: int) -> bool: ...
 
     def is_repeated(self, step: Step) -> bool: ...
 
@@ -89,8 +86,7 @@ class Continuation:
             self.end = "loop"
             return
         if thinks:
-            final = not reading.cut and not self._chain.is_early(self._chain.number)
-            yield from self._close(reading.cut, final)
+            yield from self._close(reading.cut, final=not reading.cut)
         if thinks and not self._chain.steps and not self.end:
             self.answer, thinks = reading.refusal or None, not reading.refusal
         empty = thinks and not self._chain.steps and not reading.cut
@@ -103,8 +99,8 @@ class Continuation:
             yield from self._take(cut)
         else:
             chain = self._chain
-            final = isinstance(cut, Conclusion) and not chain.is_early(chain.number)
-            yield from self._close(final=final or chain.number >= chain.most)
+            final = isinstance(cut, Conclusion) or chain.number >= chain.most
+            yield from self._close(final=final)
             if not self.end:
                 yield from self._opened(cut)
 
@@ -117,10 +113,6 @@ class Continuation:
             last = steps[-1].title if steps else ""
             title = cut.title if is_title(cut.title, last) else ""  # else the step's first words
             yield from self._take(replace(cut, title=title))
-        elif self._chain.is_early(len(steps)):  # an answer to be checked is a step like others
-            self._chain.hasty = True
-            yield from self._take(Opening("continue", raw="" if cut.told else cut.raw))
-            yield from self._take(cut.raw) if cut.told else ()
         elif self._chain.apart:
             self.end = "told"
         else:

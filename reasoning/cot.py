@@ -3,8 +3,9 @@
 The model is asked once, without an example (Kojima et al. 2022, arXiv 2205.11916; an example
 is copied by small models), and its message is cut into steps as it comes (continuation.py).
 The loop steps in only where it must, by letting the model go on from the message as it
-stands: a step that repeats another is taken out, a hasty answer is checked once, and a chain
-that has no room left is led to its answer. So a chain is one request as a rule.
+stands: a step that repeats another is taken out, and a chain that has no room left is led to
+its answer. So a chain is one request as a rule. It is not made to check an early answer: asked
+to, a model repeats itself (docs/evals.md), as others found (arXiv 2310.01798).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from reasoning.direct import LEAST
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import Refused, RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
-from reasoning.prompts import ANSWER, CHECK, DOUBT, under
+from reasoning.prompts import ANSWER, DOUBT, under
 from reasoning.reading import Reading
 from reasoning.repeats import repeats
 from reasoning.step_loop import ends
@@ -85,7 +86,6 @@ class ChainOfThought:
         self.answer_tokens = min(self._settings.answer_tokens, task.context // 4)
         self._room = 0  # tokens that the context holds for thought, beside the answer's
         self._failures = self._tries = 0  # replies that came to nothing: in all, at this step
-        self.hasty = self._checked = False
         self._owed: Cost = (0.0, 0)  # what no event has told yet
         self._end: End = ""  # of the last reply
         self._answer: str | None = None  # as far as it told one
@@ -153,16 +153,9 @@ class ChainOfThought:
             return Lead(words, self._lead.heading, self._failures)
         if self._end != "stop" or self._answer is not None:
             return None
-        if self.is_early(len(self.steps)):
-            self._checked = True
-            return Lead(self._task.prompt("check"), CHECK[self._task.language])
         if not self.apart:
             self._answer = answer_told(self.steps[-1].content)
         return None
-
-    def is_early(self, steps: int) -> bool:
-        """Whether a chain that ends after so many steps is to be checked first, once."""
-        return not self._checked and (self.hasty or steps < self._settings.min_steps)
 
     async def _measure(self) -> None:
         await self._transcript.add(self.steps)
@@ -321,8 +314,8 @@ class ChainOfThought:
 
 COT = Way(
     cot,
-    prompts=("cot", "go_on", "check", "doubt", "answer"),
+    prompts=("cot", "go_on", "doubt", "answer"),
     steers=ALL_STEERS,
-    settings=ALL_SETTINGS,
+    settings=ALL_SETTINGS - {"min_steps"},
     ends=ends,
 )

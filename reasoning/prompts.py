@@ -26,7 +26,6 @@ _KANA_OR_HANGUL = re.compile(r"[\u3040-\u30ff\uac00-\ud7af]")
 UNTITLED = {"en": "Step {}", "zh": "第 {} 步"}
 # What a model that is led goes on under, in a message of its own voice.
 ANSWER = {"en": "Answer", "zh": "答案"}
-CHECK = {"en": "Check by another way", "zh": "换一种方法检验"}
 DOUBT = {"en": "Check step {} by another way", "zh": "换一种方法检验第 {} 步"}
 AS_JSON = {  # it may stand behind a prompt that asks for Markdown
     "en": "A program reads this answer: in the place of Markdown write JSON alone, "
