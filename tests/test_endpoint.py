@@ -14,7 +14,7 @@ from tests.processes import until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, raw, says, status, step
 
 MODEL = ServedModel("stub")
-HASTY = Patience(connect=2, first=0.6, idle=0.6, whole=1.5)
+HASTY = Patience(connect=5, first=2, idle=2, whole=4)  # a busy machine stops for a second
 
 
 @asynccontextmanager
