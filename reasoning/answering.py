@@ -75,13 +75,14 @@ class Answering:
         await self._task.read(reading, request, take, again, self._cure)
 
     def _request(self, attempt: int) -> Request:
+        asked = self._ask()
         return replace(
-            self._ask(),
+            asked,
             temperature=max(self._task.settings.temperature, warmer(attempt)),
             seed=self._task.seed(attempt),
             format=self._format,
             schema=self._form.schema if self._format == "json_schema" else None,
-            stop=self._form.stop,
+            stop=self._form.stop or asked.stop,
         )
 
     def _cure(self, error: RequestError) -> Notice | None:

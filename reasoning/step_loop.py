@@ -27,6 +27,7 @@ from reasoning.transcript import Transcript, Voice
 
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
+ANOTHER = "\n### "  # an answer under a heading ends before the next: some would think anew there
 STEPS_BESIDE_HISTORY = 3  # the earlier turns of a conversation leave room for as many
 
 
@@ -293,9 +294,12 @@ class StepLoop:
         def ask() -> Request:
             led = self._leads() and self._task.answer_form == AnswerForm()
             turns = self._transcript.going_on(ANSWER[self.language]) if led else None
-            tokens = max(1, min(self._answer_tokens, self._room()))
             return Request(
-                self._task.model, turns or self._transcript.asking(words), tokens, go_on=led
+                self._task.model,
+                turns or self._transcript.asking(words),
+                max_tokens=max(1, min(self._answer_tokens, self._room())),
+                stop=(ANOTHER,) if led else (),
+                go_on=led,
             )
 
         number = len(self.steps) + 1

@@ -134,6 +134,7 @@ async def test_the_chain_is_one_message_that_is_gone_on_with() -> None:
     whole = "\n".join(FINAL[:3])
     assert said == [FINAL[0] + "\n", "\n".join(FINAL[:2]) + "\n", f"{whole}\n\n### Answer\n\n"]
     assert [request.schema for request in server.requests[:3]] == [GO_ON, GO_ON, DECIDE]
+    assert server.requests[3].stop == ("\n### ",)  # where a small model thinks it all anew
     assert events[-1].content == "The answer."
 
 
