@@ -25,7 +25,7 @@ BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
 def steered(request: dict[str, Any]) -> Play:
     """The chain at first; once a step says "mine", or is doubted or unwanted, another one."""
     text = json.dumps(request["messages"][1:])
-    if "mine" not in text and "doubt step" not in text.lower():
+    if not any(word in text for word in ("mine", "doubt step", "As you say.")):
         return _plays(thinking(3), request)
     if "response_format" not in request:
         return says("Another answer.")
