@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
+from reasoning.heading_steps import RUNS_ON
 from reasoning.task import LEAST_ANSWER, LEAST_STEP
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
@@ -132,7 +133,7 @@ async def test_an_endless_chain_asks_for_the_answer_while_there_is_room_for_it(w
 
 @pytest.mark.parametrize("way", ["json_steps", "heading_steps"])
 async def test_no_step_takes_the_answers_share(way: str) -> None:
-    server = Meter(lambda request: 10**6 if request.schema or request.stop else 50)
+    server = Meter(lambda request: 10**6 if request.schema or RUNS_ON in request.stop else 50)
     events = await chain(server, way, 1000, step_tokens=5000)
     assert server.requests[-1].max_tokens >= 1000 // 4
     assert events[-1] == Answer(events[-1].content, 0.0, 50, 0.0)
