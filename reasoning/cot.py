@@ -29,6 +29,7 @@ from reasoning.task import (
     LEAST_STEP,
     MARGIN,
     NEARLY_SPENT,
+    NO_GOING_ON,
     AnswerForm,
     Task,
     warmer,
@@ -245,7 +246,7 @@ class ChainOfThought:
         """A server that cannot go on is told to by our words; what is too long is shortened."""
         if isinstance(error, Refused) and self._is_led:
             self._goes_on, self._is_refused = False, True
-            return Notice("no_going_on", "The server does not go on from a message.")
+            return NO_GOING_ON
         return self._transcript.forget() if isinstance(error, TooLong) else None
 
     def _remember(self) -> None:

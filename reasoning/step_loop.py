@@ -21,7 +21,15 @@ from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import repeats
 from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, warmer, within_bounds
+from reasoning.task import (
+    MARGIN,
+    NEARLY_SPENT,
+    NO_GOING_ON,
+    AnswerForm,
+    Task,
+    warmer,
+    within_bounds,
+)
 from reasoning.titles import title_of
 from reasoning.transcript import Transcript, Voice
 
@@ -126,7 +134,7 @@ class StepLoop:
             return Notice("format", self.format)
         if isinstance(error, Refused) and self._is_led:
             self._goes_on, self._is_led = False, False
-            return Notice("no_going_on", "The server does not go on from a message.")
+            return NO_GOING_ON
         if not isinstance(error, TooLong) or (notice := self._transcript.forget()) is None:
             return None
         self._used = self._transcript.used_at_most
@@ -139,9 +147,10 @@ class StepLoop:
         if not self._goes_on:
             self._task.server.goes_on = False
 
-    def _leads(self) -> bool:
-        """Whether the model can be asked to go on from its own message, and not by our words."""
-        self._is_led = self._task.model.vllm and self._goes_on and bool(self._transcript.message)
+    def _lead(self, wanted: bool) -> bool:
+        """Whether this request has the model go on from its own message, and not by our words."""
+        can = self._task.model.vllm and self._goes_on and bool(self._transcript.message)
+        self._is_led = wanted and can  # or another refusal would be taken for one of this
         return self._is_led
 
     # -- the steps
@@ -198,13 +207,12 @@ class StepLoop:
         self._remember()
 
     def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
-        how, led = self._task.asked_of(number), False
+        how = self._task.asked_of(number)
+        led = self._lead(attempt == 0 and how != "doubt")
         words = [self._next(number, how)] if self.steps else []
         if attempt:
             hints = self._form.hints
             words.append(self._task.prompt(hints.get(bad.cause, hints[""]), number=number))
-        elif how != "doubt":
-            led = self._leads()
         transcript = self._transcript
         return Request(
             self._task.model,
@@ -292,7 +300,7 @@ class StepLoop:
         words = await self._task.in_form(self._task.prompt("answer"))
 
         def ask() -> Request:
-            led = self._leads() and self._task.answer_form == AnswerForm()
+            led = self._lead(self._task.answer_form == AnswerForm())
             turns = self._transcript.going_on(ANSWER[self.language]) if led else None
             return Request(
                 self._task.model,

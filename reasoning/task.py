@@ -227,6 +227,7 @@ ENDLESS = 2**31  # tokens
 LEAST_STEP = 128  # tokens: a step of two sentences and its title
 LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
 NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
+NO_GOING_ON = Notice("no_going_on", "The server does not go on from a message.")
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
 
 

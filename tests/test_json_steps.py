@@ -156,6 +156,13 @@ async def test_a_server_that_refuses_to_go_on_is_asked_in_turns_from_then_on() -
     assert (events[-1].content, server.goes_on) == ("The answer.", False)
 
 
+async def test_another_refusal_is_not_taken_for_that() -> None:
+    server = Scripted(FINAL[0], "nonsense", Refused("No top_p here.", "r"))
+    events = await run(server, model=VLLM)
+    assert [request.go_on for request in server.requests] == [False, True, False]
+    assert (events[-1].code, server.goes_on) == ("refused", True)
+
+
 async def test_an_answer_in_the_callers_form_is_asked_for_apart() -> None:
     server = Scripted(*FINAL[:3], "{}")
     await run(server, model=VLLM, answer_form=AnswerForm(format="json_object"))
