@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,8 +38,9 @@ def keep(item: pytest.Item, report: pytest.TestReport) -> None:
     parts = [f"{report.nodeid}, {report.when}, {seed}", report.longreprtext, *printed]
     (folder / f"report-{report.when}.txt").write_text("\n\n".join(parts), encoding="utf-8")
     keep_logs(folder, report.start)
-    keep_pictures(folder, item.stash.get(VISITORS, []))
-    report.sections.append(("kept", f"{folder.relative_to(OUTPUT.parent.parent)}/"))
+    states = keep_pictures(folder, item.stash.get(VISITORS, []))
+    kept = f"{folder.relative_to(OUTPUT.parent.parent)}/"
+    report.sections.append(("kept", "\n".join([kept, *states])))
 
 
 def keep_logs(folder: Path, since: float) -> None:
@@ -49,10 +50,13 @@ def keep_logs(folder: Path, since: float) -> None:
             (folder / log.name).write_text(end, encoding="utf-8")
 
 
-def keep_pictures(folder: Path, visitors: Iterable[Visitor]) -> None:
+def keep_pictures(folder: Path, visitors: Iterable[Visitor]) -> Iterator[str]:
+    """And says of each whether it still reached its server: without, all of a page is disabled."""
     from playwright.sync_api import Error as PlaywrightError  # slow to import
 
     for number, visitor in enumerate(visitors, 1):
+        with suppress(PlaywrightError):
+            yield f"browser {number}: {visitor.connection()}"
         with suppress(PlaywrightError):  # a tab or a browser that is gone has no picture
             visitor.page.screenshot(path=str(folder / f"browser-{number}.png"))
         with suppress(PlaywrightError):

@@ -394,6 +394,12 @@ class Visitor:
 
     # -- what is seen
 
+    def connection(self) -> str:
+        """As Streamlit's own page tells it of itself: to the server, and of the script."""
+        app = self.page.get_by_test_id("stApp")
+        states = (f"data-test-{what}-state" for what in ("connection", "script"))
+        return " ".join(str(app.get_attribute(state, timeout=1_000)) for state in states)
+
     @property
     def steps(self) -> Locator:
         """The steps of the run that is shown."""
