@@ -32,9 +32,9 @@ from reasoning.think import WAYS, varied
 Effort = Literal["low", "medium", "high"]
 # Steps and tokens per step; "medium" is what the page and the terminal do.
 EFFORTS: Mapping[Effort, Settings] = {
-    "low": Settings(min_steps=2, max_steps=6, step_tokens=300),
+    "low": Settings(max_steps=6, step_tokens=300),
     "medium": Settings(),
-    "high": Settings(min_steps=5, max_steps=40, step_tokens=1200, answer_tokens=3000),
+    "high": Settings(min_steps=3, max_steps=40, step_tokens=1200, answer_tokens=3000),
 }
 LARGEST_SEED = 2**62  # a server takes 64 bits, and further chains and attempts count up from it
 

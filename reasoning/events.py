@@ -28,7 +28,7 @@ class Settings:
     """What bounds a chain. The defaults are the ones the page and terminal use."""
 
     max_steps: int = 25
-    min_steps: int = 3  # a chain of one step is an answer with a title
+    min_steps: int = 1  # more are forced by grammar, and mostly say again what was said
     step_tokens: int = 600  # twice what an 8 B model writes in a step; a cut costs a retry
     answer_tokens: int = 1500
     temperature: float = 0.2  # a little, so that a question asked again may go another way

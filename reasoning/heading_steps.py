@@ -12,7 +12,7 @@ import re
 
 from reasoning.events import Answer, Emit
 from reasoning.headings import heading, marked, may_be_heading, may_be_marked
-from reasoning.replies import MAX_CONTENT, BadReply, Draft, Reply, StepAction
+from reasoning.replies import MAX_CONTENT, WENT_ROUND, BadReply, Draft, Reply, StepAction
 from reasoning.step_loop import StepForm, StepLoop, ends
 from reasoning.task import Task
 from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
@@ -43,7 +43,7 @@ def read_step(text: str, finish_reason: str | None = "stop") -> Reply | BadReply
     if finish_reason == "length" and action is None:
         return BadReply("cut", "The reply was cut before its end.", draft)
     if finish_reason == "repetition" and action is None:
-        return BadReply("loop", "The reply went round in circles.", draft)
+        return BadReply("loop", WENT_ROUND, draft)
     if not text.strip():
         return BadReply("empty", "The reply is empty.")
     if not content or (not title and content.endswith((":", "："))):
@@ -115,7 +115,7 @@ def _until_next(text: str, whole: bool) -> tuple[str, StepAction | None]:
 HEADINGS = StepForm(
     prompt="heading_step",
     hints={
-        "cut": "heading_cut", "loop": "retry_repeat", "repeat": "retry_repeat",
+        "cut": "heading_cut", "loop": "heading_cut", "repeat": "retry_repeat",
         "": "heading_format",
     },
     read=read_step,

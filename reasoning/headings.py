@@ -52,6 +52,11 @@ def marked(line: str) -> str | None:
     return _words(found[1] or "") if found else None
 
 
+def unnumbered(words: str) -> str:
+    """Without "Step 3:" before them: whoever shows a step counts it already."""
+    return _LEADING_NUMBER.sub("", words, count=1)
+
+
 def is_sentence(line: str) -> bool:
     """Whether a heading's line may be all that there is of its step: "Step 1: 3 + 4 = 7"."""
     if marked(line) is not None:
@@ -79,5 +84,5 @@ def answer_in(words: str) -> str | None:
 def _words(text: str) -> str:
     """What is there to read of a heading; punctuation alone is nothing."""
     bare = text.strip("# *").rstrip(":：").strip("# *")
-    words = one_line(_LEADING_NUMBER.sub("", bare, count=1)).rstrip(":：")
+    words = one_line(unnumbered(bare)).rstrip(":：")
     return words if re.search(r"\w", words) else ""

@@ -1,7 +1,7 @@
 """Steps in JSON: an object with a title, the content and what comes next.
 
 The schema is the controller: which `next_action` a step may end in decides how long
-the chain is, so at least `min_steps` and at most `max_steps` hold by grammar where
+the chain is, so at most `max_steps` and at least `min_steps` hold by grammar where
 the server constrains the model, and by the loop where it does not.
 """
 
@@ -18,7 +18,8 @@ from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 GO_ON = step_schema("continue")
 DECIDE = step_schema("continue", "final_answer")
 CONCLUDE = step_schema("final_answer")
-SCHEMAS = (GO_ON, DECIDE, CONCLUDE)  # constant, so that a server compiles each grammar once
+# Constant, so that a server compiles each grammar once; in the order in which chains need them.
+SCHEMAS = (DECIDE, CONCLUDE, GO_ON)
 
 
 def written(reply: Reply) -> str:
@@ -30,7 +31,7 @@ def written(reply: Reply) -> str:
 JSON = StepForm(
     prompt="step",
     hints={
-        "cut": "retry_cut", "loop": "retry_repeat", "repeat": "retry_repeat", "": "retry_format",
+        "cut": "retry_cut", "loop": "retry_cut", "repeat": "retry_repeat", "": "retry_format",
     },
     read=parse_reply,
     draft=read_partial,

@@ -1,4 +1,4 @@
-"""Does a step say again what an earlier one said? Pure."""
+"""Does a step say again what an earlier one said, or what it has said itself? Pure."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import re
 from collections.abc import Sequence
 
 ALIKE = 0.85  # share of common five-word runs; a step that checks the next letter stays below
+ROUND = 0.5  # share of new five-word runs under which a text goes round; sums keep above 0.8
+LEAST_ROUND = 60  # words: a short table is no circle
 _RUN = 5
 
 
@@ -19,6 +21,12 @@ def repeats(content: str, earlier: Sequence[str]) -> int | None:
         if _alike(mine, words(other)):
             return index
     return None
+
+
+def goes_round(text: str) -> bool:
+    """Whether a text says the same over and over, as one does that never ends."""
+    mine = words(text)
+    return len(mine) >= LEAST_ROUND and len(_runs(mine)) < ROUND * (len(mine) - _RUN + 1)
 
 
 def words(text: str) -> list[str]:

@@ -25,6 +25,7 @@ MAX_OBJECTS_TRIED = 50  # a text of nothing but braces must not take quadratic t
 MAX_REPAIRED, MAX_BRACES_REPAIRED = 20_000, 200  # characters, and of them "{"
 MAX_CONTENT = 100_000  # characters; a page must survive whatever a server sends
 MAX_TITLE = 200
+WENT_ROUND = "The reply went round in circles."
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def parse_reply(text: str, finish_reason: str | None = "stop") -> Reply | BadRep
     if finish_reason == "length":
         return BadReply("cut", "The reply was cut before its end.", draft)
     if finish_reason == "repetition":
-        return BadReply("loop", "The reply went round in circles.", draft)
+        return BadReply("loop", WENT_ROUND, draft)
     return _repaired(text) or _why(text, draft)
 
 

@@ -10,7 +10,7 @@ It emits events and holds no connection of its own: the server is a protocol.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reasoning.answering import Answering
@@ -19,8 +19,8 @@ from reasoning.errors import FormatRefused, Refused, RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
 from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
-from reasoning.repeats import repeats
-from reasoning.replies import BadReply, Draft, Reply, Schema, StepAction
+from reasoning.repeats import goes_round, repeats
+from reasoning.replies import WENT_ROUND, BadReply, Draft, Reply, Schema, StepAction
 from reasoning.task import (
     MARGIN,
     NEARLY_SPENT,
@@ -35,6 +35,7 @@ from reasoning.transcript import Transcript, Voice
 
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
+FEWER_TOKENS = 0.5  # after a reply that went round in circles: more would only be more of it
 ANOTHER = "\n### "  # an answer under a heading ends before the next: some would think anew there
 STEPS_BESIDE_HISTORY = 3  # the earlier turns of a conversation leave room for as many
 
@@ -217,7 +218,7 @@ class StepLoop:
         return Request(
             self._task.model,
             transcript.going_on() if led else transcript.asking("\n\n".join(words)),
-            max_tokens=self._tokens_for(attempt),
+            max_tokens=self._tokens_for(attempt, bad),
             temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
             seed=self._task.seed(attempt, number),
             format=self.format,
@@ -226,8 +227,10 @@ class StepLoop:
             go_on=led,
         )
 
-    def _tokens_for(self, attempt: int) -> int:
+    def _tokens_for(self, attempt: int, bad: BadReply) -> int:
         more = MORE_TOKENS[min(attempt, len(MORE_TOKENS) - 1)]
+        if bad.cause == "loop":
+            more = FEWER_TOKENS
         most = min(int(self._step_tokens * more), max(1, self._room()))
         return min(most, self._task.left_to_think)
 
@@ -240,7 +243,8 @@ class StepLoop:
     def _judge(self, number: int, reading: Reading) -> Reply | BadReply:
         outcome = self._form.read(reading.text, reading.finish_reason)
         if isinstance(outcome, BadReply):
-            return outcome
+            rambles = outcome.cause == "cut" and goes_round(outcome.draft.content)
+            return replace(outcome, cause="loop", detail=WENT_ROUND) if rambles else outcome
         earlier = [step.content for step in self.steps]
         steer = self._task.steer if self._task.asked_of(number) == "again" else None
         again = repeats(outcome.content, [*earlier, *([steer.instead_of] if steer else [])])

@@ -1,8 +1,9 @@
 """A step's title: the model's own, or the step's first words where it gave none. Pure.
 
 A grammar can ask for a title, not for one that says something: models write "", "," or
-"Step 3", or the last step's title again. While a reply is being written, what may still
-turn out to be none of these is not shown, so that what is shown of a title only grows.
+"Step 3", or the last step's title again. Of "Step 3: Halve it" only "Halve it" is new. While a
+reply is being written, what may still turn out to be none is not shown, so that what is shown of
+a title only grows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
+from reasoning.headings import unnumbered
 from reasoning.repeats import words
 from reasoning.replies import Draft
 from reasoning.writing import headline
@@ -40,10 +42,12 @@ def title_of(draft: Draft, last: str, whole: bool) -> str:
     `last` is the title of the step before. Of a text that grows, with `whole` at its end,
     each title begins the next.
     """
+    title = unnumbered(draft.title)
     if not whole and not draft.titled:
-        return "" if _may_be_none(draft.title, last) else draft.title
-    if is_title(draft.title, last):
-        return draft.title
+        undecided = _may_be_none(draft.title, last) or _may_be_none(title, last)
+        return "" if undecided else title
+    if is_title(title, last):
+        return title
     return _first_words(draft.content, last, whole)
 
 

@@ -38,7 +38,8 @@ def thinker(request: dict[str, Any]) -> Play:
     """A script's line for a model that thinks three steps and says 42, whoever asks how often."""
     if asks_for_a_step(request):
         number = step_number(request)
-        return step(f"Look {number}", f"At turn {number} it is still 42.", "final_answer")
+        action = "continue" if number < 3 else "final_answer"
+        return step(f"Look {number}", f"At turn {number} it is still 42.", action)
     if "response_format" in request:
         return says('{"answer": 42}')
     return says("The answer is 42.")

@@ -70,7 +70,8 @@ async def test_a_chain_that_never_concludes_has_25_steps_and_then_one_answer() -
 
 async def test_the_schema_is_the_controller() -> None:
     server = endless()
-    await run(server, settings=Settings(max_steps=5), model=ServedModel("scripted", 10**6))
+    settings = Settings(min_steps=3, max_steps=5)
+    await run(server, settings=settings, model=ServedModel("scripted", 10**6))
     asked = [request.schema for request in server.requests]
     assert asked == [GO_ON, GO_ON, DECIDE, DECIDE, CONCLUDE, None]
 
@@ -80,8 +81,14 @@ async def test_the_minimum_of_steps_wins_over_a_model_that_concludes_at_once() -
     server = Scripted(
         lambda request: good(next(numbers), "final_answer") if request.schema else "The answer."
     )
-    events = await run(server)
+    events = await run(server, settings=Settings(min_steps=3))
     assert [step.action for step in only(events, Step)] == ["continue", "continue", "final_answer"]
+
+
+async def test_by_itself_a_chain_ends_when_the_model_says_so() -> None:
+    """A forced step is a filler: "End of the problem", after the answer."""
+    events = await run(Scripted(good(1, "final_answer"), "The answer."))
+    assert kinds(events) == ["Started", "Step", "Answer"]
 
 
 async def test_the_answer_is_asked_for_in_free_text() -> None:
@@ -133,7 +140,7 @@ async def test_the_chain_is_one_message_that_is_gone_on_with() -> None:
     said = [request.messages[-1]["content"] for request in server.requests[1:]]
     whole = "\n".join(FINAL[:3])
     assert said == [FINAL[0] + "\n", "\n".join(FINAL[:2]) + "\n", f"{whole}\n\n### Answer\n\n"]
-    assert [request.schema for request in server.requests[:3]] == [GO_ON, GO_ON, DECIDE]
+    assert [request.schema for request in server.requests[:3]] == [DECIDE] * 3
     assert server.requests[3].stop == ("\n### ",)  # where a small model thinks it all anew
     assert events[-1].content == "The answer."
 
@@ -192,6 +199,20 @@ async def test_a_cut_reply_is_no_step_and_gets_more_tokens() -> None:
     events = await run(server)
     assert only(events, Retry)[0].cause == "cut"
     assert server.requests[1].max_tokens > server.requests[0].max_tokens
+    assert "shorter" in server.requests[1].messages[-1]["content"]
+
+
+@pytest.mark.parametrize(
+    ("said", "finish"), [("And so on again. " * 30, "length"), ("la", "repetition")]
+)
+async def test_a_reply_that_goes_round_gets_fewer_tokens(said: str, finish: str) -> None:
+    """More would only be more of it; one that is cut in good order gets more."""
+    rambling = pieces(f'{{"title": "T", "content": "{said}', finish)
+    server = Scripted(rambling, rambling, *FINAL)
+    events = await run(server)
+    assert [retry.cause for retry in only(events, Retry)] == ["loop", "loop"]
+    first, *others = (request.max_tokens for request in server.requests[:3])
+    assert others == [first // 2, first // 2]
     assert "shorter" in server.requests[1].messages[-1]["content"]
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning.repeats import repeats
+from reasoning.repeats import goes_round, repeats
 
 LONG = "We count the letters of the word one by one and write down each place where an r stands."
 
@@ -42,3 +42,22 @@ def test_a_step_that_differs_in_a_number_or_goes_further_does_not_repeat(
 
 def test_the_first_step_repeats_nothing() -> None:
     assert repeats(LONG, []) is None
+
+
+ROUND = "So the answer is 12, and I check it again. "
+
+
+@pytest.mark.parametrize(
+    ("text", "round"),
+    [
+        (ROUND * 10, True),
+        (LONG + " " + ROUND * 20, True),
+        ("所以答案是十二，再检查一遍。" * 10, True),
+        (ROUND * 3, False),  # said again is not yet said for ever
+        (" ".join(f"Letter {n} is r, so the count is now {n} of 40." for n in range(40)), False),
+        (" ".join(f"{n} * 7 = {7 * n}," for n in range(60)), False),
+        ("", False),
+    ],
+)
+def test_a_text_goes_round_when_most_of_it_was_said_before(text: str, round: bool) -> None:
+    assert goes_round(text) is round

@@ -43,7 +43,7 @@ async def test_each_grammar_is_compiled_and_no_more_than_a_token_written() -> No
     schemas = [asked["response_format"]["json_schema"]["schema"] for asked in server.requests]
     decisions = [schema["properties"]["next_action"]["enum"] for schema in schemas]
     go_on, end = "continue", "final_answer"
-    assert decisions == [[go_on], [go_on, end], [end], [go_on]]
+    assert decisions == [[go_on, end], [end], [go_on], [go_on, end]]
     assert {asked["max_tokens"] for asked in server.requests} == {1}
 
 
