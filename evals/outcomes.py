@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,12 +13,14 @@ from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
 from reasoning.think import WAYS
 from reasoning.traces import trace_to_json
+from reasoning.voting import final_answer, numbers
 
-Failure = Literal["unusable", "repeat", "copied", "cut", "cap", "no_answer"]
+Failure = Literal["unusable", "repeat", "copied", "contradicted", "cut", "cap", "no_answer"]
 FAILURES: dict[Failure, str] = {  # with the titles that a report gives them
     "unusable": "unusable reply",  # whole, and no step
     "repeat": "repeat",  # a step that says again what an earlier one said; a reply that loops
     "copied": "copied",  # a step that says what its prompts say, and the question does not
+    "contradicted": "contradicted",  # an answer whose number is none of those in the last step
     "cut": "cut",  # a reply that ends where its tokens ended
     "cap": "cap reached",  # no step concluded: the cap, the budget or the context ended it
     "no_answer": "no answer",  # nothing came that could be marked
@@ -94,6 +97,7 @@ def of_tutorial(chain: Chain, seconds: float) -> Outcome:
         "unusable": chain.unusable,
         "repeat": chain.repeats,
         "copied": chain.copied,
+        "contradicted": int(contradicts(chain.answer, chain.steps)),
         "cut": chain.cut,
         "cap": int(chain.capped),
         "no_answer": int(not chain.answer.strip()),
@@ -158,7 +162,16 @@ def _failures(trace: Trace) -> _Failures:
         failures.note(event)
     failures.left["cap"] += _capped(trace)
     failures.left["copied"] += _copied(trace)
+    answer = trace.answer.content if trace.answer else ""
+    failures.left["contradicted"] += contradicts(answer, [step.content for step in trace.steps])
     return failures
+
+
+def contradicts(answer: str, steps: Sequence[str]) -> bool:
+    """Whether the answer is a number, and none of those in the last step that has any."""
+    told = final_answer(answer)
+    found = next((found for step in reversed(steps) if (found := numbers(step))), frozenset())
+    return bool(found) and told in numbers(told) and told not in found
 
 
 def _copied(trace: Trace) -> int:

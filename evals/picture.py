@@ -13,7 +13,7 @@ from evals.figures import NORMAL_95, ArmFigures
 from evals.outcomes import FAILURES
 
 # Okabe and Ito's colours, which those who confuse red and green tell apart
-HUES = ("#D55E00", "#E69F00", "#CC79A7", "#56B4E9", "#0072B2", "#999999")
+HUES = ("#D55E00", "#E69F00", "#CC79A7", "#009E73", "#56B4E9", "#0072B2", "#999999")
 COLOURS = dict(zip(FAILURES, HUES, strict=True))
 PLAIN = "#4C6E91"
 

@@ -96,6 +96,11 @@ def same_final(one: str, other: str) -> bool:
     return final_answer(one) == final_answer(other) != ""
 
 
+def numbers(text: str) -> frozenset[str]:
+    """The values of all numbers in a text, in the form of `final_answer`."""
+    return frozenset(map(_exact, _NUMBERS.findall(_plain(text[-LONGEST:]))))
+
+
 def vote_of(answer: str, tokens: int = 0) -> Vote:
     """The vote of a chain that ended in this answer after so many tokens; none without one."""
     return Vote(final_answer(answer), tokens)

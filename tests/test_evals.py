@@ -202,6 +202,10 @@ COPY = "Write one step at a time, each"  # of the prompt
         (trace(*map(step, range(1, 4)), ANSWER, max_steps=3), {"cap": 1}, {}),
         (trace(*map(step, range(1, 4)), ANSWER, max_steps=3, way="coat"), {}, {}),
         (trace(step(1), replace(ANSWER, cut=True)), {"cut": 1}, {}),
+        (trace(replace(step(1), content="2 + 3 = 6"), ANSWER), {"contradicted": 1}, {}),
+        (trace(replace(step(1), content="It is $\\frac{10}{2}$."), ANSWER), {}, {}),
+        (trace(replace(step(1), content="2 + 3 = 5"), step(2), ANSWER), {}, {}),
+        (trace(replace(step(1), content="2 + 3 = 5"), replace(ANSWER, content="Five.")), {}, {}),
         (trace(replace(step(1), content=f"{COPY} I do."), ANSWER), {"copied": 1}, {}),
         (trace(replace(step(1), title=COPY), replace(step(2), title=COPY)), {"copied": 2}, {}),
         (trace(replace(step(1), content=prompt_text("en", "answer")), ANSWER), {}, {}),
@@ -409,8 +413,8 @@ def test_the_table_tells_what_the_marked_answers_say() -> None:
     assert (
         "| json_steps | 4 | 75.0 ± 25.0 | +25.0 (-24.0 to +74.0) | 4.0 | 400 | 2.0 | 533 |" in lines
     )
-    assert "| tutorial | - | 100% (11) | - | - | 50% (1) | - |" in lines
-    assert "| json_steps | - | - | 50% (3) | -, 4 mended | - | - |" in lines
+    assert "| tutorial | - | 100% (11) | - | - | - | 50% (1) | - |" in lines
+    assert "| json_steps | - | - | 50% (3) | - | -, 4 mended | - | - |" in lines
     assert "| chain_sum:easy | 50.0 ± 28.9 | 50.0 ± 50.0 | 75.0 ± 25.0 |" in lines
     assert "Unfinished: 10 of 12 answers." in lines
 
