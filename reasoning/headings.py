@@ -31,7 +31,8 @@ _MAY_BE_BARE = re.compile(
 )
 _ANSWER = re.compile(
     r"(?:(?:give|state|provide|write)\s+)?(?:the\s+|my\s+)?"
-    r"(?:final\s+(?:answer|result|conclusion)|answer|conclusion)\s*(?:[:：]\s*(?P<told>.*))?"
+    r"(?:final\s+(?:answer|result|conclusion)|answer(?:\s+(?:to\s+)?the\s+question)?|conclusion)"
+    r"\s*(?:\.|[:：]\s*(?P<told>.*))?"
     r"|(?:给出)?(?:(?:最终|最后)?(?:答案|结论)|最终结果)\s*(?:[:：]\s*(?P<zh>.*))?",
     re.I,
 )

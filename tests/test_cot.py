@@ -130,6 +130,7 @@ def test_whatever_begins_a_heading_may_become_one(text: str) -> None:
     [
         ("Answer", ""), ("The final answer", ""), ("Final Answer: 7", "7"), ("答案", ""),
         ("最终答案：7", "7"), ("Give the answer", ""), ("Conclusion", ""),
+        ("Answer the question.", ""), ("Answer to the question: 7", "7"),
         ("Answer the first part", None), ("Add them", None), ("", None),
     ],
 )  # fmt: skip
