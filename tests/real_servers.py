@@ -1,6 +1,6 @@
 """The real model servers: each started once for all workers of a test run, ended with the last.
 
-    with shared("smollm2", [SERVE, "--model", "smollm2-135m-instruct"]) as server: ...
+    with shared("reciter", [SERVE, "--model", "reciter"], environment) as server: ...
 
 Who uses a server holds a shared lock on its file, which the kernel takes back however a
 process ends. A keeper, a process of its own, runs ./serve.sh and asks for that lock alone:
@@ -143,6 +143,13 @@ def running(server: Server) -> float:
         text = response.read().decode()
     counts = re.findall(r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.M)
     return sum(map(float, counts))
+
+
+def finished(server: Server) -> float:
+    """How many requests it has answered to their end; one that was broken off is none of them."""
+    with urllib.request.urlopen(f"{server.root}/metrics", timeout=60) as response:
+        text = response.read().decode()
+    return sum(map(float, re.findall(r"^vllm:request_success_total\{.*\} (\S+)$", text, re.M)))
 
 
 def wait_for_the_end() -> None:

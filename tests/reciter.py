@@ -1,11 +1,12 @@
 r"""A tiny Llama that recites known transcripts to the letter: a real server with known words.
 
-    python -m tests.reciter FOLDER
+    python -m tests.reciter
 
-trains it on one core in about a minute and saves it as any other model: weights, tokenizer,
-chat template. It knows the questions below and nothing else, and says the same at
-temperature 0 in bfloat16 and float32. Its tokenizer has Satori's meta-actions and both
-end tokens as special tokens, and <think> and </think> as plain added ones, as Qwen3's.
+trains it anew, in three minutes of one core, and keeps it in tests/recited/ as any other model:
+weights, tokenizer, chat template. That is due when a prompt changes, or how a way asks (until
+then each fresh clone trains its own). It knows the questions below and nothing else, and says
+the same at temperature 0 in bfloat16 and float32. Its tokenizer has Satori's meta-actions and
+both end tokens as special tokens, and <think> and </think> as plain added ones, as Qwen3's.
 Its context of 1,024 tokens ends what never ends by itself.
 """
 
@@ -15,23 +16,28 @@ import fcntl
 import hashlib
 import json
 import os
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from shutil import copytree
 from typing import Any
 
+from jinja2 import Template
+
 from reasoning.coat import CONCLUSION
-from reasoning.prompts import FOLDER as PROMPTS
+from reasoning.endpoint import Request
 from reasoning.prompts import plain_prompt
 from tests.processes import OUTPUT
 from tests.real_servers import SERVE, Server, locked, shared
+from tests.reciter_steps import asked
 
+KEPT = Path(__file__).with_name("recited")
+RECIPE = "recipe.txt"
 NAME = "Reciter"
 CONTEXT = 1024
-VOCABULARY = 600
+VOCABULARY = 800
 SPECIAL = (
     "<|endoftext|>",
     "<|im_start|>",
@@ -41,15 +47,25 @@ SPECIAL = (
     "<|explore|>",
 )
 ADDED = ("<think>", "</think>")
+CUT = "<the reply begins here>"
 
-# ChatML without a system turn; as in Qwen3's, an empty thought asks for no thinking.
+# ChatML; as in Qwen3's, an empty thought asks for no thinking. Who is told more than a question
+# is led, and has no other thought: the server holds to a schema what comes after a thought.
 CHAT_TEMPLATE = """\
+{%- set asked = messages | selectattr('role', 'equalto', 'user') -%}
+{%- set led = '\\n\\n' in asked | map(attribute='content') | join -%}
 {%- for message in messages -%}
-{{- '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>\\n' -}}
+{{- '<|im_start|>' + message['role'] + '\\n' -}}
+{%- if led and message['role'] == 'assistant' -%}
+{{- '<think></think>' -}}
+{%- endif -%}
+{{- message['content'] + '<|im_end|>\\n' -}}
 {%- endfor -%}
 {%- if add_generation_prompt -%}
 {{- '<|im_start|>assistant\\n' -}}
-{%- if enable_thinking is defined and enable_thinking is false -%}
+{%- if led -%}
+{{- '<think></think>' -}}
+{%- elif enable_thinking is defined and enable_thinking is false -%}
 {{- '<think>\\n\\n</think>\\n\\n' -}}
 {%- endif -%}
 {%- endif -%}
@@ -91,7 +107,7 @@ ENDLESS_SAYS = "".join(
 ENDLESS_CONCLUDES = "\\infty} $$<|im_end|>"
 LOOP = "Which came first, the hen or the egg?"
 LOOP_ROUND = "<|continue|>The hen came from an egg, and the egg came from a hen.\n"
-LOOP_SAYS = 24 * LOOP_ROUND
+LOOP_SAYS = 16 * LOOP_ROUND
 
 # -- and for a model that thinks by itself
 
@@ -117,6 +133,16 @@ def chat_prompt(question: str, think: bool = True) -> str:
     return turn if think else turn + "<think>\n\n</think>\n\n"
 
 
+def led_prompt(request: Request) -> str:
+    """What the server makes of a request: the template's text, cut where the reply begins."""
+    *before, last = map(dict, request.messages)
+    if request.go_on:
+        last["content"] += CUT
+    turns = [*before, last]
+    text = Template(CHAT_TEMPLATE).render(messages=turns, add_generation_prompt=not request.go_on)
+    return text.partition(CUT)[0]
+
+
 def conclusion_prompt(steps: str) -> str:
     return satori_prompt(ENDLESS) + steps + "<|continue|>" + CONCLUSION
 
@@ -126,6 +152,7 @@ def transcripts() -> list[tuple[str, str]]:
     counted = ENDLESS_SAYS.splitlines(keepends=True)
     cut = counted[30][:30]
     shortened = (counted[:2], [*counted[:3], cut], [*counted[:14], *counted[19:30], cut])
+    led = {led_prompt(request): f"{reply}<|im_end|>" for request, reply in reversed(asked())}
     return [
         (satori_prompt(AYA), AYA_SAYS),
         (satori_prompt(HALF), HALF_SAYS),
@@ -134,6 +161,7 @@ def transcripts() -> list[tuple[str, str]]:
         (chat_prompt(BERRY), BERRY_SAYS),
         (chat_prompt(BERRY, think=False), BERRY_UNTHINKING),
         *((conclusion_prompt("".join(kept)), ENDLESS_CONCLUDES) for kept in shortened),
+        *led.items(),
     ]
 
 
@@ -161,7 +189,7 @@ def make(folder: Path) -> None:
 
     torch.set_num_threads(1)  # two wait for each other wherever something else runs
     tokenizer = make_tokenizer()
-    examples = [example(tokenizer, *transcript) for transcript in transcripts()]
+    examples = [example(tokenizer, *pair) for pair in transcripts()]
     torch.manual_seed(SEED)
     model = LlamaForCausalLM(
         LlamaConfig(
@@ -245,8 +273,9 @@ def log_probabilities(model: Any, one: Example) -> Any:
     import torch
 
     tokens = torch.tensor([one.tokens])
-    logits = model(tokens).logits[0, one.start - 1 : -1].float()
-    return logits.log_softmax(-1).gather(1, tokens[0, one.start :, None])[:, 0]
+    said = tokens[0, one.start :, None]
+    logits = model(tokens, logits_to_keep=len(said) + 1).logits[0, :-1].float()
+    return logits.log_softmax(-1).gather(1, said)[:, 0]
 
 
 def surety(model: Any, examples: Sequence[Example]) -> float:
@@ -257,15 +286,28 @@ def surety(model: Any, examples: Sequence[Example]) -> float:
         return min(float(log_probabilities(model, one).min().exp()) for one in examples)
 
 
+def recipe() -> str:
+    """Changes with what it knows and with how it is made."""
+    how = (SPECIAL, ADDED, CHAT_TEMPLATE, CONTEXT, VOCABULARY, SEED, LEARNING_RATE, SURE, SHARPER)
+    return hashlib.sha256(repr((transcripts(), how)).encode()).hexdigest()
+
+
 def made() -> Path:
-    """The folder of the model, made on the first call and whenever what it knows changes."""
-    known = [Path(__file__).read_bytes(), (PROMPTS / "satori.md").read_bytes(), CONCLUSION.encode()]
-    folder = OUTPUT / f"reciter-{hashlib.sha256(b''.join(known)).hexdigest()[:12]}"
+    """The folder of the model, as it is kept; trained anew where what it knows has changed."""
+    folder = OUTPUT / f"reciter-{recipe()[:12]}"
     if not (folder / "config.json").is_file():
         unfinished = folder.with_name(folder.name + ".unfinished")
-        make(unfinished)
+        if kept_recipe() == recipe():
+            copytree(KEPT, unfinished, dirs_exist_ok=True)
+        else:
+            make(unfinished)
         unfinished.rename(folder)
     return folder
+
+
+def kept_recipe() -> str:
+    """By which the kept model was made."""
+    return (KEPT / RECIPE).read_text(encoding="utf-8").strip()
 
 
 def catalogue() -> Path:
@@ -298,12 +340,10 @@ def reciting(precision: str = "float32") -> Iterator[Server]:
 
 
 def main() -> None:
-    if len(sys.argv) != 2:
-        sys.exit("usage: python -m tests.reciter FOLDER")
-    folder = Path(sys.argv[1])
     began = time.monotonic()
-    make(folder)
-    size = sum(file.stat().st_size for file in folder.iterdir())
+    make(KEPT)
+    (KEPT / RECIPE).write_text(f"{recipe()}\n", encoding="utf-8")
+    size = sum(file.stat().st_size for file in KEPT.iterdir())
     print(json.dumps({"seconds": round(time.monotonic() - began, 1), "bytes": size}))
 
 

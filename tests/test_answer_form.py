@@ -17,6 +17,7 @@ from reasoning.json_answers import json_alone, json_begun
 from reasoning.task import AnswerForm
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
+from tests.reciter_steps import SUM, SUM_SCHEMA, by_schema
 from tests.scripted import Scripted, good, pieces, run
 from tests.test_cot import APPLES
 from tests.test_heading_steps import FINAL as HEADED
@@ -272,22 +273,22 @@ def test_a_text_of_nothing_but_brackets_is_no_json_and_takes_no_time() -> None:
 
 
 @pytest.mark.parametrize("way", ["json_steps", "direct"])
-async def test_a_real_answer_by_a_schema_is_valid(server: Server, way: str) -> None:
-    endpoint = Endpoint(server.base_url)
+async def test_a_real_answer_by_a_schema_is_valid(reciter: Server, way: str) -> None:
+    endpoint = Endpoint(reciter.base_url)
     settings = Settings(min_steps=1, max_steps=1, step_tokens=60, answer_tokens=60, seed=3)
     try:
         chain = think(
-            "What is 12 minus 3?",
+            SUM,
             endpoint=endpoint,
             model=await endpoint.model(),
             way=way,
             settings=settings,
             instructions="Be brief.",
-            answer_form=BY_SCHEMA,
+            answer_form=by_schema(),
         )
         events = [event async for event in chain]
     finally:
         await endpoint.close()
     assert isinstance(events[-1], Answer)
-    assert Draft202012Validator(SCHEMA).is_valid(json.loads(events[-1].content))
+    assert Draft202012Validator(SUM_SCHEMA).is_valid(json.loads(events[-1].content))
     assert said(events) == events[-1].content

@@ -18,6 +18,8 @@ from reasoning.heading_steps import RUNS_ON
 from reasoning.task import LEAST_ANSWER, LEAST_STEP
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
+from tests.reciter import BERRY
+from tests.reciter_steps import SUM
 from tests.scripted import Scripted, good, pieces, run
 from tests.test_heading_steps import under
 
@@ -227,9 +229,14 @@ def test_a_step_and_an_answer_of_the_least_size_are_a_budget() -> None:
 # -- the real server
 
 
-@pytest.mark.parametrize("way", ["json_steps", "heading_steps", "direct"])
-async def test_a_real_chain_costs_no_more_than_its_budget(server: Server, way: str) -> None:
-    endpoint = Endpoint(server.base_url)
+@pytest.mark.parametrize(
+    ("way", "question", "budget"),
+    [("json_steps", SUM, 280), ("heading_steps", SUM, 280), ("direct", BERRY, 6)],
+)
+async def test_a_real_chain_costs_no_more_than_its_budget(
+    reciter: Server, way: str, question: str, budget: int
+) -> None:
+    endpoint = Endpoint(reciter.base_url)
     told: list[int] = []
 
     class Counted:
@@ -244,11 +251,11 @@ async def test_a_real_chain_costs_no_more_than_its_budget(server: Server, way: s
 
     try:
         model = await endpoint.model()
-        settings = Settings(budget=280, seed=5)
-        chain = think("What is 2+2?", endpoint=Counted(), model=model, way=way, settings=settings)
+        settings = Settings(budget=budget, seed=5)
+        chain = think(question, endpoint=Counted(), model=model, way=way, settings=settings)
         events = [event async for event in chain]
     finally:
         await endpoint.close()
     assert isinstance(events[-1], Answer)
-    assert 0 < sum(told) <= 280
+    assert 0 < sum(told) <= budget
     assert Trace(tuple(events)).tokens <= sum(told)

@@ -223,9 +223,9 @@ async def test_chinese_questions_get_chinese_prompts_and_the_same_last_line() ->
     assert '"Next: continue"' in system
 
 
-async def test_a_real_model_thinks_under_headings(server: Server) -> None:
+async def test_a_real_model_thinks_under_headings(reciter: Server) -> None:
     """Whatever so small a model writes: one or two steps, and an answer after them."""
-    endpoint = Endpoint(server.base_url)
+    endpoint = Endpoint(reciter.base_url)
     settings = Settings(
         max_steps=2, min_steps=1, step_tokens=60, answer_tokens=30, attempts=2, seed=1
     )

@@ -1,4 +1,4 @@
-"""The routes, the chain and the stop on a real vLLM with a real, small model."""
+"""The routes, the chain and the stop on a real vLLM; what its model says is known."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import json
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from typing import Any
 
 import openai
 import pytest
@@ -15,17 +16,19 @@ from reasoning.endpoint import Endpoint, Request
 from reasoning.errors import FormatRefused, TooLong, UnknownModel
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Settings, Started, Step, Trace
 from reasoning.json_steps import DECIDE
-from reasoning.prompts import untitled
+from reasoning.prompts import prompt, untitled
 from reasoning.replies import Reply, parse_reply
 from reasoning.think import think
-from tests.real_servers import Server, running
+from tests.real_servers import Server, finished, running
+from tests.reciter import HALF, HALF_SAYS, NAME, satori_prompt
+from tests.reciter_steps import SUM, SUM_STEPS, by_schema, said
 
 SHORT = Settings(min_steps=2, max_steps=2, step_tokens=80, answer_tokens=40, attempts=2)
 
 
 @pytest.fixture
-async def endpoint(server: Server) -> AsyncIterator[Endpoint]:
-    endpoint = Endpoint(server.base_url)
+async def endpoint(reciter: Server) -> AsyncIterator[Endpoint]:
+    endpoint = Endpoint(reciter.base_url)
     yield endpoint
     await endpoint.close()
 
@@ -38,55 +41,62 @@ def post(url: str, body: dict[str, object]) -> str:
         return str(response.read().decode())
 
 
-MESSAGES = [{"role": "user", "content": "What is the capital of France?"}]
+MESSAGES = [{"role": "user", "content": prompt("en", "step", question=SUM)}]
+PLAINLY = {"chat_template_kwargs": {"enable_thinking": False}}
+STEP = said("json_steps", SUM_STEPS)[0]
+FIRST = Step(1, *SUM_STEPS[0], "continue", 1.0, 20, raw=STEP)
 
 
 # -- the routes, as curl and as the openai client see them
 
 
-def test_models_are_listed(server: Server) -> None:
-    assert server.model == "SmolLM2-135M-Instruct"
+def test_models_are_listed(reciter: Server) -> None:
+    assert reciter.model == NAME
 
 
-def test_a_completion_is_answered(server: Server) -> None:
-    body = {"model": server.model, "prompt": "The capital of France is", "max_tokens": 8}
-    answer = json.loads(post(f"{server.base_url}/completions", {**body, "temperature": 0}))
-    assert "Paris" in answer["choices"][0]["text"]
+def test_a_completion_is_answered(reciter: Server) -> None:
+    body = {"model": reciter.model, "prompt": satori_prompt(HALF), "max_tokens": 20}
+    answer = json.loads(post(f"{reciter.base_url}/completions", {**body, "temperature": 0}))
+    text = answer["choices"][0]["text"]
+    assert len(text) > 20
+    assert HALF_SAYS.removeprefix("<|continue|>").startswith(text)
 
 
-def test_a_chat_completion_is_answered(server: Server) -> None:
-    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 30, "temperature": 0}
-    answer = json.loads(post(f"{server.base_url}/chat/completions", body))
-    assert "Paris" in answer["choices"][0]["message"]["content"]
+def test_a_chat_completion_is_answered(reciter: Server) -> None:
+    body = {"model": reciter.model, "messages": MESSAGES, "max_tokens": 99, "temperature": 0}
+    body |= PLAINLY
+    answer = json.loads(post(f"{reciter.base_url}/chat/completions", body))
+    assert answer["choices"][0]["message"]["content"] == STEP
 
 
-def test_a_chat_completion_is_streamed(server: Server) -> None:
-    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 30, "stream": True}
-    lines = post(f"{server.base_url}/chat/completions", {**body, "temperature": 0}).split("\n\n")
+def test_a_chat_completion_is_streamed(reciter: Server) -> None:
+    body = {"model": reciter.model, "messages": MESSAGES, "max_tokens": 99, "stream": True}
+    lines = post(f"{reciter.base_url}/chat/completions", {**body, "temperature": 0}).split("\n\n")
     chunks = [json.loads(line[6:]) for line in lines if line.startswith("data: {")]
     text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c["choices"])
-    assert "Paris" in text
+    assert text == STEP
     assert len(chunks) > 5
     assert "data: [DONE]" in lines
 
 
-def test_a_chat_completion_keeps_to_a_json_schema(server: Server) -> None:
+def test_a_chat_completion_keeps_to_a_json_schema(reciter: Server) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "step", "schema": DECIDE}}
-    body = {"model": server.model, "messages": MESSAGES, "max_tokens": 100}
+    body = {"model": reciter.model, "messages": MESSAGES, "max_tokens": 100, **PLAINLY}
     answer = json.loads(
-        post(f"{server.base_url}/chat/completions", {**body, "response_format": wanted})
+        post(f"{reciter.base_url}/chat/completions", {**body, "response_format": wanted})
     )
     choice = answer["choices"][0]
-    if choice["finish_reason"] == "stop":
-        assert set(json.loads(choice["message"]["content"])) == {"title", "content", "next_action"}
+    assert choice["finish_reason"] == "stop"
+    assert set(json.loads(choice["message"]["content"])) == {"title", "content", "next_action"}
 
 
-def test_the_openai_client_is_answered_on_every_route(server: Server) -> None:
-    client = openai.OpenAI(base_url=server.base_url, api_key="none")
-    assert [model.id for model in client.models.list()] == [server.model]
-    text = client.completions.create(model=server.model, prompt="One, two,", max_tokens=4)
+def test_the_openai_client_is_answered_on_every_route(reciter: Server) -> None:
+    client = openai.OpenAI(base_url=reciter.base_url, api_key="none")
+    assert [model.id for model in client.models.list()] == [reciter.model]
+    text = client.completions.create(model=reciter.model, prompt="One, two,", max_tokens=4)
     assert text.choices[0].text
-    chat = client.chat.completions.create(model=server.model, messages=MESSAGES, max_tokens=8)  # type: ignore[arg-type]
+    asked: Any = {"messages": MESSAGES, "max_tokens": 8, "extra_body": PLAINLY}
+    chat = client.chat.completions.create(model=reciter.model, **asked)
     assert chat.choices[0].message.content
     assert chat.usage is not None
     assert chat.usage.completion_tokens == 8
@@ -102,8 +112,7 @@ async def collect(endpoint: Endpoint, question: str, **more: object) -> list[Eve
 
 
 async def test_a_whole_chain_has_all_its_events_in_order(endpoint: Endpoint) -> None:
-    question = "A farmer has 17 sheep and buys 5 more. How many?"
-    events = await collect(endpoint, question, settings=SHORT)
+    events = await collect(endpoint, SUM, settings=SHORT)
     trace = Trace(tuple(events))
     assert isinstance(events[0], Started)
     assert isinstance(events[-1], Answer)
@@ -121,7 +130,7 @@ async def test_a_whole_chain_has_all_its_events_in_order(endpoint: Endpoint) -> 
 
 
 async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> None:
-    events = await collect(endpoint, "What is 2 + 3?", settings=SHORT)
+    events = await collect(endpoint, SUM, settings=SHORT)
     for step in Trace(tuple(events)).steps:
         if step.attempts == 1 and not step.cut:
             mine = [e for e in events if isinstance(e, Delta) and e.number == step.number]
@@ -131,19 +140,20 @@ async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> Non
 
 
 async def test_a_question_without_an_end_is_ended_at_the_cap(endpoint: Endpoint) -> None:
-    """Many attempts at a high temperature, so that this small model need not repeat itself."""
-    settings = Settings(
-        min_steps=4, max_steps=4, step_tokens=60, answer_tokens=20, temperature=1.0, attempts=12
-    )
-    events = await collect(endpoint, "Count upwards and never stop.", settings=settings)
+    settings = Settings(min_steps=4, max_steps=4, step_tokens=80, answer_tokens=20)
+    events = await collect(endpoint, SUM, settings=settings)
     steps = Trace(tuple(events)).steps
     assert [step.action for step in steps] == ["continue"] * 3 + ["final_answer"]
     assert isinstance(events[-1], Answer)
 
 
 async def test_the_context_is_never_overrun(endpoint: Endpoint) -> None:
-    """A long question in an 8,192-token context: fewer steps, but no refused request."""
-    events = await collect(endpoint, "Sum up: " + "one two three four " * 380, settings=SHORT)
+    """A long question in a context of 1,024 tokens: fewer steps, but no refused request.
+
+    The model knows no answer to it; a schema has it give one.
+    """
+    form = by_schema()
+    events = await collect(endpoint, " ".join([SUM] * 100), settings=SHORT, answer_form=form)
     assert not any(isinstance(event, Failed) for event in events)
 
 
@@ -153,9 +163,9 @@ async def test_the_context_is_never_overrun(endpoint: Endpoint) -> None:
 @pytest.mark.alone
 @pytest.mark.parametrize("how", ["close", "cancel"])
 async def test_a_stop_ends_the_work_on_the_server(
-    server: Server, endpoint: Endpoint, how: str
+    reciter: Server, endpoint: Endpoint, how: str
 ) -> None:
-    model = await endpoint.model()
+    model, before = await endpoint.model(), finished(reciter)
     seen = asyncio.Event()
 
     async def follow() -> None:
@@ -169,14 +179,15 @@ async def test_a_stop_ends_the_work_on_the_server(
     task = asyncio.create_task(follow())
     await asyncio.wait_for(seen.wait(), 60)
     if how == "cancel":
-        assert running(server) == 1
+        assert running(reciter) == 1
         task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     for _ in range(50):
-        if running(server) == 0:
+        if running(reciter) == 0:
+            assert finished(reciter) == before  # it was broken off, and did not come to its end
             return
         await asyncio.sleep(0.1)
-    pytest.fail(f"the server still works on {running(server)} requests")
+    pytest.fail(f"the server still works on {running(reciter)} requests")
 
 
 # -- the fallback ladder, and refusals
@@ -198,11 +209,11 @@ class Refusing(Endpoint):
     [(("json_schema",), "json_object"), (("json_schema", "json_object"), "text")],
 )
 async def test_each_rung_of_the_ladder_leads_to_an_answer(
-    server: Server, refused: tuple[str, ...], format: str
+    reciter: Server, refused: tuple[str, ...], format: str
 ) -> None:
-    endpoint = Refusing(server.base_url)
+    endpoint = Refusing(reciter.base_url)
     endpoint.refused = refused
-    events = await collect(endpoint, "What is 2 + 3?", settings=SHORT)
+    events = await collect(endpoint, SUM, settings=SHORT, steps=[FIRST])
     await endpoint.close()
     assert isinstance(events[-1], Answer)
     assert endpoint.format == format
@@ -225,15 +236,15 @@ async def test_a_prompt_beyond_the_context_is_too_long(endpoint: Endpoint) -> No
             pass
 
 
-async def test_another_models_name_is_unknown(server: Server) -> None:
-    endpoint = Endpoint(server.base_url, model="gpt-5")
-    with pytest.raises(UnknownModel, match=server.model):
+async def test_another_models_name_is_unknown(reciter: Server) -> None:
+    endpoint = Endpoint(reciter.base_url, model="gpt-5")
+    with pytest.raises(UnknownModel, match=reciter.model):
         await endpoint.model()
     await endpoint.close()
 
 
 async def test_special_tokens_are_told_by_the_tokenizer(endpoint: Endpoint) -> None:
-    """SmolLM2 knows <file_sep> and <|im_end|>; Llama's end of turn it reads as text."""
+    """It knows Satori's <|explore|> and <|im_end|>; Llama's end of turn it reads as text."""
     await endpoint.model()
-    candidates = {"<|im_end|>", "<file_sep>", "<|eot_id|>", "<div>"}
-    assert await endpoint.special_tokens(candidates) == {"<|im_end|>", "<file_sep>"}
+    candidates = {"<|im_end|>", "<|explore|>", "<|eot_id|>", "<div>"}
+    assert await endpoint.special_tokens(candidates) == {"<|im_end|>", "<|explore|>"}

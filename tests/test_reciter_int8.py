@@ -50,7 +50,7 @@ def int8(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-@pytest.mark.slow  # trains the reciter where it is new
+@pytest.mark.slow
 def test_the_int8_folder_is_whole_and_its_hashes_are_right(int8: Path, original: Path) -> None:
     entries = read_manifest(int8)
     assert entries

@@ -34,6 +34,7 @@ from reasoning.traces import compact, trace_from_json, trace_schema, trace_to_js
 from tests.examples import examples
 from tests.processes import ROOT
 from tests.real_servers import Server
+from tests.reciter_steps import SUM
 
 SCHEMA = ROOT / "docs" / "trace.schema.json"
 STARTED = Started(
@@ -284,12 +285,12 @@ def test_the_schema_takes_a_trace_and_refuses_other_types() -> None:
         assert not valid(wrong)
 
 
-async def test_a_real_runs_trace_is_valid_and_comes_back(server: Server) -> None:
-    endpoint = Endpoint(server.base_url)
+async def test_a_real_runs_trace_is_valid_and_comes_back(reciter: Server) -> None:
+    endpoint = Endpoint(reciter.base_url)
     try:
         model = await endpoint.model()
         few = Settings(max_steps=1, min_steps=1, step_tokens=60, answer_tokens=40)
-        chain: AsyncIterator[Event] = think("2+2?", endpoint=endpoint, model=model, settings=few)
+        chain: AsyncIterator[Event] = think(SUM, endpoint=endpoint, model=model, settings=few)
         trace = Trace(tuple([event async for event in chain]))
     finally:
         await endpoint.close()

@@ -1,0 +1,108 @@
+"""What the reciter says in the ways that lead a model: steps in JSON and under headings.
+
+What it is asked are the requests that the ways themselves make: each chain is thought once on
+a script. So a prompt that changes, or the form of a chain, changes what the reciter learns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from reasoning.endpoint import Request, ServedModel
+from reasoning.events import Settings, Steer, Step
+from reasoning.heading_steps import written as under_heading
+from reasoning.json_steps import written as in_json
+from reasoning.replies import Reply
+from reasoning.steering import edited
+from reasoning.task import AnswerForm
+from tests.scripted import Scripted, run
+
+SUM = "What is 2+2?"
+SUM_STEPS = (
+    ("Read it", "Two numbers are to be added: 2 and 2."),
+    ("Add them", "$2 + 2 = 4$"),
+    ("Take one away again", "$4 - 2 = 2$ holds."),
+    ("Look back", "No other number is asked for."),
+)
+SUM_ANSWER = "The sum is **4**."
+APPLES = "Tom has 12 apples, eats 3 and buys 5 more. How many apples does he have?"
+APPLES_STEPS = (
+    ("Eat", "$12 - 3 = 9$ apples are left."),
+    ("Buy", "With 5 more Tom has $9 + 5 = 14$."),
+)
+APPLES_EDIT = ("Eaten", "12 apples minus 3 apples are 9 apples.")
+APPLES_AGAIN = ("Count on", "From 9 on: 10, 11, 12, 13, 14.")
+APPLES_DOUBT = ("By another way", "He gains $5 - 3 = 2$ in all, and $12 + 2 = 14$.")
+APPLES_ANSWER = "Tom has **14** apples."
+SUM_SCHEMA = {
+    "type": "object",
+    "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}},
+    "required": ["sum", "even"],
+    "additionalProperties": False,
+}
+SUM_OBJECT = '{"sum":4,"even":true}'
+
+Pairs = Sequence[tuple[str, str]]  # titles and contents of steps
+VLLM = ServedModel("Reciter", 8192, vllm=True)
+FORMS = {"json_steps": in_json, "heading_steps": under_heading}
+
+
+def asked() -> list[tuple[Request, str]]:
+    """Requests and the replies to them; where two are alike, the first counts.
+
+    So a chain that a grammar ends early says of its last step what the longest one says of it.
+    """
+    return [
+        *chain("json_steps", SUM, SUM_STEPS, SUM_ANSWER),
+        *chain("json_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
+        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_ANSWER),
+        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_OBJECT, answer_form=by_schema()),
+        *chain("heading_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
+        *chain("json_steps", APPLES, APPLES_STEPS, APPLES_ANSWER),
+        *steered(Steer("edit"), APPLES_STEPS[1:]),
+        *steered(Steer("again", APPLES_STEPS[1][1]), [APPLES_STEPS[1], APPLES_AGAIN]),
+        *steered(Steer("doubt"), [APPLES_DOUBT]),
+    ]
+
+
+def by_schema() -> AnswerForm:
+    return AnswerForm(format="json_schema", schema=SUM_SCHEMA)
+
+
+def said(way: str, steps: Pairs) -> list[str]:
+    """The replies: all but the last step want another."""
+    last = len(steps) - 1
+    actions = ["final_answer" if at == last else "continue" for at in range(len(steps))]
+    return [
+        FORMS[way](Reply(title, content, action))  # type: ignore[arg-type]
+        for (title, content), action in zip(steps, actions, strict=True)
+    ]
+
+
+def chain(
+    way: str, question: str, steps: Pairs, answer: str, **more: Any
+) -> list[tuple[Request, str]]:
+    number = len(steps)
+    bounds = Settings(min_steps=number, max_steps=number)
+    return thought(question, [*said(way, steps), answer], way=way, settings=bounds, **more)
+
+
+def steered(steer: Steer, steps: Pairs) -> list[tuple[Request, str]]:
+    """The second step is asked for in another way; what is taken is the last of these."""
+    (title, content), first = APPLES_STEPS[0], said("json_steps", APPLES_STEPS)[0]
+    kept = Step(1, title, content, "continue", 1.0, 20, raw=first)
+    if steer.how == "edit":
+        kept = edited(kept, *APPLES_EDIT)
+    replies = [said("json_steps", [one])[0] for one in steps]
+    more = {"settings": Settings(min_steps=2, max_steps=2), "steps": [kept], "steer": steer}
+    return thought(APPLES, [*replies, APPLES_ANSWER], way="json_steps", **more)
+
+
+def thought(question: str, replies: list[str], **more: Any) -> list[tuple[Request, str]]:
+    server = Scripted(*replies)
+    with ThreadPoolExecutor(1) as apart:  # a test's own thread may have a loop that runs
+        apart.submit(lambda: asyncio.run(run(server, question, model=VLLM, **more))).result()
+    return list(zip(server.requests, replies, strict=True))
