@@ -10,7 +10,7 @@ import json
 from collections.abc import Iterator
 
 from gateway.telling import ON_THE_WAY, Telling, Thought, Told
-from reasoning.endpoint import Format
+from reasoning.capabilities import Format
 from reasoning.events import ENDS, Answer, Event, Failed, Trace
 from reasoning.self_consistency import Vote, needed, rank
 from reasoning.voting import final_answer

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
 
-from reasoning.endpoint import Format, Piece, Request
+from reasoning.capabilities import Capabilities
+from reasoning.endpoint import Piece, Request
 from reasoning.errors import Busy
 from reasoning.task import Server
 
@@ -24,20 +25,8 @@ class Meter:
         self.retry_after: float | None = None
 
     @property
-    def format(self) -> Format:
-        return self._server.format
-
-    @format.setter
-    def format(self, format: Format) -> None:
-        self._server.format = format
-
-    @property
-    def goes_on(self) -> bool:
-        return self._server.goes_on
-
-    @goes_on.setter
-    def goes_on(self, goes_on: bool) -> None:
-        self._server.goes_on = goes_on
+    def capabilities(self) -> Capabilities:
+        return self._server.capabilities
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
         last = Piece()

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from reasoning.endpoint import FORMATS, Piece, Request, lower
-from reasoning.errors import EmptyAnswer, FormatRefused, FormRefused, RequestError
+from reasoning.endpoint import Piece, Request
+from reasoning.errors import EmptyAnswer, FormRefused
 from reasoning.events import Answer, Emit, Notice, Retry
 from reasoning.json_answers import json_alone, json_begun
 from reasoning.reading import Reading, Tally
@@ -36,10 +36,9 @@ class Answering:
         shown: str = "",
     ) -> None:
         self._task, self._number, self._form = task, number, task.answer_form
-        self._ask, self._read, self._cure_other = ask, read, cure
+        self._ask, self._read, self._cure = ask, read, cure
         self._shown = shown
-        # the weaker of the two: what is wanted, and what the server is known to take
-        self._format = max(self._form.format, task.server.format, key=FORMATS.index)
+        task.fallback.answer_in(self._form.format)
 
     async def answer(self, emit: Emit) -> Answer:
         """The answer; what is emitted is its text as it comes. Raises StepwiseError."""
@@ -75,21 +74,15 @@ class Answering:
         await self._task.read(reading, request, take, again, self._cure)
 
     def _request(self, attempt: int) -> Request:
-        asked = self._ask()
+        asked, format = self._ask(), self._task.fallback.format
         return replace(
             asked,
             temperature=max(self._task.settings.temperature, warmer(attempt)),
             seed=self._task.seed(attempt),
-            format=self._format,
-            schema=self._form.schema if self._format == "json_schema" else None,
+            format=format,
+            schema=self._form.schema if format == "json_schema" else None,
             stop=self._form.stop or asked.stop,
         )
-
-    def _cure(self, error: RequestError) -> Notice | None:
-        if isinstance(error, FormatRefused) and self._format != "text":
-            self._format = lower(self._format)
-            return Notice("format", self._format)
-        return self._cure_other(error)
 
     def _draft(self, text: str) -> str:
         if self._form.format != "text":

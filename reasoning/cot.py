@@ -18,7 +18,7 @@ from reasoning.conclusions import answer_told, without_heading
 from reasoning.continuation import Continuation, Cost, End, added
 from reasoning.direct import LEAST
 from reasoning.endpoint import Piece, Request
-from reasoning.errors import Refused, RequestError, TooLong
+from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
 from reasoning.prompts import ANSWER, DOUBT, under
 from reasoning.reading import Reading
@@ -29,7 +29,6 @@ from reasoning.task import (
     LEAST_STEP,
     MARGIN,
     NEARLY_SPENT,
-    NO_GOING_ON,
     AnswerForm,
     Task,
     warmer,
@@ -80,7 +79,6 @@ class ChainOfThought:
         self._task, self._settings, self._emit = task, task.settings, emit
         self.steps: list[Step] = list(task.steps)
         self._transcript = Transcript(task, Voice("cot", written))
-        self._goes_on = task.model.vllm and task.server.goes_on
         # the steps must be free of what the answer is held to, so they are two requests
         self.apart = task.answer_form != AnswerForm()
         self.step_tokens = min(self._settings.step_tokens, task.context // 8)
@@ -91,7 +89,6 @@ class ChainOfThought:
         self._end: End = ""  # of the last reply
         self._answer: str | None = None  # as far as it told one
         self._begun = ""  # of an answer whose tokens ended before it did
-        self._is_refused = False  # the server would not go on from the message
         self._lead = Lead()
 
     @property
@@ -105,11 +102,6 @@ class ChainOfThought:
         asked = self._task.asked_of(len(self._task.steps) + 1)
         more = len(self._task.steps) + 1 if asked in ("again", "doubt") else 0
         return max(self._settings.max_steps, more)
-
-    @property
-    def _is_led(self) -> bool:
-        """Whether the server is asked to go on from the message, and not by our words."""
-        return self._goes_on and bool(self._transcript.message)
 
     async def answered(self) -> Answer:
         """The answer; what happens from the next step on is emitted. Raises StepwiseError."""
@@ -183,7 +175,7 @@ class ChainOfThought:
 
     def _leave_open(self) -> None:
         """An answer that used up the thought's tokens goes on with those that are kept for it."""
-        if self._goes_on and self.steps and self._task.left >= LEAST_ANSWER:
+        if self._task.fallback.goes_on and self.steps and self._task.left >= LEAST_ANSWER:
             self._begun, self._answer = self._answer or "", None
 
     def _may_fail(self) -> bool:
@@ -205,7 +197,6 @@ class ChainOfThought:
         self._reading = Reading(self._task.clock, self.number)
         self._begin()
         await self._task.read(self._reading, self._request, self._take, self._again, self._cure)
-        self._remember()
         await self._emit(*self._reply.ended())
         self._owed = self._reply.cost
         self._end, self._answer = self._reply.end, self._reply.answer
@@ -214,7 +205,7 @@ class ChainOfThought:
     def _begin(self) -> None:
         """A try begins: nothing of an earlier one counts but its finished steps."""
         writer = Writer(self.number, self._task.clock, self._task.language)
-        heading = self._lead.heading if self._is_led else ""
+        heading = self._lead.heading if self._transcript.is_led else ""
         self._reply = Continuation(self, self._reading, writer, heading)
 
     async def _take(self, piece: Piece) -> bool:
@@ -228,7 +219,7 @@ class ChainOfThought:
 
     def _request(self) -> Request:
         self._reply.writer.begin(-self._owed[1], self._owed[0])
-        led, transcript, attempt = self._is_led, self._transcript, self._lead.attempt
+        led, transcript, attempt = self._transcript.is_led, self._transcript, self._lead.attempt
         most = self._settings.max_steps * self.step_tokens + self.answer_tokens
         if self._task.model.max_model_len is None:
             most = min(most, UNTOLD)
@@ -243,24 +234,16 @@ class ChainOfThought:
         )
 
     def _cure(self, error: RequestError) -> Notice | None:
-        """A server that cannot go on is told to by our words; what is too long is shortened."""
-        if isinstance(error, Refused) and self._is_led:
-            self._goes_on, self._is_refused = False, True
-            return NO_GOING_ON
+        """What is too long is shortened."""
         return self._transcript.forget() if isinstance(error, TooLong) else None
-
-    def _remember(self) -> None:
-        """What has worked in the place of going on, works for the next chain too."""
-        if self._is_refused:
-            self._task.server.goes_on = False
 
     def is_repeated(self, step: Step) -> bool:
         """Whether an earlier step says the same, or the one that it is to replace."""
         steer = self._task.steer if self._task.asked_of(step.number) == "again" else None
         earlier = [one.content for one in self.steps]
         again = repeats(step.content, [*earlier, *([steer.instead_of] if steer else [])])
-        if again == 0 and self._is_led and not self._reply.writer.steps[:-1]:
-            self._goes_on = False  # what begins its message anew does not go on from it
+        if again == 0 and self._transcript.is_led and not self._reply.writer.steps[:-1]:
+            self._task.fallback.began_anew()
         return again is not None
 
     def keep(self, step: Step, final: bool) -> Step:
@@ -287,19 +270,18 @@ class ChainOfThought:
         tokens = max(1, min(self.answer_tokens, self.answer_tokens + self._room))
 
         def ask() -> Request:
-            led = self._is_led and not self.apart
+            led = self._transcript.is_led and not self.apart
             heading = (ANSWER[self._task.language], self._begun)
             turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
             return Request(self._task.model, turns, tokens, think=False, go_on=led)
 
         reading = (self._read_answer, self._cure, self._begun)
         answer = await Answering(self._task, self.number, ask, *reading).answer(self._emit)
-        self._remember()
         seconds, cost = added(self._owed, (answer.seconds, answer.tokens))
         return replace(answer, seconds=seconds, tokens=cost)
 
     def _read_answer(self, text: str, whole: bool) -> str:
-        if self._begun and self._is_led:
+        if self._begun and self._transcript.is_led:
             return f"{self._begun}{text}"
         return without_heading(text, whole)
 

@@ -16,24 +16,18 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Any, Literal, get_args
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx2
 import openai
 
 from reasoning import errors
+from reasoning.capabilities import Capabilities, Format
 from reasoning.replies import whole_characters
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
-Format = Literal["json_schema", "json_object", "text"]
-FORMATS: tuple[Format, ...] = get_args(Format)  # the strictest first
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
-
-
-def lower(format: Format) -> Format:
-    """The next one to ask for where a server refuses this; below text there is none."""
-    return FORMATS[FORMATS.index(format) + 1]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,8 +97,7 @@ class Patience:
 class Endpoint:
     """An OpenAI-compatible server. One keep-alive client, for one event loop.
 
-    `format` remembers the strictest response format that the server takes, `goes_on`
-    whether it goes on from a message of the model's.
+    `capabilities` is what it was seen to take, for the model that it serves now.
     """
 
     def __init__(
@@ -116,8 +109,7 @@ class Endpoint:
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.wanted = model
-        self.format: Format = "json_schema"
-        self.goes_on = True
+        self.capabilities = Capabilities()
         self._patience = patience
         self.api_key = api_key
         self._special: dict[str, bool] = {}
@@ -155,8 +147,7 @@ class Endpoint:
             raise self._not_openai()
         served = tuple(_served(model) for model in listed if isinstance(model, dict))
         if served != self._served:  # another model knows other tokens and takes other formats
-            self._served, self._special, self.format = served, {}, "json_schema"
-            self.goes_on = True
+            self._served, self._special, self.capabilities = served, {}, Capabilities()
         return served
 
     async def model(self) -> ServedModel:

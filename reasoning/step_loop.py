@@ -14,22 +14,14 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reasoning.answering import Answering
-from reasoning.endpoint import Format, Piece, Request, lower
-from reasoning.errors import FormatRefused, Refused, RequestError, TooLong
+from reasoning.endpoint import Piece, Request
+from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
 from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import goes_round, repeats
 from reasoning.replies import WENT_ROUND, BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import (
-    MARGIN,
-    NEARLY_SPENT,
-    NO_GOING_ON,
-    AnswerForm,
-    Task,
-    warmer,
-    within_bounds,
-)
+from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, warmer, within_bounds
 from reasoning.titles import title_of
 from reasoning.transcript import Transcript, Voice
 
@@ -75,9 +67,7 @@ class StepLoop:
         self._task, self._form, self._emit = task, form, emit
         self.settings, self.language = task.settings, task.language
         self.steps: list[Step] = []
-        self.format: Format = task.server.format if form.schemas else "text"
         self._transcript = Transcript(task, Voice(form.prompt, self._written, form.gap))
-        self._goes_on, self._is_led = task.server.goes_on, False
         self._used = 0  # tokens of the context that the turns take, at most
         self._counted = 0  # the same by the server's own count, 0 where it gives none
         self._step_tokens = min(task.settings.step_tokens, task.context // 8)
@@ -129,30 +119,11 @@ class StepLoop:
         return None if self._task.may_think else NEARLY_SPENT
 
     def _cure(self, error: RequestError) -> Notice | None:
-        """What a server refuses is done without for the rest of the chain; what is too long cut."""
-        if isinstance(error, FormatRefused) and self.format != "text":
-            self.format = lower(self.format)
-            return Notice("format", self.format)
-        if isinstance(error, Refused) and self._is_led:
-            self._goes_on, self._is_led = False, False
-            return NO_GOING_ON
+        """What is too long is shortened."""
         if not isinstance(error, TooLong) or (notice := self._transcript.forget()) is None:
             return None
         self._used = self._transcript.used_at_most
         return notice
-
-    def _remember(self) -> None:
-        """What the server was seen to take holds for the next chain, too."""
-        if self._form.schemas:
-            self._task.server.format = self.format
-        if not self._goes_on:
-            self._task.server.goes_on = False
-
-    def _lead(self, wanted: bool) -> bool:
-        """Whether this request has the model go on from its own message, and not by our words."""
-        can = self._task.model.vllm and self._goes_on and bool(self._transcript.message)
-        self._is_led = wanted and can  # or another refusal would be taken for one of this
-        return self._is_led
 
     # -- the steps
 
@@ -205,11 +176,10 @@ class StepLoop:
             await self._emit(*reading.news("content", draft.content))
 
         await self._task.read(reading, request, take, self._emit, self._cure)
-        self._remember()
 
     def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
         how = self._task.asked_of(number)
-        led = self._lead(attempt == 0 and how != "doubt")
+        led = attempt == 0 and how != "doubt" and self._transcript.is_led
         words = [self._next(number, how)] if self.steps else []
         if attempt:
             hints = self._form.hints
@@ -221,7 +191,7 @@ class StepLoop:
             max_tokens=self._tokens_for(attempt, bad),
             temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
             seed=self._task.seed(attempt, number),
-            format=self.format,
+            format=self._task.fallback.format if self._form.schemas else "text",
             schema=self._form.schemas.get(self._actions(number)),
             stop=() if attempt else self._form.stop,
             go_on=led,
@@ -304,7 +274,7 @@ class StepLoop:
         words = await self._task.in_form(self._task.prompt("answer"))
 
         def ask() -> Request:
-            led = self._lead(self._task.answer_form == AnswerForm())
+            led = self._task.answer_form == AnswerForm() and self._transcript.is_led
             turns = self._transcript.going_on(ANSWER[self.language]) if led else None
             return Request(
                 self._task.model,

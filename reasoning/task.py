@@ -18,9 +18,11 @@ from string import Template
 from typing import Any, Protocol, TypeVar
 from zlib import crc32
 
-from reasoning.endpoint import Format, Message, Piece, Request, ServedModel
+from reasoning.capabilities import Capabilities, Format
+from reasoning.endpoint import Message, Piece, Request, ServedModel
 from reasoning.errors import BudgetSpent, RequestError, TooLong
 from reasoning.events import Emit, Notice, Settings, Steer, Steering, Step, Turn
+from reasoning.fallback import Fallback
 from reasoning.persistence import Sleep
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
 from reasoning.reading import Again, Reading, Take, read
@@ -32,13 +34,10 @@ Cure = Callable[[RequestError], Notice | None]
 
 
 class Server(Protocol):
-    """What a way needs of an endpoint. `format` is the strictest one it is known to take.
+    """What a way needs of an endpoint."""
 
-    `goes_on` is False once it was seen not to go on from a message of the model's.
-    """
-
-    format: Format
-    goes_on: bool
+    @property
+    def capabilities(self) -> Capabilities: ...
 
     def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
 
@@ -87,6 +86,10 @@ class Task:
     clock: Callable[[], float] = time.monotonic
     sleep: Sleep = asyncio.sleep
     readings: list[Reading] = field(default_factory=list)  # of all replies so far
+    fallback: Fallback = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.fallback = Fallback(self.server.capabilities, goes_on=self.model.vllm)
 
     def prompt(self, name: str, **variables: object) -> str:
         """The prompt filled in: the reader's text, which `check_prompt` has seen, or our file."""
@@ -134,19 +137,25 @@ class Task:
         """Reads a reply; each try asks `request` anew for what to send.
 
         `take` gets each piece, `again` why another try follows: the Retry where the server
-        failed, the Notice that `cure` has for an error. Raises StepwiseError.
+        failed, the Notice of what it refused, or the one that `cure` has for another error.
+        Raises StepwiseError.
         """
         if not any(one is reading for one in self.readings):
             self.readings.append(reading)
 
+        sent: Request | None = None
+
         def ask() -> AsyncGenerator[Piece, None]:
-            return self._ask(reading, request())
+            nonlocal sent
+            sent = request()
+            return self._ask(reading, sent)
 
         while True:
             try:
-                return await read(reading, ask, take, again, self.sleep)
+                await read(reading, ask, take, again, self.sleep)
+                return self.fallback.replied()
             except RequestError as error:
-                if (notice := cure(error)) is None:
+                if (notice := (sent and self.fallback.cure(error, sent)) or cure(error)) is None:
                     raise
                 await again(notice)
 
@@ -227,7 +236,6 @@ ENDLESS = 2**31  # tokens
 LEAST_STEP = 128  # tokens: a step of two sentences and its title
 LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
 NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
-NO_GOING_ON = Notice("no_going_on", "The server does not go on from a message.")
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
 
 

@@ -59,6 +59,11 @@ class Transcript:
             whole += text if not whole or whole.endswith("\n") else f"{self._voice.gap}{text}"
         return whole.rstrip()
 
+    @property
+    def is_led(self) -> bool:
+        """Whether the server is asked to go on from the message, and not by our words."""
+        return self._task.fallback.goes_on and bool(self.message)
+
     def asking(self, words: str = "") -> tuple[Message, ...]:
         """The turns, the last one ours; before any step our words go into the question's.
 

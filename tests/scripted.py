@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any
 
-from reasoning.endpoint import Format, Piece, Request, ServedModel
+from reasoning.capabilities import Capabilities
+from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.events import Event, Settings
 from reasoning.think import think
 from tests.stub import step_text
@@ -34,8 +35,7 @@ class Scripted:
         self.lines = list(lines)
         self.special = frozenset(special)
         self.requests: list[Request] = []
-        self.format: Format = "json_schema"
-        self.goes_on = True
+        self.capabilities = Capabilities()
         self.closed = 0
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:

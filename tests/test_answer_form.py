@@ -136,12 +136,12 @@ async def test_a_server_that_refuses_the_form_is_asked_for_a_lower_one(way: str)
 async def test_a_schema_of_the_callers_that_is_refused_lowers_no_steps_of_other_chains() -> None:
     server = Scripted(*STEPS, FormatRefused("The server refuses it.", ""), JSON)
     await run(server, answer_form=BY_SCHEMA)
-    assert server.format == "json_schema"
+    assert server.capabilities.format == "json_schema"
 
 
 async def test_a_format_that_the_server_does_not_take_for_steps_is_not_tried_again() -> None:
     server = Scripted(*STEPS, JSON)
-    server.format = "json_object"
+    server.capabilities.format = "json_object"
     await run(server, answer_form=BY_SCHEMA)
     assert server.requests[-1].format == "json_object"
 

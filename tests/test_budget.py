@@ -240,7 +240,7 @@ async def test_a_real_chain_costs_no_more_than_its_budget(
     told: list[int] = []
 
     class Counted:
-        format, goes_on = endpoint.format, endpoint.goes_on
+        capabilities = endpoint.capabilities
         count, special_tokens = endpoint.count, endpoint.special_tokens
 
         async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:

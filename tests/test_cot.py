@@ -526,7 +526,7 @@ async def test_a_server_that_refuses_to_go_on_is_noticed_once() -> None:
 async def test_another_refusal_is_not_taken_for_that() -> None:
     server = Scripted(counted(AGAIN), Refused("No top_p here.", ""))
     events = await cot(server)
-    assert (events[-1].code, server.goes_on) == ("refused", True)
+    assert (events[-1].code, server.capabilities.goes_on) == ("refused", True)
 
 
 async def test_a_server_that_begins_anew_instead_of_going_on_is_noticed_in_the_chain() -> None:
@@ -705,6 +705,12 @@ async def test_an_answer_in_form_is_asked_for_apart_and_not_waited_for() -> None
     assert [request.stop for request in server.requests] == [(), ("END",)]
     assert server.requests[1].messages[-1]["role"] == "user"
     assert len(only(events, Step)) == 3
+
+
+async def test_a_refused_answer_in_form_is_not_taken_for_a_refusal_to_go_on() -> None:
+    server = Scripted(counted(APPLES), Refused("No stop here.", ""))
+    events = await cot(server, answer_form=AnswerForm(stop=("END",)))
+    assert (codes(events), events[-1].code, len(server.requests)) == ([], "refused", 2)
 
 
 async def test_a_special_token_in_a_step_is_plain_text_when_it_is_sent_again() -> None:

@@ -261,12 +261,12 @@ async def test_a_server_that_cannot_tokenize_makes_every_candidate_special() -> 
 async def test_another_model_is_asked_anew_what_it_takes() -> None:
     async with talking() as (stub, endpoint):
         await endpoint.models()
-        endpoint.format = "text"
+        endpoint.capabilities.format = "text"
         await endpoint.models()
-        assert endpoint.format == "text"
+        assert endpoint.capabilities.format == "text"
         stub.models = status(200, {"object": "list", "data": [{"id": "other"}]})
         await endpoint.models()
-        assert endpoint.format == "json_schema"
+        assert endpoint.capabilities.format == "json_schema"
 
 
 @pytest.mark.parametrize(

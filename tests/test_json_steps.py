@@ -5,6 +5,7 @@ from itertools import count
 
 import pytest
 
+from reasoning.capabilities import Capabilities
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.errors import Busy, FormatRefused, KeyRefused, Refused, TooLong, Unreachable
 from reasoning.events import (
@@ -20,6 +21,7 @@ from reasoning.events import (
     Step,
     Trace,
 )
+from reasoning.fallback import Fallback
 from reasoning.json_steps import CONCLUDE, DECIDE, GO_ON
 from reasoning.task import AnswerForm
 from reasoning.think import think
@@ -160,14 +162,22 @@ async def test_a_server_that_refuses_to_go_on_is_asked_in_turns_from_then_on() -
     events = await run(server, model=VLLM)
     assert [notice.code for notice in only(events, Notice)] == ["no_going_on"]
     assert [request.go_on for request in server.requests] == [False, True, False, False, False]
-    assert (events[-1].content, server.goes_on) == ("The answer.", False)
+    assert (events[-1].content, server.capabilities.goes_on) == ("The answer.", False)
+
+
+async def test_a_refusal_that_comes_only_at_the_answer_is_remembered_too() -> None:
+    done = only(await run(Scripted(*FINAL)), Step)
+    server = Scripted(Refused("No.", "r"), "The answer.")
+    await run(server, model=VLLM, steps=done)
+    assert [request.go_on for request in server.requests] == [True, False]
+    assert not server.capabilities.goes_on
 
 
 async def test_another_refusal_is_not_taken_for_that() -> None:
     server = Scripted(FINAL[0], "nonsense", Refused("No top_p here.", "r"))
     events = await run(server, model=VLLM)
     assert [request.go_on for request in server.requests] == [False, True, False]
-    assert (events[-1].code, server.goes_on) == ("refused", True)
+    assert (events[-1].code, server.capabilities.goes_on) == ("refused", True)
 
 
 async def test_an_answer_in_the_callers_form_is_asked_for_apart() -> None:
@@ -337,7 +347,7 @@ async def test_a_server_that_asks_for_minutes_is_not_waited_for() -> None:
 @pytest.mark.parametrize("error", [KeyRefused("k", "r"), Refused("x", "r")])
 async def test_a_request_error_is_never_retried(error: Exception) -> None:
     server = Scripted(error)
-    server.format = "text"
+    server.capabilities.format = "text"
     events = await run(server)
     assert len(server.requests) == 1
     assert isinstance(events[-1], Failed)
@@ -352,7 +362,7 @@ async def test_a_refused_format_falls_to_the_next_and_the_server_remembers() -> 
     events = await run(server)
     assert [r.format for r in server.requests[:3]] == ["json_schema", "json_object", "json_object"]
     assert only(events, Notice) == [Notice("format", "json_object")]
-    assert server.format == "json_object"
+    assert server.capabilities.format == "json_object"
 
 
 async def test_the_last_format_is_plain_text_read_tolerantly() -> None:
@@ -360,14 +370,23 @@ async def test_the_last_format_is_plain_text_read_tolerantly() -> None:
     fenced = f"Here it is:\n```json\n{good(1)}\n```"
     server = Scripted(refused, refused, fenced, *FINAL[1:])
     events = await run(server)
-    assert server.format == "text"
+    assert server.capabilities.format == "text"
     assert only(events, Step)[0].title == "Title 1"
+
+
+def test_a_chain_that_was_asked_earlier_raises_no_format_again() -> None:
+    known = Capabilities()
+    later, earlier = Fallback(known, goes_on=True), Fallback(known, goes_on=True)
+    later.cure(FormatRefused("no", ""), Request(MODEL, (), 1, format="json_schema"))
+    later.replied()
+    earlier.replied()
+    assert known.format == "json_object"
 
 
 async def test_a_format_that_never_worked_is_not_remembered() -> None:
     server = Scripted(FormatRefused("no", ""), FormatRefused("no", ""), Refused("bad", "r"))
     await run(server)
-    assert server.format == "json_schema"
+    assert server.capabilities.format == "json_schema"
 
 
 # -- the context

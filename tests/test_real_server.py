@@ -216,7 +216,7 @@ async def test_each_rung_of_the_ladder_leads_to_an_answer(
     events = await collect(endpoint, SUM, settings=SHORT, steps=[FIRST])
     await endpoint.close()
     assert isinstance(events[-1], Answer)
-    assert endpoint.format == format
+    assert endpoint.capabilities.format == format
 
 
 async def test_a_schema_that_the_server_refuses_is_a_refused_format(endpoint: Endpoint) -> None:
