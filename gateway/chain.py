@@ -11,13 +11,13 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from gateway.majority import vote_of
-from gateway.metering import Meter
 from gateway.models import Plan
 from gateway.observing import Chain, Observer, watching
 from gateway.talk import Talk
 from gateway.upstream import Upstream
 from gateway.wishes import Wish, check_heeded, settings_of
 from reasoning.events import Event, Settings, Stopped, Trace
+from reasoning.metering import Meter
 from reasoning.self_consistency import draw
 from reasoning.think import Stopwatch, think
 

@@ -111,15 +111,13 @@ def _answered(told: Sequence[Told]) -> int:
 
 def usage_of(runs: Sequence[Run], answer_tokens: int) -> Usage:
     """What the chains cost together; all that is no answer given is reasoning."""
-    prompt = sum(run.meter.prompt_tokens for run in runs)
     told = [run.meter.cached_tokens for run in runs if run.meter.cached_tokens is not None]
-    completion = sum(run.trace.tokens for run in runs)
+    counts = usage_so_far(runs)
+    reasoning = counts["completion_tokens"] - answer_tokens
     return Usage(
-        prompt_tokens=prompt,
-        completion_tokens=completion,
-        total_tokens=prompt + completion,
+        **counts,
         prompt_tokens_details=PromptDetails(cached_tokens=sum(told)) if told else None,
-        completion_tokens_details=CompletionDetails(reasoning_tokens=completion - answer_tokens),
+        completion_tokens_details=CompletionDetails(reasoning_tokens=reasoning),
     )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Request, ServedModel
+from reasoning.metering import Server
 from reasoning.splitting import META_ACTIONS
-from reasoning.task import Server
 
 DEFAULT = "json_steps"
 PROBE = "What is 1 + 1?"

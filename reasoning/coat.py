@@ -12,12 +12,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reasoning.boxes import boxes, same_answer
+from reasoning.budget import LEAST_STEP, NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
 from reasoning.events import Answer, Correction, Emit, Event, Notice, Retry, Step
 from reasoning.reading import Reading
 from reasoning.splitting import END_TOKENS, META_ACTIONS, CoatSplitter, Cut
-from reasoning.task import LEAST_STEP, MARGIN, NEARLY_SPENT, Task, tokens_at_most
+from reasoning.task import MARGIN, Task, tokens_at_most
 from reasoning.way import ALL_STEERS, Way
 from reasoning.writing import Writer
 
@@ -79,7 +80,7 @@ class Coat:
         return self._left() >= LEAST_STEP
 
     def _left(self) -> int:
-        return self._task.left - ROOM_TO_CONCLUDE
+        return self._task.budget.left - ROOM_TO_CONCLUDE
 
     async def think(self) -> Answer:
         """The completion, and the answer that it names; one that ends early is asked for a box."""

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from reasoning.answering import Answering
+from reasoning.budget import LEAST_ANSWER, LEAST_STEP, NEARLY_SPENT
 from reasoning.conclusions import answer_told, without_heading
 from reasoning.continuation import Continuation, Cost, End, added
 from reasoning.direct import LEAST
@@ -24,16 +25,7 @@ from reasoning.prompts import ANSWER, DOUBT, under
 from reasoning.reading import Reading
 from reasoning.repeats import repeats
 from reasoning.step_loop import ends
-from reasoning.task import (
-    LEAST_ANSWER,
-    LEAST_STEP,
-    MARGIN,
-    NEARLY_SPENT,
-    AnswerForm,
-    Task,
-    warmer,
-    within_bounds,
-)
+from reasoning.task import MARGIN, AnswerForm, Task, warmer, within_bounds
 from reasoning.transcript import Transcript, Voice
 from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 from reasoning.writing import Writer
@@ -159,7 +151,7 @@ class ChainOfThought:
         """Why there is no room for more thought and then the answer; None where there is."""
         if self._room < LEAST_STEP:
             return Notice("context", "The context is nearly full.")
-        return None if self._task.may_think else NEARLY_SPENT
+        return None if self._task.budget.may_think else NEARLY_SPENT
 
     def _judged(self) -> Iterator[Event]:
         """What is to be said of a reply that came to nothing, or ended where its tokens did."""
@@ -168,14 +160,14 @@ class ChainOfThought:
             yield self._failed(CAUSES[self._end])
         elif self._end == "full" and self._answer is not None:
             self._leave_open()
-        elif self._end == "full" and not self._task.may_think:
+        elif self._end == "full" and not self._task.budget.may_think:
             yield NEARLY_SPENT
         elif self._end == "full" and self._task.model.max_model_len:
             yield Notice("context", "The context is nearly full.")
 
     def _leave_open(self) -> None:
         """An answer that used up the thought's tokens goes on with those that are kept for it."""
-        if self._task.fallback.goes_on and self.steps and self._task.left >= LEAST_ANSWER:
+        if self._task.fallback.goes_on and self.steps and self._task.budget.left >= LEAST_ANSWER:
             self._begun, self._answer = self._answer or "", None
 
     def _may_fail(self) -> bool:
@@ -226,7 +218,7 @@ class ChainOfThought:
         return Request(
             self._task.model,
             transcript.going_on(self._lead.heading) if led else transcript.asking(self._lead.words),
-            max(1, min(most, self._room, self._task.left_to_think)),
+            max(1, min(most, self._room, self._task.budget.left_to_think)),
             max(self._settings.temperature, warmer(attempt)),
             self._task.seed(self._failures, self.number),
             think=False,

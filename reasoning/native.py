@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from reasoning.budget import NEARLY_SPENT
 from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
 from reasoning.errors import BudgetSpent, TooLong
 from reasoning.events import Answer, Delta, Emit, Event, Notice, Retry, Step
 from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
-from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, tokens_at_most
+from reasoning.task import MARGIN, AnswerForm, Task, tokens_at_most
 from reasoning.way import OF_ONE_REPLY, Way
 from reasoning.writing import Writer
 
@@ -53,11 +54,11 @@ class Native:
 
     async def answer(self) -> Answer:
         await self._emit(*await self._open())
-        if not self._task.steps and self._task.may_think:
+        if not self._task.steps and self._task.budget.may_think:
             await self._thought()
         if self._answer.strip():
             return self._answered()
-        if not self._task.may_think:
+        if not self._task.budget.may_think:
             await self._emit(NEARLY_SPENT)
         return await self._conclude()
 
@@ -79,7 +80,7 @@ class Native:
         most = await self._request()
 
         def request() -> Request:
-            return replace(most, max_tokens=min(most.max_tokens, self._task.left_to_think))
+            return replace(most, max_tokens=min(most.max_tokens, self._task.budget.left_to_think))
 
         await self._task.read(self._reading, request, self._take, self._again)
 

@@ -24,9 +24,6 @@ class Reading:
     """What came of the last try. `seconds` is the model's time over all of them.
 
     `number` is that of the step, or of the answer behind the last one, that is written now.
-    `spent` bounds the completion tokens of all tries that have ended: the server's count,
-    or the bytes of a text that it did not count, for no token is less than one; `most` is
-    what the try may take.
     """
 
     clock: Callable[[], float]
@@ -38,28 +35,23 @@ class Reading:
     first_token: float | None = None
     prompt_tokens: int = 0
     tokens: int = 0
-    spent: int = 0
-    most: int = 2**31
     _shown: dict[Part, str] = field(default_factory=dict)
     _began: float = 0.0
-    _bytes: int = 0
 
     def begin(self) -> None:
         """A try begins; what came of an earlier one is void."""
         self.text, self.refusal, self.finish_reason, self.first_token = "", "", None, None
-        self._shown, self.tokens, self._bytes = {}, 0, 0
+        self._shown, self.tokens = {}, 0
         self._began = self.clock()
 
     def end(self) -> None:
         """The try has ended, whole or not."""
         self.seconds += self.clock() - self._began
-        self.spent += self.tokens or min(self._bytes, self.most)
 
     def take(self, piece: Piece) -> None:
         if (piece.text or piece.reasoning) and self.first_token is None:
             self.first_token = self.clock() - self._began
         self.text += piece.text
-        self._bytes += len((piece.text + piece.reasoning).encode())
         self.refusal += piece.refusal
         self.finish_reason = piece.finish_reason or self.finish_reason
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens

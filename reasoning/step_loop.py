@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from reasoning.answering import Answering
+from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
@@ -21,7 +22,7 @@ from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import goes_round, repeats
 from reasoning.replies import WENT_ROUND, BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import MARGIN, NEARLY_SPENT, AnswerForm, Task, warmer, within_bounds
+from reasoning.task import MARGIN, AnswerForm, Task, warmer, within_bounds
 from reasoning.titles import title_of
 from reasoning.transcript import Transcript, Voice
 
@@ -116,7 +117,7 @@ class StepLoop:
         """Why there is no room for another step and then the answer; None where there is."""
         if self._room() < self._step_tokens + self._answer_tokens:
             return Notice("context", "The context is nearly full.")
-        return None if self._task.may_think else NEARLY_SPENT
+        return None if self._task.budget.may_think else NEARLY_SPENT
 
     def _cure(self, error: RequestError) -> Notice | None:
         """What is too long is shortened."""
@@ -163,7 +164,7 @@ class StepLoop:
         return await self._given_up(number, bad, reading, tally)
 
     def _may_try(self, tally: Tally) -> bool:
-        return tally.attempts < self.settings.attempts and self._task.may_think
+        return tally.attempts < self.settings.attempts and self._task.budget.may_think
 
     async def _read_step(self, number: int, attempt: int, bad: BadReply, reading: Reading) -> None:
         def request() -> Request:
@@ -202,7 +203,7 @@ class StepLoop:
         if bad.cause == "loop":
             more = FEWER_TOKENS
         most = min(int(self._step_tokens * more), max(1, self._room()))
-        return min(most, self._task.left_to_think)
+        return min(most, self._task.budget.left_to_think)
 
     def _actions(self, number: int) -> Actions:
         """What step `number` may end in."""

@@ -5,24 +5,19 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import (
-    AsyncGenerator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Mapping,
-    Sequence,
-)
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from string import Template
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 from zlib import crc32
 
-from reasoning.capabilities import Capabilities, Format
+from reasoning.budget import ENDLESS, NEARLY_SPENT, Budget
+from reasoning.capabilities import Format
 from reasoning.endpoint import Message, Piece, Request, ServedModel
 from reasoning.errors import BudgetSpent, RequestError, TooLong
 from reasoning.events import Emit, Notice, Settings, Steer, Steering, Step, Turn
 from reasoning.fallback import Fallback
+from reasoning.metering import Meter
 from reasoning.persistence import Sleep
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
 from reasoning.reading import Again, Reading, Take, read
@@ -31,19 +26,6 @@ from reasoning.special_tokens import as_plain_text
 
 T = TypeVar("T")
 Cure = Callable[[RequestError], Notice | None]
-
-
-class Server(Protocol):
-    """What a way needs of an endpoint."""
-
-    @property
-    def capabilities(self) -> Capabilities: ...
-
-    def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
-
-    async def count(self, text: str) -> int | None: ...
-
-    async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +55,7 @@ class Task:
     """
 
     question: str
-    server: Server
+    server: Meter
     model: ServedModel
     settings: Settings = field(default_factory=Settings)
     language: str = "en"
@@ -85,10 +67,12 @@ class Task:
     answer_form: AnswerForm = AnswerForm()
     clock: Callable[[], float] = time.monotonic
     sleep: Sleep = asyncio.sleep
-    readings: list[Reading] = field(default_factory=list)  # of all replies so far
+    budget: Budget = field(init=False)
     fallback: Fallback = field(init=False)
 
     def __post_init__(self) -> None:
+        before = sum(step.tokens for step in self.steps)
+        self.budget = Budget(self.settings, self.server, before)
         self.fallback = Fallback(self.server.capabilities, goes_on=self.model.vllm)
 
     def prompt(self, name: str, **variables: object) -> str:
@@ -140,15 +124,12 @@ class Task:
         failed, the Notice of what it refused, or the one that `cure` has for another error.
         Raises StepwiseError.
         """
-        if not any(one is reading for one in self.readings):
-            self.readings.append(reading)
-
         sent: Request | None = None
 
         def ask() -> AsyncGenerator[Piece, None]:
             nonlocal sent
             sent = request()
-            return self._ask(reading, sent)
+            return self._ask(sent)
 
         while True:
             try:
@@ -159,35 +140,10 @@ class Task:
                     raise
                 await again(notice)
 
-    def _ask(self, reading: Reading, request: Request) -> AsyncGenerator[Piece, None]:
+    def _ask(self, request: Request) -> AsyncGenerator[Piece, None]:
         """What holds for every request of a chain: the budget, and top_p."""
-        tokens = min(request.max_tokens, self.left)
-        if tokens < 1:
-            message = f"The budget of {self.settings.budget} tokens is spent."
-            raise BudgetSpent(message, "Ask again with a larger one.")
-        reading.most = tokens
+        tokens = self.budget.allowed(request.max_tokens)
         return self.server.chat(replace(request, max_tokens=tokens, top_p=self.settings.top_p))
-
-    # -- the budget
-
-    @property
-    def left(self) -> int:
-        """Completion tokens that the budget still holds; practically endless without one."""
-        if self.settings.budget is None:
-            return ENDLESS
-        finished = sum(step.tokens for step in self.steps)
-        return self.settings.budget - finished - sum(reading.spent for reading in self.readings)
-
-    @property
-    def left_to_think(self) -> int:
-        """The same without the answer's share: a quarter of the budget, no less than it needs."""
-        share = max(LEAST_ANSWER, (self.settings.budget or 0) // 4)
-        return self.left - min(self.settings.answer_tokens, share)
-
-    @property
-    def may_think(self) -> bool:
-        """Whether the budget holds another step, and then the answer."""
-        return self.left_to_think >= LEAST_STEP
 
     # -- the conversation
 
@@ -232,10 +188,6 @@ class Task:
         return {"role": role, "content": await self.plain(clean(text))}
 
 
-ENDLESS = 2**31  # tokens
-LEAST_STEP = 128  # tokens: a step of two sentences and its title
-LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
-NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
 
 

@@ -35,12 +35,13 @@ from reasoning.events import (
 )
 from reasoning.heading_steps import HEADING_STEPS
 from reasoning.json_steps import JSON_STEPS
+from reasoning.metering import Meter, Server
 from reasoning.native import NATIVE
 from reasoning.persistence import Sleep
 from reasoning.prompts import LANGUAGES, check_prompt, language_of
 from reasoning.replies import clean
 from reasoning.stream import stream
-from reasoning.task import AnswerForm, Server, Task
+from reasoning.task import AnswerForm, Task
 from reasoning.way import Way
 
 # The ways of thinking, by the word that a catalogue entry names. Each emits the same events.
@@ -108,8 +109,9 @@ async def think(
     as events, and the model is asked for the next one, or for what `steer` says.
     `history` are the conversation's earlier turns, oldest first. `prompts` are texts in
     the place of ours, by name; `instructions` is the caller's own system prompt, which
-    stands behind ours. `answer_form` is what the answer must look like. Closing the
-    iterator ends the server's work.
+    stands behind ours. `answer_form` is what the answer must look like. Whoever reads
+    what the chain costs gives its Meter as the endpoint. Closing the iterator ends the
+    server's work.
     """
     language = language if language in LANGUAGES else language_of(question)
     at, told, own = time.time(), tuple(history), dict(prompts)
@@ -120,7 +122,7 @@ async def think(
     try:
         task = Task(
             clean_question(question),
-            endpoint,
+            Meter.of(endpoint),
             model,
             settings,
             language,

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from reasoning.budget import LEAST_ANSWER, LEAST_STEP
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
 from reasoning.heading_steps import RUNS_ON
-from reasoning.task import LEAST_ANSWER, LEAST_STEP
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.reciter import BERRY

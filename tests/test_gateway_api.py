@@ -25,7 +25,7 @@ from reasoning.think import MAX_QUESTION
 from tests.examples import examples
 from tests.gateway_server import asks_for_a_step, events_of, gateway, thinker
 from tests.processes import ROOT, free_port, until
-from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
+from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step, usage
 
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": "What is 6 times 7?"}]}
 STEPS = [step("A", "First."), step("B", "Second."), step("C", "Third.", "final_answer")]
@@ -156,6 +156,18 @@ def test_a_stream_counts_in_every_chunk_where_that_is_asked_for(thinking: httpx2
         counts = [one[name] for one in so_far]
         assert counts == sorted(counts)
         assert 0 <= counts[0] < counts[-1] <= usage[name]
+
+
+def test_no_usage_is_lower_than_the_one_before_also_where_a_try_broke_off() -> None:
+    broken = raw(EVENTS, chunk('{"title'), usage(10, 7), end="reset")
+    options = {"include_usage": True, "continuous_usage_stats": True}
+    with scripted(PROBE, STEPS[0], broken, *STEPS[1:], says("It is 42.")) as (http, _):
+        told = chunks(ask(http, stream=True, stream_options=options))
+    counts = [one["usage"]["completion_tokens"] for one in told]
+    assert counts == sorted(counts)
+    with scripted(PROBE, *STEPS, says("It is 42.")) as (http, _):
+        whole = completion(ask(http))["usage"]
+    assert counts[-1] == whole["completion_tokens"] + 7
 
 
 @pytest.mark.parametrize("name", ["stub-steps", "stub-vote2"])

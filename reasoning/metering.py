@@ -1,43 +1,66 @@
-"""Counts what a chain's requests cost, between the core and the endpoint."""
+"""What a chain's requests cost: the one count of it, between a way of thinking and its server."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from typing import Protocol
 
 from reasoning.capabilities import Capabilities
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import Busy
-from reasoning.task import Server
+
+
+class Server(Protocol):
+    """What a way needs of an endpoint."""
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
+
+    async def count(self, text: str) -> int | None: ...
+
+    async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]: ...
 
 
 class Meter:
     """A server for one chain. Tokens are the server's counts so far over the chain's requests.
 
     `cached_tokens` is None where the server does not tell of its cache; `retry_after` is
-    what a busy server asked for last, in seconds.
+    what a busy server asked for last, in seconds. `spent` bounds the completion tokens of the
+    requests that have ended: the server's count, or the bytes of a text that it did not count,
+    for no token is less than one.
     """
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self.prompt_tokens = self.completion_tokens = 0
+        self.prompt_tokens = self.completion_tokens = self.spent = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
+
+    @classmethod
+    def of(cls, server: Server) -> Meter:
+        """The server, metered; itself where it is a meter, which somebody else reads."""
+        return server if isinstance(server, Meter) else cls(server)
 
     @property
     def capabilities(self) -> Capabilities:
         return self._server.capabilities
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
-        last = Piece()
+        last, size = Piece(), 0
         try:
             async with aclosing(self._server.chat(request)) as pieces:
                 async for piece in pieces:
                     last = self._counted(piece, last)
+                    size += len((piece.text + piece.reasoning).encode())
                     yield piece
         except Busy as error:
             self.retry_after = error.retry_after
             raise
+        finally:
+            self.spent += last.completion_tokens or min(size, request.max_tokens)
 
     def _counted(self, piece: Piece, last: Piece) -> Piece:
         """Adds what the request has cost beyond `last`; gives what it has cost until now."""
