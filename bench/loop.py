@@ -32,6 +32,7 @@ import openai
 from bench.tutorial_loop import Chain, tutorial_loop
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.events import Delta, Event, Retry, Settings, Trace
+from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from reasoning.warming import warm
 
@@ -109,10 +110,8 @@ class Bench:
         before, began = self.server_first_token(), time.monotonic()
         events: list[Event] = []
         first_word = server_first = 0.0
-        settings = Settings(max_steps=self.max_steps)
-        async with aclosing(
-            think(question, endpoint=self.endpoint, model=self.model, settings=settings)
-        ) as stream:
+        inquiry = Inquiry(question, settings=Settings(max_steps=self.max_steps))
+        async with aclosing(think(inquiry, endpoint=self.endpoint, model=self.model)) as stream:
             async for event in stream:
                 events.append(event)
                 if isinstance(event, Delta) and not first_word:

@@ -30,6 +30,7 @@ import httpx2
 from bench.loop import spread
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.events import Delta
+from reasoning.inquiry import Inquiry
 from reasoning.splitting import CoatSplitter, Splitter, TokenSplitter, TurnSplitter
 from reasoning.think import think
 from tests import reciter
@@ -83,7 +84,7 @@ class First:
 
 async def first(endpoint: Endpoint, model: ServedModel, root: str, question: str) -> First:
     before, began, word = first_tokens(root), time.monotonic(), 0.0
-    thinking = think(question, endpoint=endpoint, model=model, way="coat")
+    thinking = think(Inquiry(question, "coat"), endpoint=endpoint, model=model)
     async with aclosing(thinking) as events:
         async for event in events:
             if isinstance(event, Delta) and event.part == "content" and not word:

@@ -17,6 +17,7 @@ from evals.outcomes import NotAsked, Outcome, of_reply, of_trace, of_tutorial, t
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings, Trace
+from reasoning.inquiry import Inquiry
 from reasoning.self_consistency import draw
 from reasoning.think import WAYS, think, varied
 from reasoning.voting import count_votes, vote_of
@@ -101,14 +102,8 @@ def settings_of(bounds: Bounds) -> Settings:
 
 async def chain(question: str, server: Server, way: str, settings: Settings) -> Outcome:
     began, events = time.monotonic(), []
-    thinking = think(
-        question,
-        endpoint=server.endpoint,
-        model=server.model,
-        way=way,
-        settings=settings,
-        language="en",
-    )
+    inquiry = Inquiry(question, way, settings, "en")
+    thinking = think(inquiry, endpoint=server.endpoint, model=server.model)
     async with aclosing(thinking) as stream:
         async for event in stream:
             events.append(event)

@@ -17,6 +17,7 @@ from gateway.talk import Talk
 from gateway.upstream import Upstream
 from gateway.wishes import Wish, check_heeded, settings_of
 from reasoning.events import Event, Settings, Stopped, Trace
+from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
 from reasoning.self_consistency import draw
 from reasoning.think import Stopwatch, think
@@ -137,13 +138,12 @@ class Chains:
 
     def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:
         plan, talk = self.order.plan, self.order.talk
-        return think(
+        inquiry = Inquiry(
             talk.question,
-            endpoint=run.meter,
-            model=plan.served,
-            way=way,
-            settings=run.settings,
+            way,
+            run.settings,
             history=talk.history,
             instructions=talk.instructions,
             answer_form=self.order.wish.form,
         )
+        return think(inquiry, endpoint=run.meter, model=plan.served)

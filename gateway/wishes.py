@@ -26,7 +26,7 @@ from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 from gateway.models import MOST_CHAINS, Plan
 from gateway.problems import UNSUPPORTED, Problem
 from reasoning.events import Settings
-from reasoning.task import AnswerForm
+from reasoning.inquiry import AnswerForm
 from reasoning.think import WAYS, varied
 
 Effort = Literal["low", "medium", "high"]

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
-from reasoning.events import Settings, Started, Steer, Step, Turn, from_dict, to_dict
+from reasoning.events import Started, Step, from_dict, to_dict
+from reasoning.inquiry import Inquiry
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What a run is to think about, and how.
+class Asked(Inquiry):
+    """What a run is to think about, and how many chains its vote may draw: `most`.
 
-    An empty way is the model's own, an empty language the question's. `steps` are finished
-    steps to go on after; `steer` says how. `most` is how many chains its vote may draw.
+    An empty way is the model's own.
     """
 
-    question: str
-    way: str = ""
-    settings: Settings = field(default_factory=Settings)
-    language: str = ""
-    steps: tuple[Step, ...] = ()
-    history: tuple[Turn, ...] = ()
-    steer: Steer | None = None
-    prompts: dict[str, str] = field(default_factory=dict)
     most: int = 1
 
 
@@ -46,33 +38,9 @@ class Link:
     group: str = ""
 
 
-def asked_of(started: Started, steps: tuple[Step, ...] = ()) -> Asked:
-    """What must have been asked for a run to begin so."""
-    return Asked(
-        started.question,
-        started.way,
-        started.settings,
-        started.language,
-        steps,
-        started.history,
-        started.steer,
-        started.prompts,
-    )
-
-
 def asked_to_json(asked: Asked) -> dict[str, Any]:
     """As JSON values: the beginning of a run that no model has taken up yet, and the steps."""
-    started = Started(
-        asked.question,
-        model="",
-        way=asked.way,
-        language=asked.language,
-        at=0.0,
-        settings=asked.settings,
-        history=asked.history,
-        steer=asked.steer,
-        prompts=asked.prompts,
-    )
+    started = asked.started(model="", at=0.0)
     steps = [to_dict(step) for step in asked.steps]
     return {"started": to_dict(started), "steps": steps, "most": asked.most}
 
@@ -83,5 +51,5 @@ def asked_from_json(values: dict[str, Any]) -> Asked:
     steps = tuple(from_dict(step) for step in values["steps"])
     if not isinstance(started, Started):
         raise ValueError(f"expected how a run began, got {type(started).__name__}")
-    asked = asked_of(started, tuple(step for step in steps if isinstance(step, Step)))
+    asked = Asked.of(started, tuple(step for step in steps if isinstance(step, Step)))
     return replace(asked, most=int(values.get("most", 1)))  # an older history says nothing of it

@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 from history.asked import Asked as Asked
-from history.asked import Link, asked_of
+from history.asked import Link
 from history.recorder import Recorder
 from history.run import Run as Run
 from history.store import Entry, Store, StoreError
@@ -112,7 +112,8 @@ class Runs:
         """
         if trace.started is None:
             raise ValueError('expected a trace that begins with an event "started", got none')
-        run = _past(Run(asked_of(trace.started), owner=owner, past=True), trace)
+        asked = replace(Asked.of(trace.started), instructions="")  # the page's chains have none
+        run = _past(Run(asked, owner=owner, past=True), trace)
         self._recorder.begin(run)
         self._recorder.record(run)
         self._remember(run)

@@ -10,7 +10,7 @@ import gc
 import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import streamlit as st
 
@@ -51,19 +51,8 @@ def services() -> Services:
 
     async def thinker(asked: Asked) -> AsyncIterator[Event]:
         model = await endpoint.model()
-        chain = think(
-            asked.question,
-            endpoint=endpoint,
-            model=model,
-            way=asked.way or await ways.of(model),
-            settings=asked.settings,
-            language=asked.language or None,
-            steps=asked.steps,
-            history=asked.history,
-            steer=asked.steer,
-            prompts=asked.prompts,
-        )
-        async with aclosing(chain) as events:
+        inquiry = replace(asked, way=asked.way or await ways.of(model))
+        async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:
             async for event in events:
                 yield event
 

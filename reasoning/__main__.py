@@ -13,6 +13,7 @@ import json
 import sys
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from functools import partial
 from typing import get_args
 
@@ -39,6 +40,7 @@ from reasoning.events import (
     Stopped,
     Trace,
 )
+from reasoning.inquiry import Inquiry
 from reasoning.self_consistency import draw
 from reasoning.think import WAYS, Stopwatch, think, varied
 from reasoning.traces import trace_to_json
@@ -111,16 +113,11 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
         if not arguments.json:
             console.print(Text(in_words(served_at(endpoint.base_url, model.name)), style="dim"))
 
+        inquiry = Inquiry(question, way, language=arguments.language or "")
+
         def chain(settings: Settings) -> AsyncGenerator[Event, None]:
-            language = arguments.language
-            return think(
-                question,
-                endpoint=endpoint,
-                model=model,
-                way=way,
-                settings=settings,
-                language=language,
-            )
+            one = replace(inquiry, settings=settings)
+            return think(one, endpoint=endpoint, model=model)
 
         if arguments.chains > 1:
             several = varied(settings, arguments.chains)

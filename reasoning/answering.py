@@ -35,14 +35,14 @@ class Answering:
         cure: Cure = lambda error: None,
         shown: str = "",
     ) -> None:
-        self._task, self._number, self._form = task, number, task.answer_form
+        self._task, self._number, self._form = task, number, task.inquiry.answer_form
         self._ask, self._read, self._cure = ask, read, cure
         self._shown = shown
         task.fallback.answer_in(self._form.format)
 
     async def answer(self, emit: Emit) -> Answer:
         """The answer; what is emitted is its text as it comes. Raises StepwiseError."""
-        tally, most, why = Tally(), self._task.settings.attempts, EMPTY
+        tally, most, why = Tally(), self._task.inquiry.settings.attempts, EMPTY
         while tally.attempts < most:
             reading = Reading(self._task.clock, self._number)
             await self._attempt(tally.attempts, reading, emit)
@@ -77,8 +77,8 @@ class Answering:
         asked, format = self._ask(), self._task.fallback.format
         return replace(
             asked,
-            temperature=max(self._task.settings.temperature, warmer(attempt)),
-            seed=self._task.seed(attempt),
+            temperature=max(self._task.inquiry.settings.temperature, warmer(attempt)),
+            seed=self._task.inquiry.seed(attempt),
             format=format,
             schema=self._form.schema if format == "json_schema" else None,
             stop=self._form.stop or asked.stop,

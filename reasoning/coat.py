@@ -39,7 +39,7 @@ async def coat(task: Task, emit: Emit) -> Answer:
     """
     chain = Coat(task, emit)
     await emit(*await chain.recall())
-    for step in task.steps:
+    for step in task.inquiry.steps:
         await emit(*chain.keep(step))
     if not chain.may_think():
         await emit(NEARLY_SPENT)
@@ -54,16 +54,17 @@ class Coat:
         self._task, self._emit = task, emit
         self._context = task.model.max_model_len or DEFAULT_CONTEXT
         self._steps: list[Step] = []
-        number = len(task.steps) + 1
+        number = len(task.inquiry.steps) + 1
         self._reading = Reading(task.clock, number)
-        self._writer = Writer(number, task.clock, task.language)
+        self._writer = Writer(number, task.clock, task.inquiry.language)
         self._splitter = CoatSplitter()
-        self._hidden_said = bool(task.steps)
+        self._hidden_said = bool(task.inquiry.steps)
         self._earlier = ""  # the conversation before the question, as text
 
     async def recall(self) -> tuple[Notice, ...]:
         """The conversation so far becomes text, in the form the model was trained with."""
-        needed = tokens_at_most(self._task.instructions) + tokens_at_most(self._task.question)
+        inquiry = self._task.inquiry
+        needed = tokens_at_most(inquiry.instructions) + tokens_at_most(inquiry.question)
         needed += self._context // 4
         turns, notices = await self._task.earlier(needed, self._context)
         for question, answer in zip(turns[::2], turns[1::2], strict=True):
@@ -71,8 +72,8 @@ class Coat:
         return notices
 
     def concludes(self) -> bool:
-        how = self._task.asked_of(self._writer.number)
-        cut = bool(self._task.steps) and self._task.steps[-1].cut
+        how = self._task.inquiry.asked_of(self._writer.number)
+        cut = bool(self._task.inquiry.steps) and self._task.inquiry.steps[-1].cut
         return how == "answer" or (cut and how not in ("again", "doubt"))
 
     def may_think(self) -> bool:
@@ -144,14 +145,15 @@ class Coat:
         self._reading.number = self._writer.number
 
     def _finished(self, step: Step) -> Iterator[Event]:
-        if self._task.asked_of(step.number) == "doubt":
+        if self._task.inquiry.asked_of(step.number) == "doubt":
             step = replace(step, asked="doubt")
         yield step
         yield from self.keep(step)
 
     def _opening(self) -> str:
         """The token that a step asked to doubt begins with; the model chooses the others."""
-        return TOKENS["reflect"] if self._task.asked_of(self._writer.number) == "doubt" else ""
+        how = self._task.inquiry.asked_of(self._writer.number)
+        return TOKENS["reflect"] if how == "doubt" else ""
 
     def keep(self, step: Step) -> Iterator[Correction]:
         """The step is the chain's; what it overturns of an earlier answer is said."""
@@ -164,7 +166,7 @@ class Coat:
 
     async def _request(self, ending: str = "") -> Request:
         task, number = self._task, self._writer.number
-        question = "\n\n".join(filter(None, (task.instructions, task.question)))
+        question = "\n\n".join(filter(None, (task.inquiry.instructions, task.inquiry.question)))
         asked = self._asked(await task.plain(question))
         text = self._earlier + asked + await self._so_far() + ending
         room = self._context - await task.tokens(text) - MARGIN
@@ -175,7 +177,7 @@ class Coat:
             (),
             min(room, MAX_TOKENS),
             self._warmth(),
-            task.seed(number=number),
+            task.inquiry.seed(number=number),
             prompt=text,
             stop=END_TOKENS,
             special_tokens=True,
@@ -193,8 +195,8 @@ class Coat:
 
     def _warmth(self) -> float:
         """Greedy, as the card has it, unless several chains or another step are wanted."""
-        settings = self._task.settings
-        if self._task.asked_of(self._writer.number) == "again":
+        settings = self._task.inquiry.settings
+        if self._task.inquiry.asked_of(self._writer.number) == "again":
             return max(settings.temperature, ANOTHER)
         return 0.0 if settings.seed is None else settings.temperature
 
@@ -218,7 +220,7 @@ class Coat:
 
     def _until_stop(self, content: str) -> str:
         """The server is not asked to stop there: a step may say the same."""
-        for stop in self._task.answer_form.stop:
+        for stop in self._task.inquiry.answer_form.stop:
             content = content.split(stop, 1)[0]
         return content.rstrip()
 

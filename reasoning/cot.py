@@ -21,11 +21,12 @@ from reasoning.direct import LEAST
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
+from reasoning.inquiry import AnswerForm
 from reasoning.prompts import ANSWER, DOUBT, under
 from reasoning.reading import Reading
 from reasoning.repeats import repeats
 from reasoning.step_loop import ends
-from reasoning.task import MARGIN, AnswerForm, Task, warmer, within_bounds
+from reasoning.task import MARGIN, Task, warmer, within_bounds
 from reasoning.transcript import Transcript, Voice
 from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
 from reasoning.writing import Writer
@@ -68,11 +69,11 @@ class ChainOfThought:
     """One chain; given finished steps, it goes on from the message that they make."""
 
     def __init__(self, task: Task, emit: Emit) -> None:
-        self._task, self._settings, self._emit = task, task.settings, emit
-        self.steps: list[Step] = list(task.steps)
+        self._task, self._settings, self._emit = task, task.inquiry.settings, emit
+        self.steps: list[Step] = list(task.inquiry.steps)
         self._transcript = Transcript(task, Voice("cot", written))
         # the steps must be free of what the answer is held to, so they are two requests
-        self.apart = task.answer_form != AnswerForm()
+        self.apart = task.inquiry.answer_form != AnswerForm()
         self.step_tokens = min(self._settings.step_tokens, task.context // 8)
         self.answer_tokens = min(self._settings.answer_tokens, task.context // 4)
         self._room = 0  # tokens that the context holds for thought, beside the answer's
@@ -91,8 +92,8 @@ class ChainOfThought:
     @property
     def most(self) -> int:
         """The number of the last step that there may be; one that a reader asks for may be more."""
-        asked = self._task.asked_of(len(self._task.steps) + 1)
-        more = len(self._task.steps) + 1 if asked in ("again", "doubt") else 0
+        asked = self._task.inquiry.asked_of(len(self._task.inquiry.steps) + 1)
+        more = len(self._task.inquiry.steps) + 1 if asked in ("again", "doubt") else 0
         return max(self._settings.max_steps, more)
 
     async def answered(self) -> Answer:
@@ -120,10 +121,10 @@ class ChainOfThought:
 
     def _first(self) -> Lead | None:
         """What the chain begins with, or goes on with after finished steps."""
-        number, how = self.number, self._task.asked_of(self.number)
+        number, how = self.number, self._task.inquiry.asked_of(self.number)
         if how == "doubt":
             words = self._task.prompt("doubt", number=number, before=number - 1)
-            return Lead(words, DOUBT[self._task.language].format(number - 1))
+            return Lead(words, DOUBT[self._task.inquiry.language].format(number - 1))
         if not self.steps:
             return Lead(attempt=int(how == "again"))
         done = ends(self.steps[-1]) or number > self._settings.max_steps or how == "answer"
@@ -196,7 +197,7 @@ class ChainOfThought:
 
     def _begin(self) -> None:
         """A try begins: nothing of an earlier one counts but its finished steps."""
-        writer = Writer(self.number, self._task.clock, self._task.language)
+        writer = Writer(self.number, self._task.clock, self._task.inquiry.language)
         heading = self._lead.heading if self._transcript.is_led else ""
         self._reply = Continuation(self, self._reading, writer, heading)
 
@@ -220,7 +221,7 @@ class ChainOfThought:
             transcript.going_on(self._lead.heading) if led else transcript.asking(self._lead.words),
             max(1, min(most, self._room, self._task.budget.left_to_think)),
             max(self._settings.temperature, warmer(attempt)),
-            self._task.seed(self._failures, self.number),
+            self._task.inquiry.seed(self._failures, self.number),
             think=False,
             go_on=led,
         )
@@ -231,16 +232,15 @@ class ChainOfThought:
 
     def is_repeated(self, step: Step) -> bool:
         """Whether an earlier step says the same, or the one that it is to replace."""
-        steer = self._task.steer if self._task.asked_of(step.number) == "again" else None
         earlier = [one.content for one in self.steps]
-        again = repeats(step.content, [*earlier, *([steer.instead_of] if steer else [])])
+        again = repeats(step.content, [*earlier, *self._task.inquiry.instead_of(step.number)])
         if again == 0 and self._transcript.is_led and not self._reply.writer.steps[:-1]:
             self._task.fallback.began_anew()
         return again is not None
 
     def keep(self, step: Step, final: bool) -> Step:
         """The step is the chain's."""
-        doubts = self._task.asked_of(step.number) == "doubt"
+        doubts = self._task.inquiry.asked_of(step.number) == "doubt"
         step = replace(
             step,
             action="final_answer" if final else step.action,
@@ -263,7 +263,7 @@ class ChainOfThought:
 
         def ask() -> Request:
             led = self._transcript.is_led and not self.apart
-            heading = (ANSWER[self._task.language], self._begun)
+            heading = (ANSWER[self._task.inquiry.language], self._begun)
             turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
             return Request(self._task.model, turns, tokens, think=False, go_on=led)
 

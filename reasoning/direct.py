@@ -14,7 +14,7 @@ LEAST = 32  # tokens; with room for fewer no answer is asked for
 
 async def direct(task: Task, emit: Emit) -> Answer:
     """A plain answer. Raises StepwiseError."""
-    question = await task.in_form(await task.plain(task.question))
+    question = await task.in_form(await task.plain(task.inquiry.question))
     opening = await task.opening()
     needed = sum(tokens_at_most(turn["content"]) for turn in opening) + tokens_at_most(question)
     earlier, notices = await task.earlier(needed + task.context // 4)
@@ -29,7 +29,8 @@ async def answer(task: Task, messages: tuple[Message, ...], number: int, emit: E
     room = task.context - used - MARGIN * (len(messages) + 1)
     if room < LEAST:
         raise TooLong("The question leaves no room in the model's context.", "Ask a shorter one.")
-    request = Request(task.model, messages, min(task.settings.answer_tokens, room), think=False)
+    tokens = min(task.inquiry.settings.answer_tokens, room)
+    request = Request(task.model, messages, tokens, think=False)
     return await Answering(task, number, lambda: request).answer(emit)
 
 

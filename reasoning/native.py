@@ -15,9 +15,10 @@ from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
 from reasoning.errors import BudgetSpent, TooLong
 from reasoning.events import Answer, Delta, Emit, Event, Notice, Retry, Step
+from reasoning.inquiry import AnswerForm
 from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
-from reasoning.task import MARGIN, AnswerForm, Task, tokens_at_most
+from reasoning.task import MARGIN, Task, tokens_at_most
 from reasoning.way import OF_ONE_REPLY, Way
 from reasoning.writing import Writer
 
@@ -36,16 +37,16 @@ class Native:
 
     def __init__(self, task: Task, emit: Emit) -> None:
         self._task, self._emit = task, emit
-        self._reading = Reading(task.clock, len(task.steps) + 1)
+        self._reading = Reading(task.clock, len(task.inquiry.steps) + 1)
         self._finished: list[Step] = []  # of tries that broke off: a finished step stays
         self._earlier: tuple[Message, ...] = ()
         # the thought must be free of what the answer is held to, so they are two requests
-        self._apart = task.answer_form != AnswerForm()
-        self._fresh(len(task.steps) + 1)
+        self._apart = task.inquiry.answer_form != AnswerForm()
+        self._fresh(len(task.inquiry.steps) + 1)
 
     def _fresh(self, number: int) -> None:
         """A try begins: nothing of an earlier one counts."""
-        self._writer = Writer(number, self._task.clock, self._task.language)
+        self._writer = Writer(number, self._task.clock, self._task.inquiry.language)
         self._voices, self._turns = ThinkSplitter(), TurnSplitter()
         self._field = False
         self._answering = False
@@ -54,7 +55,7 @@ class Native:
 
     async def answer(self) -> Answer:
         await self._emit(*await self._open())
-        if not self._task.steps and self._task.budget.may_think:
+        if not self._task.inquiry.steps and self._task.budget.may_think:
             await self._thought()
         if self._answer.strip():
             return self._answered()
@@ -66,7 +67,7 @@ class Native:
         """The turns before the question, and what is to be said of them."""
         opening = await self._task.opening()
         needed = sum(tokens_at_most(turn["content"]) for turn in opening)
-        needed += tokens_at_most(self._task.question) + self._task.context // 4
+        needed += tokens_at_most(self._task.inquiry.question) + self._task.context // 4
         earlier, notices = await self._task.earlier(needed)
         self._earlier = (*opening, *earlier)
         return notices
@@ -97,13 +98,13 @@ class Native:
 
     async def _request(self) -> Request:
         task = self._task
-        turns = await self._turns_to(task.question)
+        turns = await self._turns_to(task.inquiry.question)
         used = sum([await task.tokens(turn["content"]) + MARGIN for turn in turns])
         room = task.context - used - MARGIN
         if room < LEAST:
             raise TooLong("The question leaves no room to think.", "Ask a shorter one.")
-        warmth = max(task.settings.temperature, TEMPERATURE)
-        return Request(task.model, turns, min(room, MAX_THINKING), warmth, task.seed())
+        warmth = max(task.inquiry.settings.temperature, TEMPERATURE)
+        return Request(task.model, turns, min(room, MAX_THINKING), warmth, task.inquiry.seed())
 
     async def _turns_to(self, text: str) -> tuple[Message, ...]:
         return (*self._earlier, {"role": "user", "content": await self._task.plain(text)})
@@ -160,9 +161,9 @@ class Native:
 
     async def _conclude(self) -> Answer:
         """The thought so far is given back for an answer without more of it."""
-        steps = (*self._task.steps, *self._finished, *self._writer.steps)
+        steps = (*self._task.inquiry.steps, *self._finished, *self._writer.steps)
         thought = "\n\n".join(step.content for step in steps)[-KEPT_TO_CONCLUDE:]
-        text = self._task.question
+        text = self._task.inquiry.question
         if steps:
             text = f"{text}\n\n{thought}\n\n{self._task.prompt('answer')}"
         turns = await self._turns_to(await self._task.in_form(text))

@@ -18,11 +18,12 @@ from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
+from reasoning.inquiry import AnswerForm
 from reasoning.prompts import ANSWER, untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import goes_round, repeats
 from reasoning.replies import WENT_ROUND, BadReply, Draft, Reply, Schema, StepAction
-from reasoning.task import MARGIN, AnswerForm, Task, warmer, within_bounds
+from reasoning.task import MARGIN, Task, warmer, within_bounds
 from reasoning.titles import title_of
 from reasoning.transcript import Transcript, Voice
 
@@ -66,13 +67,13 @@ class StepLoop:
 
     def __init__(self, task: Task, form: StepForm, emit: Emit) -> None:
         self._task, self._form, self._emit = task, form, emit
-        self.settings, self.language = task.settings, task.language
+        self.settings, self.language = task.inquiry.settings, task.inquiry.language
         self.steps: list[Step] = []
         self._transcript = Transcript(task, Voice(form.prompt, self._written, form.gap))
         self._used = 0  # tokens of the context that the turns take, at most
         self._counted = 0  # the same by the server's own count, 0 where it gives none
-        self._step_tokens = min(task.settings.step_tokens, task.context // 8)
-        self._answer_tokens = min(task.settings.answer_tokens, task.context // 4)
+        self._step_tokens = min(task.inquiry.settings.step_tokens, task.context // 8)
+        self._answer_tokens = min(task.inquiry.settings.answer_tokens, task.context // 4)
 
     async def answer(self) -> Answer:
         """The answer; what happens from the next step on is emitted. Raises StepwiseError."""
@@ -86,7 +87,7 @@ class StepLoop:
         needed = self._step_tokens * STEPS_BESIDE_HISTORY + self._answer_tokens
         notices = await self._transcript.open(needed)
         self._used = self._transcript.used_at_most
-        for step in self._task.steps:
+        for step in self._task.inquiry.steps:
             await self._append(step)
         if self.steps and self._no_other():  # by the bound; the server counts better
             self._used = await self._transcript.used()
@@ -141,7 +142,7 @@ class StepLoop:
             await self._append(step)
 
     def _concluded(self) -> bool:
-        how = self._task.asked_of(len(self.steps) + 1)
+        how = self._task.inquiry.asked_of(len(self.steps) + 1)
         if how == "answer":
             return True
         if how in ("again", "doubt") or not self.steps:
@@ -179,7 +180,7 @@ class StepLoop:
         await self._task.read(reading, request, take, self._emit, self._cure)
 
     def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
-        how = self._task.asked_of(number)
+        how = self._task.inquiry.asked_of(number)
         led = attempt == 0 and how != "doubt" and self._transcript.is_led
         words = [self._next(number, how)] if self.steps else []
         if attempt:
@@ -191,7 +192,7 @@ class StepLoop:
             transcript.going_on() if led else transcript.asking("\n\n".join(words)),
             max_tokens=self._tokens_for(attempt, bad),
             temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
-            seed=self._task.seed(attempt, number),
+            seed=self._task.inquiry.seed(attempt, number),
             format=self._task.fallback.format if self._form.schemas else "text",
             schema=self._form.schemas.get(self._actions(number)),
             stop=() if attempt else self._form.stop,
@@ -217,8 +218,7 @@ class StepLoop:
             rambles = outcome.cause == "cut" and goes_round(outcome.draft.content)
             return replace(outcome, cause="loop", detail=WENT_ROUND) if rambles else outcome
         earlier = [step.content for step in self.steps]
-        steer = self._task.steer if self._task.asked_of(number) == "again" else None
-        again = repeats(outcome.content, [*earlier, *([steer.instead_of] if steer else [])])
+        again = repeats(outcome.content, [*earlier, *self._task.inquiry.instead_of(number)])
         if again is None:
             return outcome
         said = f"step {again + 1}" if again < len(earlier) else "the step it is to replace"
@@ -244,7 +244,7 @@ class StepLoop:
         return title_of(draft, self.steps[-1].title if self.steps else "", whole)
 
     def _asked(self, number: int) -> Literal["", "doubt"]:
-        return "doubt" if self._task.asked_of(number) == "doubt" else ""
+        return "doubt" if self._task.inquiry.asked_of(number) == "doubt" else ""
 
     async def _given_up(
         self, number: int, bad: BadReply, reading: Reading, tally: Tally
@@ -275,7 +275,7 @@ class StepLoop:
         words = await self._task.in_form(self._task.prompt("answer"))
 
         def ask() -> Request:
-            led = self._task.answer_form == AnswerForm() and self._transcript.is_led
+            led = self._task.inquiry.answer_form == AnswerForm() and self._transcript.is_led
             turns = self._transcript.going_on(ANSWER[self.language]) if led else None
             return Request(
                 self._task.model,

@@ -1,22 +1,21 @@
-"""What a way of thinking is given: the question, the server, the bounds, and time."""
+"""What a way of thinking is given: what is asked, the server, the bounds, and time."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from string import Template
-from typing import Any, TypeVar
-from zlib import crc32
+from typing import TypeVar
 
 from reasoning.budget import ENDLESS, NEARLY_SPENT, Budget
-from reasoning.capabilities import Format
 from reasoning.endpoint import Message, Piece, Request, ServedModel
 from reasoning.errors import BudgetSpent, RequestError, TooLong
-from reasoning.events import Emit, Notice, Settings, Steer, Steering, Step, Turn
+from reasoning.events import Emit, Notice, Step
 from reasoning.fallback import Fallback
+from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
 from reasoning.persistence import Sleep
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
@@ -28,58 +27,28 @@ T = TypeVar("T")
 Cure = Callable[[RequestError], Notice | None]
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerForm:
-    """What the final answer must look like; the steps are not touched by it.
-
-    `stop` ends the answer before any of these texts. `schema` is a JSON Schema, given
-    with the format "json_schema" alone. Raises ValueError where the two do not agree.
-    """
-
-    stop: tuple[str, ...] = ()
-    format: Format = "text"
-    schema: Mapping[str, Any] | None = None
-
-    def __post_init__(self) -> None:
-        if (self.format == "json_schema") != (self.schema is not None):
-            raise ValueError(f"expected a schema with json_schema alone, got {self.format}")
-
-
 @dataclass(slots=True)
 class Task:
-    """One question to think about.
+    """An inquiry to think about: where to ask, what is left of its budget, and time."""
 
-    `steps` are finished ones to go on after, `steer` is what a reader asks for there,
-    `history` are the earlier turns of the conversation, `prompts` the reader's texts in
-    the place of ours, `instructions` the caller's own system prompt.
-    """
-
-    question: str
+    inquiry: Inquiry
     server: Meter
     model: ServedModel
-    settings: Settings = field(default_factory=Settings)
-    language: str = "en"
-    steps: tuple[Step, ...] = ()
-    history: tuple[Turn, ...] = ()
-    steer: Steer | None = None
-    prompts: Mapping[str, str] = field(default_factory=dict)
-    instructions: str = ""
-    answer_form: AnswerForm = AnswerForm()
     clock: Callable[[], float] = time.monotonic
     sleep: Sleep = asyncio.sleep
     budget: Budget = field(init=False)
     fallback: Fallback = field(init=False)
 
     def __post_init__(self) -> None:
-        before = sum(step.tokens for step in self.steps)
-        self.budget = Budget(self.settings, self.server, before)
+        before = sum(step.tokens for step in self.inquiry.steps)
+        self.budget = Budget(self.inquiry.settings, self.server, before)
         self.fallback = Fallback(self.server.capabilities, goes_on=self.model.vllm)
 
     def prompt(self, name: str, **variables: object) -> str:
         """The prompt filled in: the reader's text, which `check_prompt` has seen, or our file."""
-        if name in self.prompts:
-            return Template(self.prompts[name].strip()).substitute(variables)
-        return prompt(self.language, name, **variables)
+        if name in self.inquiry.prompts:
+            return Template(self.inquiry.prompts[name].strip()).substitute(variables)
+        return prompt(self.inquiry.language, name, **variables)
 
     async def plain(self, text: str) -> str:
         """The text with no special token in it, to be sent to the model."""
@@ -94,21 +63,6 @@ class Task:
     def context(self) -> int:
         """The model's context in tokens; practically endless where the server tells none."""
         return self.model.max_model_len or ENDLESS
-
-    def asked_of(self, number: int) -> Steering | None:
-        """What the reader asked of step `number`: it is the first after the finished ones."""
-        return self.steer.how if self.steer and number == len(self.steps) + 1 else None
-
-    def seed(self, attempt: int = 0, number: int = 0) -> int | None:
-        """A request's seed. Without one in the settings only another attempt has its own.
-
-        One at a step that is asked for again depends on what it is to replace.
-        """
-        if self.steer and self.asked_of(number) == "again":
-            attempt += 1 + crc32(self.steer.instead_of.encode("utf-8", "replace")) % 10**6
-        if self.settings.seed is None:
-            return attempt or None
-        return self.settings.seed + attempt
 
     async def read(
         self,
@@ -143,25 +97,26 @@ class Task:
     def _ask(self, request: Request) -> AsyncGenerator[Piece, None]:
         """What holds for every request of a chain: the budget, and top_p."""
         tokens = self.budget.allowed(request.max_tokens)
-        return self.server.chat(replace(request, max_tokens=tokens, top_p=self.settings.top_p))
+        top_p = self.inquiry.settings.top_p
+        return self.server.chat(replace(request, max_tokens=tokens, top_p=top_p))
 
     # -- the conversation
 
     async def opening(self) -> tuple[Message, ...]:
         """The caller's instructions as a system turn, where a way has none of its own."""
-        if not self.instructions:
+        if not self.inquiry.instructions:
             return ()
-        return ({"role": "system", "content": await self.plain(self.instructions)},)
+        return ({"role": "system", "content": await self.plain(self.inquiry.instructions)},)
 
     async def in_form(self, text: str) -> str:
         """What asks for the answer, with a sentence more where that must be JSON."""
-        form = self.answer_form
+        form = self.inquiry.answer_form
         if form.format == "text":
             return text
-        words = [text, AS_JSON[self.language]]
+        words = [text, AS_JSON[self.inquiry.language]]
         if form.schema is not None:
             schema = json.dumps(form.schema, ensure_ascii=False, separators=(",", ":"))
-            words.append(BY_SCHEMA[self.language] + await self.plain(schema))
+            words.append(BY_SCHEMA[self.inquiry.language] + await self.plain(schema))
         return "\n\n".join(words)
 
     async def earlier(
@@ -175,7 +130,7 @@ class Task:
         context = context or self.context
         room = min(context // 2, context - needed)
         messages: list[Message] = []
-        for turn in reversed(self.history):
+        for turn in reversed(self.inquiry.history):
             pair = [await self._said("user", turn.question)]
             pair += [await self._said("assistant", f"{turn.reasoning}\n\n{turn.answer}")]
             room -= sum(tokens_at_most(message["content"]) for message in pair)

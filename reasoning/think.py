@@ -1,6 +1,6 @@
-"""The front door of the core: a question in, events out.
+"""The front door of the core: an inquiry in, events out.
 
-async for event in think(question, endpoint=endpoint, model=await endpoint.model()):
+async for event in think(Inquiry(question), endpoint=endpoint, model=await endpoint.model()):
     ...
 """
 
@@ -9,31 +9,20 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
-from types import MappingProxyType
 
+from reasoning.choosing import DEFAULT
 from reasoning.coat import COAT
 from reasoning.cot import COT
 from reasoning.direct import DIRECT
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
-from reasoning.events import (
-    Answer,
-    Event,
-    Failed,
-    Notice,
-    Retry,
-    Settings,
-    Started,
-    Steer,
-    Steering,
-    Step,
-    Turn,
-)
+from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Steering, Step
 from reasoning.heading_steps import HEADING_STEPS
+from reasoning.inquiry import Inquiry
 from reasoning.json_steps import JSON_STEPS
 from reasoning.metering import Meter, Server
 from reasoning.native import NATIVE
@@ -41,7 +30,7 @@ from reasoning.persistence import Sleep
 from reasoning.prompts import LANGUAGES, check_prompt, language_of
 from reasoning.replies import clean
 from reasoning.stream import stream
-from reasoning.task import AnswerForm, Task
+from reasoning.task import Task
 from reasoning.way import Way
 
 # The ways of thinking, by the word that a catalogue entry names. Each emits the same events.
@@ -87,55 +76,27 @@ def varied(settings: Settings, chains: int) -> tuple[Settings, ...]:
 
 
 async def think(
-    question: str,
+    inquiry: Inquiry,
     *,
     endpoint: Server,
     model: ServedModel,
-    way: str = "json_steps",
-    settings: Settings = Settings(),
-    language: str | None = None,
-    steps: Sequence[Step] = (),
-    history: Sequence[Turn] = (),
-    steer: Steer | None = None,
-    prompts: Mapping[str, str] = MappingProxyType({}),
-    instructions: str = "",
-    answer_form: AnswerForm = AnswerForm(),
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = asyncio.sleep,
 ) -> AsyncGenerator[Event, None]:
     """Think about a question; the last event is an Answer or a Failed, never an exception.
 
-    `way` is a key of WAYS. `steps` are finished steps to go on after: they come again
-    as events, and the model is asked for the next one, or for what `steer` says.
-    `history` are the conversation's earlier turns, oldest first. `prompts` are texts in
-    the place of ours, by name; `instructions` is the caller's own system prompt, which
-    stands behind ours. `answer_form` is what the answer must look like. Whoever reads
-    what the chain costs gives its Meter as the endpoint. Closing the iterator ends the
-    server's work.
+    An inquiry that names no way is thought about in JSON steps. The steps that it brings
+    come again as events. Whoever reads what the chain costs gives its Meter as the endpoint.
+    Closing the iterator ends the server's work.
     """
-    language = language if language in LANGUAGES else language_of(question)
-    at, told, own = time.time(), tuple(history), dict(prompts)
-    yield Started(question, model.name, way, language, at, settings, told, steer, own, instructions)
-    for step in steps:
+    inquiry = _named(inquiry)
+    yield inquiry.started(model.name, at=time.time())
+    for step in inquiry.steps:
         yield step
     unfinished = Stopwatch(clock)
     try:
-        task = Task(
-            clean_question(question),
-            Meter.of(endpoint),
-            model,
-            settings,
-            language,
-            tuple(steps),
-            told,
-            steer,
-            {name: clean(text) for name, text in prompts.items()},
-            clean(instructions),
-            answer_form,
-            clock,
-            sleep,
-        )
-        async with aclosing(stream(partial(_way(way, task).think, task))) as events:
+        task = Task(_cleaned(inquiry), Meter.of(endpoint), model, clock, sleep)
+        async with aclosing(stream(partial(_way(task.inquiry).think, task))) as events:
             async for event in events:
                 unfinished.note(event)
                 yield event
@@ -143,20 +104,38 @@ async def think(
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
 
 
-def _way(word: str, task: Task) -> Way:
-    """The way, if there is one and it can do what the task asks for."""
+def _named(inquiry: Inquiry) -> Inquiry:
+    """With its way and its language named."""
+    known = inquiry.language in LANGUAGES
+    language = inquiry.language if known else language_of(inquiry.question)
+    return replace(inquiry, way=inquiry.way or DEFAULT, language=language)
+
+
+def _cleaned(inquiry: Inquiry) -> Inquiry:
+    """With texts that a model may be sent. Raises BadQuestion."""
+    return replace(
+        inquiry,
+        question=clean_question(inquiry.question),
+        prompts={name: clean(text) for name, text in inquiry.prompts.items()},
+        instructions=clean(inquiry.instructions),
+    )
+
+
+def _way(inquiry: Inquiry) -> Way:
+    """The way, if there is one and it can do what is asked for."""
+    word = inquiry.way
     if word not in WAYS:
         known = ", ".join(WAYS)
         raise UnknownWay(f"There is no way of thinking called {word}.", f"There are: {known}.")
     way = WAYS[word]
     for name in way.prompts:
-        if name in task.prompts:
-            check_prompt(task.language, name, task.prompts[name])
-    if task.answer_form.format != "text" and not way.answers_json:
+        if name in inquiry.prompts:
+            check_prompt(inquiry.language, name, inquiry.prompts[name])
+    if inquiry.answer_form.format != "text" and not way.answers_json:
         message = f"A chain of the way {word} ends in its own form and cannot answer in JSON."
         raise FormRefused(message, "Ask for text, or choose another way.")
-    if task.steer is not None:
-        _check_steer(word, way, task.steer.how, task.steps)
+    if inquiry.steer is not None:
+        _check_steer(word, way, inquiry.steer.how, inquiry.steps)
     return way
 
 

@@ -38,7 +38,7 @@ class Transcript:
 
     async def open(self, room: int) -> tuple[Notice, ...]:
         """The turns before the message; `room` is the tokens that thought and answer need."""
-        question = await self._task.plain(self._task.question)
+        question = await self._task.plain(self._task.inquiry.question)
         self._question = self._task.prompt(self._voice.prompt, question=question)
         self._before = await self._task.opening()
         needed = room + tokens_at_most(self._question)

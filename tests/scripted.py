@@ -8,6 +8,7 @@ from typing import Any
 from reasoning.capabilities import Capabilities
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.events import Event, Settings
+from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from tests.stub import step_text
 
@@ -88,13 +89,7 @@ async def run(
     **more: Any,
 ) -> list[Event]:
     time = time or Time()
-    events = think(
-        question,
-        endpoint=server,
-        model=model,
-        settings=settings,
-        clock=time,
-        sleep=time.sleep,
-        **more,
-    )
+    given = {name: tuple(it) if isinstance(it, list) else it for name, it in more.items()}
+    inquiry = Inquiry(question, settings=settings, **given)
+    events = think(inquiry, endpoint=server, model=model, clock=time, sleep=time.sleep)
     return [event async for event in events]

@@ -13,8 +13,8 @@ from jsonschema import Draft202012Validator
 from reasoning.endpoint import Endpoint, Piece, ServedModel
 from reasoning.errors import FormatRefused
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Retry, Settings, Step
+from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.json_answers import json_alone, json_begun
-from reasoning.task import AnswerForm
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.reciter_steps import SUM, SUM_SCHEMA, by_schema
@@ -277,15 +277,14 @@ async def test_a_real_answer_by_a_schema_is_valid(reciter: Server, way: str) -> 
     endpoint = Endpoint(reciter.base_url)
     settings = Settings(min_steps=1, max_steps=1, step_tokens=60, answer_tokens=60, seed=3)
     try:
-        chain = think(
+        inquiry = Inquiry(
             SUM,
-            endpoint=endpoint,
-            model=await endpoint.model(),
-            way=way,
-            settings=settings,
+            way,
+            settings,
             instructions="Be brief.",
             answer_form=by_schema(),
         )
+        chain = think(inquiry, endpoint=endpoint, model=await endpoint.model())
         events = [event async for event in chain]
     finally:
         await endpoint.close()

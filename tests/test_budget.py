@@ -16,6 +16,7 @@ from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
 from reasoning.heading_steps import RUNS_ON
+from reasoning.inquiry import Inquiry
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.reciter import BERRY
@@ -252,7 +253,8 @@ async def test_a_real_chain_costs_no_more_than_its_budget(
     try:
         model = await endpoint.model()
         settings = Settings(budget=budget, seed=5)
-        chain = think(question, endpoint=Counted(), model=model, way=way, settings=settings)
+        inquiry = Inquiry(question, way, settings)
+        chain = think(inquiry, endpoint=Counted(), model=model)
         events = [event async for event in chain]
     finally:
         await endpoint.close()

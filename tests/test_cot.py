@@ -28,9 +28,9 @@ from reasoning.events import (
     Turn,
 )
 from reasoning.headings import answer_in, heading, may_be_heading
+from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.splitting import Conclusion, Cut, HeadingSplitter, Opening
 from reasoning.steering import edited
-from reasoning.task import AnswerForm
 from tests.scripted import Scripted, Time, pieces, run
 
 VLLM = ServedModel("Qwen2.5-1.5B-Instruct", 8192, vllm=True)
@@ -584,7 +584,7 @@ async def test_closing_the_chain_closes_the_stream() -> None:
     from reasoning.think import think
 
     server = Scripted(counted(APPLES))
-    chain = think("Why?", endpoint=server, model=VLLM, way="cot")
+    chain = think(Inquiry("Why?", "cot"), endpoint=server, model=VLLM)
     async for event in chain:
         if isinstance(event, Step):
             break

@@ -17,7 +17,7 @@ from gateway.wishes import EFFORTS, Wish, check_heeded, settings_of
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion
 from reasoning.events import Settings, Turn
-from reasoning.task import AnswerForm
+from reasoning.inquiry import AnswerForm
 from reasoning.think import MAX_QUESTION, VOTE
 
 ASKED = {"model": "m-steps", "messages": [{"role": "user", "content": "Why?"}]}

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from reasoning.endpoint import Endpoint
 from reasoning.events import Answer, Delta, Event, Notice, Retry, Settings, Steer, Step
 from reasoning.heading_steps import RUNS_ON, answer_of, draft_of, read_step, written
+from reasoning.inquiry import Inquiry
 from reasoning.replies import BadReply, Reply
 from reasoning.steering import edited
 from reasoning.think import think
@@ -230,13 +231,8 @@ async def test_a_real_model_thinks_under_headings(reciter: Server) -> None:
         max_steps=2, min_steps=1, step_tokens=60, answer_tokens=30, attempts=2, seed=1
     )
     try:
-        chain = think(
-            "What is 2+2?",
-            endpoint=endpoint,
-            model=await endpoint.model(),
-            way="heading_steps",
-            settings=settings,
-        )
+        inquiry = Inquiry("What is 2+2?", "heading_steps", settings)
+        chain = think(inquiry, endpoint=endpoint, model=await endpoint.model())
         events = [event async for event in chain]
     finally:
         await endpoint.close()

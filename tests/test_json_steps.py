@@ -22,8 +22,8 @@ from reasoning.events import (
     Trace,
 )
 from reasoning.fallback import Fallback
+from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.json_steps import CONCLUDE, DECIDE, GO_ON
-from reasoning.task import AnswerForm
 from reasoning.think import think
 from tests.scripted import MODEL, Scripted, Time, good, pieces, run
 from tests.stub import step_text
@@ -498,7 +498,7 @@ async def test_the_prompts_are_in_the_questions_language(question: str, language
 
 async def test_closing_the_events_closes_the_servers_stream() -> None:
     server = Scripted(*FINAL)
-    async with aclosing(think("Why?", endpoint=server, model=MODEL)) as events:
+    async with aclosing(think(Inquiry("Why?"), endpoint=server, model=MODEL)) as events:
         async for event in events:
             if isinstance(event, Delta):
                 break

@@ -15,6 +15,7 @@ import pytest
 from reasoning.endpoint import Endpoint, Request
 from reasoning.errors import FormatRefused, TooLong, UnknownModel
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Settings, Started, Step, Trace
+from reasoning.inquiry import Inquiry
 from reasoning.json_steps import DECIDE
 from reasoning.prompts import prompt, untitled
 from reasoning.replies import Reply, parse_reply
@@ -107,7 +108,8 @@ def test_the_openai_client_is_answered_on_every_route(reciter: Server) -> None:
 
 async def collect(endpoint: Endpoint, question: str, **more: object) -> list[Event]:
     model = await endpoint.model()
-    async with aclosing(think(question, endpoint=endpoint, model=model, **more)) as events:  # type: ignore[arg-type]
+    inquiry = Inquiry(question, **more)  # type: ignore[arg-type]
+    async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:
         return [event async for event in events]
 
 
@@ -169,7 +171,8 @@ async def test_a_stop_ends_the_work_on_the_server(
     seen = asyncio.Event()
 
     async def follow() -> None:
-        async with aclosing(think("Tell a story.", endpoint=endpoint, model=model)) as events:
+        story = Inquiry("Tell a story.")
+        async with aclosing(think(story, endpoint=endpoint, model=model)) as events:
             async for event in events:
                 if isinstance(event, Delta):
                     seen.set()

@@ -20,6 +20,7 @@ import pytest
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import Busy
 from reasoning.events import Delta, Event, Retry
+from reasoning.inquiry import Inquiry
 from reasoning.think import WAYS, think
 from tests.scripted import MODEL, Scripted
 
@@ -64,7 +65,7 @@ async def hanging(way: str) -> AsyncIterator[tuple[Hanging, AsyncGenerator[Event
     listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
     endpoint = Endpoint(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
     async with asyncio.timeout(5):
-        yield server, think("Why?", endpoint=endpoint, model=VLLM, way=way)
+        yield server, think(Inquiry("Why?", way), endpoint=endpoint, model=VLLM)
         await server.left.wait()
     listening.close()
     await endpoint.close()
@@ -150,7 +151,7 @@ class Counted(Scripted):
 async def test_nothing_is_read_ahead_of_who_reads(way: str) -> None:
     """As long as an event is looked at, the model's next piece is not."""
     server = Counted([Piece(BEGINS[way])] + [Piece(f" word {n}") for n in range(99)])
-    async with aclosing(think("Why?", endpoint=server, model=MODEL, way=way)) as events:
+    async with aclosing(think(Inquiry("Why?", way), endpoint=server, model=MODEL)) as events:
         await shown(events)
         taken = server.taken
         for _ in range(20):
@@ -171,7 +172,7 @@ async def test_a_chain_that_waits_for_another_try_can_be_stopped(way: str) -> No
                     asked.set()
 
     asked, server = asyncio.Event(), Scripted(Busy("Busy.", "Wait."))
-    chain = think("Why?", endpoint=server, model=MODEL, way=way, sleep=for_ever)
+    chain = think(Inquiry("Why?", way), endpoint=server, model=MODEL, sleep=for_ever)
     reading = asyncio.create_task(waiting(chain))
     await asked.wait()
     reading.cancel()
@@ -189,7 +190,7 @@ class Bug(Exception):
 async def test_a_mistake_of_ours_keeps_its_type_and_its_traceback(way: str) -> None:
     server = Scripted(Bug("here"))
     with pytest.raises(Bug, match="here") as caught:
-        async for _ in think("Why?", endpoint=server, model=MODEL, way=way):
+        async for _ in think(Inquiry("Why?", way), endpoint=server, model=MODEL):
             pass
     frames = traceback.extract_tb(caught.value.__traceback__)
     assert frames[-1].name == "chat"
@@ -199,6 +200,6 @@ async def test_a_mistake_of_ours_keeps_its_type_and_its_traceback(way: str) -> N
 
 async def test_a_chain_that_was_never_begun_asks_nothing() -> None:
     server = Scripted("")
-    events = think("Why?", endpoint=server, model=MODEL)
+    events = think(Inquiry("Why?"), endpoint=server, model=MODEL)
     await events.aclose()
     assert server.requests == []

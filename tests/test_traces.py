@@ -29,6 +29,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
+from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from reasoning.traces import compact, trace_from_json, trace_schema, trace_to_json
 from tests.examples import examples
@@ -290,7 +291,8 @@ async def test_a_real_runs_trace_is_valid_and_comes_back(reciter: Server) -> Non
     try:
         model = await endpoint.model()
         few = Settings(max_steps=1, min_steps=1, step_tokens=60, answer_tokens=40)
-        chain: AsyncIterator[Event] = think(SUM, endpoint=endpoint, model=model, settings=few)
+        inquiry = Inquiry(SUM, settings=few)
+        chain: AsyncIterator[Event] = think(inquiry, endpoint=endpoint, model=model)
         trace = Trace(tuple([event async for event in chain]))
     finally:
         await endpoint.close()

@@ -17,6 +17,7 @@ from reasoning.boxes import boxes
 from reasoning.choosing import way_of
 from reasoning.endpoint import Endpoint, Piece, Request
 from reasoning.events import Answer, Correction, Delta, Event, Notice, Steer, Step, Trace, Turn
+from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from serving.catalogue import ROOT, load
 from tests import reciter as known
@@ -80,7 +81,8 @@ async def endpoint(reciter: Server) -> AsyncIterator[Counting]:
 
 async def collect(endpoint: Endpoint, question: str, way: str, **more: Any) -> list[Event]:
     model = await endpoint.model()
-    thinking = think(question, endpoint=endpoint, model=model, way=way, **more)
+    inquiry = Inquiry(question, way, **more)
+    thinking = think(inquiry, endpoint=endpoint, model=model)
     async with aclosing(thinking) as events:
         return [event async for event in events]
 
@@ -320,7 +322,7 @@ async def test_a_stop_ends_the_work_on_the_server_in_every_way(server: Server, w
     """On the larger model, slow enough to be stopped; it knows no tokens, but it writes."""
     endpoint = Endpoint(server.base_url)
     model = await endpoint.model()
-    thinking = think("Tell a long story.", endpoint=endpoint, model=model, way=way)
+    thinking = think(Inquiry("Tell a long story.", way), endpoint=endpoint, model=model)
     async with aclosing(thinking) as events:
         async for event in events:
             if isinstance(event, Delta):
