@@ -14,10 +14,10 @@ from typing import Any
 from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step
 from reasoning.heading_steps import written as under_heading
+from reasoning.inquiry import AnswerForm
 from reasoning.json_steps import written as in_json
 from reasoning.replies import Reply
 from reasoning.steering import edited
-from reasoning.task import AnswerForm
 from tests.scripted import Scripted, run
 
 SUM = "What is 2+2?"

@@ -150,24 +150,24 @@ def test_choices_survive_a_reload_a_new_tab_and_a_restart(
     until(lambda: stored(staged).items() >= chosen.items())
     visitor.choose_way("Direct")
     visitor.page.reload()
-    shows_steps(visitor.show_settings(), "3", "23")
+    shows_steps(visitor.show_settings(), "1", "23")
     staged.stop()
     staged.start()
     other = visitors(staged.address)
     expect(other.way).to_contain_text("Direct")
     menu = other.show_settings()
-    shows_steps(menu, "3", "23")
+    shows_steps(menu, "1", "23")
     expect(menu.get_by_role("radio", name="All open")).to_be_checked()
     expect(menu.get_by_role("switch", name="Also answer directly")).to_be_checked()
     menu.locator(".st-key-reset button").click()
     expect(menu.get_by_role("switch", name="Also answer directly")).not_to_be_checked()
-    shows_steps(menu, "3", "25")
+    shows_steps(menu, "1", "25")
 
 
 def choose(visitor: Visitor) -> None:
     """Two steps fewer, all of them open, and the plain answer beside them."""
     menu = visitor.show_settings()
-    shows_steps(menu, "3", "25")
+    shows_steps(menu, "1", "25")
     most = thumbs(menu, "steps").nth(1)
     most.press("ArrowLeft")
     visitor.page.keyboard.press("ArrowLeft")
@@ -257,10 +257,10 @@ def test_on_a_phone_all_settings_are_reached_and_least_and_most_steps_never_cros
     until(lambda: fits_a_phone(menu))  # it moves while it opens
     least, most = (thumbs(menu, "steps").nth(number) for number in (0, 1))
     most.press("Home")
-    expect(most).to_have_value("3")
+    expect(most).to_have_value("1")
     least.press("ArrowRight")
     visitor.leave()
-    shows_steps(visitor.show_settings(), "3", "3")
+    shows_steps(visitor.show_settings(), "1", "1")
 
 
 def scrolled_to(button: Locator) -> bool:

@@ -156,7 +156,7 @@ def test_no_request_asks_for_more_than_the_budget() -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["Why?", "--max-steps", "2"],
+        ["Why?", "--min-steps", "3", "--max-steps", "2"],
         [],
         ["Why?", "--language", "fr"],
         ["Why?", "--chains", "17"],
