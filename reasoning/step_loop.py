@@ -201,9 +201,8 @@ class StepLoop:
 
     def _tokens_for(self, attempt: int, bad: BadReply) -> int:
         more = MORE_TOKENS[min(attempt, len(MORE_TOKENS) - 1)]
-        if bad.cause == "loop":
-            more = FEWER_TOKENS
-        most = min(int(self._step_tokens * more), max(1, self._room()))
+        share = FEWER_TOKENS if bad.cause == "loop" else more
+        most = min(int(self._step_tokens * share), max(1, self._room()))
         return min(most, self._task.budget.left_to_think)
 
     def _actions(self, number: int) -> Actions:
