@@ -1,4 +1,4 @@
-"""What we change in vLLM on a CPU: how its processes wait, how they start, how they multiply.
+"""What we change in vLLM on a CPU: how its processes wait, start, multiply and draw by a seed.
 
 This is a plugin of vLLM's (https://docs.vllm.ai/en/latest/design/plugin_system.html), which
 each of its processes loads. It is named in plugin/stepwise.dist-info, whose folder
@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Generator, Tensor
 
 QUEUE = "vllm.distributed.device_communicators.shm_broadcast"
 NAP = 0.001  # seconds; a token of the smallest model takes ten times as long
@@ -22,6 +22,8 @@ NAP = 0.001  # seconds; a token of the smallest model takes ten times as long
 PLATFORM = "vllm.platforms.cpu"
 START = "VLLM_WORKER_MULTIPROC_METHOD"
 OPENMP = "libiomp5"
+
+BATCH = "vllm.v1.worker.gpu_input_batch"
 
 LAYERS = "vllm.model_executor.layers.utils"
 FEW = 8  # rows; up to here AVX2 is as fast in bfloat16
@@ -31,6 +33,7 @@ LARGEST = 1 << 26  # values of a weight, beyond which its copy in float32 is too
 def tune() -> None:
     """What vLLM calls, in each of its processes, before it reads a model."""
     nap_while_waiting(import_module(QUEUE))
+    set_seeds_back(import_module(BATCH).InputBatch)
     if OPENMP in os.environ.get("LD_PRELOAD", ""):
         fork_processes(import_module(PLATFORM).CpuPlatform)
     if lacks_bfloat16():
@@ -66,6 +69,37 @@ def fork_processes(cpu: Any) -> None:
         os.environ[START] = "fork"
 
     cpu.check_and_update_config = staticmethod(configured)
+
+
+def set_seeds_back(batch: Any) -> None:
+    """A prompt that is read in several parts, with a seed: what is drawn before its end does not
+    count, and vLLM sets the generator back by its offset. PyTorch's generator on a CPU has none,
+    and its error ends the server, for everybody.
+    """
+    add_request = batch.add_request
+
+    def added(self: Any, request: Any) -> Any:
+        if request.generator is not None:
+            request.generator = _with_an_offset(request.generator)
+        return add_request(self, request)
+
+    batch.add_request = added
+
+
+def _with_an_offset(generator: Generator) -> Generator:
+    """The same from its seed on; to be set back is to begin anew, for no draw has counted yet."""
+    import torch
+
+    class Seeded(torch.Generator):
+        def get_offset(self) -> int:
+            return 0
+
+        def set_offset(self, offset: int) -> Generator:
+            return self.manual_seed(self.initial_seed())
+
+    again = Seeded(device=generator.device)
+    again.set_state(generator.get_state())
+    return again
 
 
 def lacks_bfloat16() -> bool:

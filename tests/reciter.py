@@ -37,6 +37,7 @@ KEPT = Path(__file__).with_name("recited")
 RECIPE = "recipe.txt"
 NAME = "Reciter"
 CONTEXT = 1024
+PART = 512  # tokens; a longer prompt is read in parts
 VOCABULARY = 800
 SPECIAL = (
     "<|endoftext|>",
@@ -323,7 +324,10 @@ def catalogue() -> Path:
 served_name = "{NAME}"
 way = "coat"
 folder = "{folder.name}"
-flags = ["--reasoning-parser", "qwen3", "--trust-request-chat-template"]
+flags = [
+    "--reasoning-parser", "qwen3", "--trust-request-chat-template",
+    "--max-num-batched-tokens", "{PART}",
+]
 """
     path.write_text(table, encoding="utf-8")
     return path

@@ -21,7 +21,7 @@ from reasoning.prompts import prompt, untitled
 from reasoning.replies import Reply, parse_reply
 from reasoning.think import think
 from tests.real_servers import Server, finished, running
-from tests.reciter import HALF, HALF_SAYS, NAME, satori_prompt
+from tests.reciter import HALF, HALF_SAYS, NAME, PART, satori_prompt
 from tests.reciter_steps import SUM, SUM_STEPS, by_schema, said
 
 SHORT = Settings(min_steps=2, max_steps=2, step_tokens=80, answer_tokens=40, attempts=2)
@@ -53,6 +53,15 @@ FIRST = Step(1, *SUM_STEPS[0], "continue", 1.0, 20, raw=STEP)
 
 def test_models_are_listed(reciter: Server) -> None:
     assert reciter.model == NAME
+
+
+def test_a_prompt_with_a_seed_is_read_in_parts(reciter: Server) -> None:
+    """One of them ended vLLM's own server."""
+    asked = {"prompt": " ".join([SUM] * 100), "max_tokens": 8, "temperature": 1, "seed": 1}
+    body = {"model": reciter.model, "ignore_eos": True, **asked}
+    answers = [json.loads(post(f"{reciter.base_url}/completions", body)) for _ in range(2)]
+    assert answers[0]["usage"]["prompt_tokens"] > PART
+    assert answers[0]["choices"][0]["text"] == answers[1]["choices"][0]["text"]
 
 
 def test_a_completion_is_answered(reciter: Server) -> None:

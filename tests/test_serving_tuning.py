@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from serving.tuning import FEW, START, fork_processes, linear, widen
+from serving.tuning import FEW, START, fork_processes, linear, set_seeds_back, widen
 
 ROWS = (1, FEW, FEW + 1, 100)
 
@@ -28,6 +28,26 @@ def test_vllms_processes_are_forked_whatever_its_configuration_says(
     fork_processes(Platform)
     Platform.check_and_update_config("a config")
     assert (seen, os.environ[START]) == (["a config"], "fork")
+
+
+def test_a_seeds_draws_are_taken_back_as_if_they_had_not_been() -> None:
+    class Batch:
+        def add_request(self, request: SimpleNamespace) -> torch.Generator:
+            return request.generator  # type: ignore[no-any-return]
+
+    set_seeds_back(Batch)
+    plain, seeded = torch.Generator().manual_seed(7), torch.Generator().manual_seed(7)
+    batch = Batch()
+    assert Batch.add_request(batch, SimpleNamespace(generator=None)) is None
+    ours = batch.add_request(SimpleNamespace(generator=seeded))
+    torch.empty(9).exponential_(generator=ours)
+    ours.set_offset(ours.get_offset() - 4)  # as vLLM does it
+    for _ in range(2):
+        drawn = torch.empty(9).exponential_(generator=ours)
+        assert drawn.equal(torch.empty(9).exponential_(generator=plain))
+    again = batch.add_request(SimpleNamespace(generator=ours))  # a request that had to wait
+    drawn = torch.empty(9).exponential_(generator=again)
+    assert drawn.equal(torch.empty(9).exponential_(generator=plain))
 
 
 @pytest.mark.parametrize("rows", ROWS)
