@@ -1,7 +1,7 @@
 """What the tests share: the real servers, one browser and one page for each worker.
 
 The servers are started as a user starts them, by ./serve.sh, the first time a test asks for
-one, and are the same for all workers. OPENAI_BASE_URL names one that runs already.
+one, and are the same for all workers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from serving.guard import die_with_parent
 from tests import failures
 from tests.examples import settings
 from tests.processes import OUTPUT, free_port
-from tests.real_servers import SERVE, Server, first_model, locked, shared, wait_for_the_end
+from tests.real_servers import Server, locked, wait_for_the_end
 from tests.switch import Switch
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from tests.page_browser import PageServer, Visitor
 
-MARKS = {"real": {"server", "reciter"}, "browser": {"home"}}  # by what a test asks for
+MARKS = {"real": {"reciter"}, "browser": {"home"}}  # by what a test asks for
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 settings.load_profile("usual")
 
@@ -89,7 +89,7 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
     if not item.get_closest_marker("real"):
         return (yield)
     how = fcntl.LOCK_EX if item.get_closest_marker("alone") else fcntl.LOCK_SH
-    with locked(OUTPUT / "servers" / "smollm2.turn", how):
+    with locked(OUTPUT / "servers" / "reciter.turn", how):
         return (yield)
 
 
@@ -109,18 +109,6 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 
 # -- the servers
-
-
-@pytest.fixture(scope="session")
-def server() -> Iterator[Server]:
-    """The served bundled model."""
-    if base_url := os.environ.get("OPENAI_BASE_URL"):
-        yield Server(base_url, first_model(base_url))
-        return
-    words = ["--model", "smollm2-135m-instruct", "--precision", "bfloat16"]
-    core = {"VLLM_CPU_OMP_THREADS_BIND": str(min(os.sched_getaffinity(0)))}  # of those it shares
-    with shared("smollm2", [SERVE, *words], core) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")
@@ -163,10 +151,12 @@ def page(staged: PageServer) -> str:
 
 
 @pytest.fixture
-def real_page(staged: PageServer, server: Server, port: int) -> Iterator[PageServer]:
-    """The same in front of the real model, in chains that are short."""
-    staged.prefer(min_steps=1, max_steps=2, step_tokens=100)
-    with Switch(server.base_url, port):
+def real_page(staged: PageServer, reciter: Server, port: int) -> Iterator[PageServer]:
+    """The same in front of a real server, which is led in short chains of JSON steps."""
+    from tests.page_browser import LED
+
+    staged.prefer(**LED, min_steps=1, max_steps=2, step_tokens=100)
+    with Switch(reciter.base_url, port):
         yield staged
 
 

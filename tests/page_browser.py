@@ -201,6 +201,7 @@ def models(name: str, owner: str = "stub") -> Any:
     return status(200, {"object": "list", "data": [listed]})
 
 
+LED = {"ways": {"Reciter": "json_steps"}}  # by who prefers it: its own way is Satori's
 SERVED = "SmolLM2-135M-Instruct"  # a name of the catalogue: its way of thinking is not asked for
 TITLE = "SmolLM2 135M"  # and what people call it
 

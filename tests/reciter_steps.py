@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from reasoning.budget import LEAST_ANSWER
 from reasoning.endpoint import Request, ServedModel
-from reasoning.events import Settings, Steer, Step
+from reasoning.events import Settings, Steer, Step, Turn
 from reasoning.heading_steps import written as under_heading
 from reasoning.inquiry import AnswerForm
 from reasoning.json_steps import written as in_json
@@ -37,6 +38,13 @@ APPLES_EDIT = ("Eaten", "12 apples minus 3 apples are 9 apples.")
 APPLES_AGAIN = ("Count on", "From 9 on: 10, 11, 12, 13, 14.")
 APPLES_DOUBT = ("By another way", "He gains $5 - 3 = 2$ in all, and $12 + 2 = 14$.")
 APPLES_ANSWER = "Tom has **14** apples."
+MORE = "And if he eats 4 more?"
+MORE_STEPS = (
+    ("Take away", "$14 - 4 = 10$ apples are left."),
+    ("Look back", "$10 + 4 = 14$ holds."),
+)
+MORE_ANSWER = "Tom has **10** apples."
+FOURTEEN = "Tom has 14 apples."
 SUM_SCHEMA = {
     "type": "object",
     "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}},
@@ -46,6 +54,8 @@ SUM_SCHEMA = {
 SUM_OBJECT = '{"sum":4,"even":true}'
 
 Pairs = Sequence[tuple[str, str]]  # titles and contents of steps
+NO_STEP = Settings(budget=LEAST_ANSWER)
+BRIEFLY: Any = {"instructions": "Be brief."}
 VLLM = ServedModel("Reciter", 8192, vllm=True)
 FORMS = {"json_steps": in_json, "heading_steps": under_heading}
 
@@ -55,16 +65,29 @@ def asked() -> list[tuple[Request, str]]:
 
     So a chain that a grammar ends early says of its last step what the longest one says of it.
     """
+    by_form: dict[str, Any] = {"way": "json_steps", "answer_form": by_schema()}
     return [
         *chain("json_steps", SUM, SUM_STEPS, SUM_ANSWER),
-        *chain("json_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
-        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_ANSWER),
-        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_OBJECT, answer_form=by_schema()),
         *chain("heading_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
         *chain("json_steps", APPLES, APPLES_STEPS, APPLES_ANSWER),
         *steered(Steer("edit"), APPLES_STEPS[1:]),
         *steered(Steer("again", APPLES_STEPS[1][1]), [APPLES_STEPS[1], APPLES_AGAIN]),
         *steered(Steer("doubt"), [APPLES_DOUBT]),
+        *chain("json_steps", MORE, MORE_STEPS, MORE_ANSWER, history=(Turn(APPLES, FOURTEEN),)),
+        # chains that end early: by the grammar, and for want of tokens
+        *chain("json_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
+        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_ANSWER),
+        *chain("json_steps", APPLES, APPLES_STEPS[:1], APPLES_ANSWER),
+        *broken_off("json_steps", 2, SUM_ANSWER),
+        *broken_off("json_steps", 1, SUM_ANSWER),
+        *broken_off("heading_steps", 1, SUM_ANSWER),
+        *thought(SUM, [SUM_ANSWER], way="json_steps", settings=NO_STEP),
+        *thought(APPLES, [APPLES_ANSWER], way="json_steps", settings=NO_STEP),
+        # answers by a schema
+        *chain(question=SUM, steps=SUM_STEPS[:1], answer=SUM_OBJECT, **by_form),
+        *chain(question=SUM, steps=SUM_STEPS[:1], answer=SUM_OBJECT, **by_form, **BRIEFLY),
+        *broken_off("json_steps", 2, SUM_OBJECT, answer_form=by_schema()),
+        *thought(SUM, [SUM_OBJECT], way="direct", answer_form=by_schema(), **BRIEFLY),
     ]
 
 
@@ -88,6 +111,13 @@ def chain(
     number = len(steps)
     bounds = Settings(min_steps=number, max_steps=number)
     return thought(question, [*said(way, steps), answer], way=way, settings=bounds, **more)
+
+
+def broken_off(way: str, number: int, answer: str, **more: Any) -> list[tuple[Request, str]]:
+    """The last step that there is room for wants another."""
+    bounds = Settings(min_steps=number, max_steps=number)
+    replies = [*said(way, SUM_STEPS)[:number], answer]
+    return thought(SUM, replies, way=way, settings=bounds, **more)
 
 
 def steered(steer: Steer, steps: Pairs) -> list[tuple[Request, str]]:

@@ -130,21 +130,21 @@ def answered(folder: Path, process: subprocess.Popen[bytes]) -> list[Marked]:
 
 def test_a_run_killed_in_the_middle_keeps_what_the_real_model_answered(
     tmp_path: Path,
-    server: Server,
+    reciter: Server,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     process = start(
         [sys.executable, "-W", "ignore", "-m", "evals", *RUN, "--out", str(tmp_path / "run")],
         cwd=ROOT,
-        env={**os.environ, "OPENAI_BASE_URL": server.base_url},
+        env={**os.environ, "OPENAI_BASE_URL": reciter.base_url},
     )
     before = answered(tmp_path / "run", process)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert 0 < len(before) < 4
 
-    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
+    monkeypatch.setenv("OPENAI_BASE_URL", reciter.base_url)
     assert main([*RUN, "--out", str(tmp_path / "run")]) == 0
     after = read_marked(tmp_path / "run")
     assert len(after) == 4

@@ -6,7 +6,8 @@ import json
 import re
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -17,11 +18,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from tests.gateway_server import gateway
 from tests.processes import ROOT, until
-from tests.real_servers import Server, running
+from tests.real_servers import Server, finished, running
+from tests.reciter import ENDLESS
+from tests.reciter_steps import SUM, SUM_SCHEMA
 
 LONG = 300  # seconds; the model is small, the machine may be busy
 ASKED: Any = {
-    "messages": [{"role": "user", "content": "What is 2 + 2?"}],
+    "messages": [{"role": "user", "content": SUM}],
     "reasoning_effort": "low",
     "temperature": 0,
     "max_tokens": 300,  # a step and its answer take at least 256
@@ -29,8 +32,12 @@ ASKED: Any = {
 
 
 @pytest.fixture(scope="module")
-def url(server: Server) -> Iterator[str]:
-    with gateway(server.base_url) as url:
+def url(reciter: Server) -> Iterator[str]:
+    """Where the model is led in steps, as a plain one is."""
+    with ExitStack() as running_on:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("gateway.upstream.readable_ways", lambda: {reciter.model: "json_steps"})
+            url = running_on.enter_context(gateway(reciter.base_url))
         yield url
 
 
@@ -41,8 +48,8 @@ def client(url: str) -> Iterator[openai.OpenAI]:
 
 
 @pytest.fixture(scope="module")
-def steps(server: Server) -> str:
-    return f"{server.model}-steps"
+def steps(reciter: Server) -> str:
+    return f"{reciter.model}-steps"
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +107,9 @@ async def test_the_asynchronous_client_streams(url: str, steps: str) -> None:
     assert re.match(r"### 1\. .+\n\n", thought)
 
 
-def test_the_raw_response_can_be_had(client: openai.OpenAI, server: Server) -> None:
+def test_the_raw_response_can_be_had(client: openai.OpenAI, reciter: Server) -> None:
     raw = client.chat.completions.with_raw_response.create(
-        model=f"{server.model}-vote2", **{**ASKED, "max_tokens": 560}
+        model=f"{reciter.model}-vote2", **{**ASKED, "max_tokens": 560}
     )
     assert raw.status_code == 200
     assert raw.headers["content-type"] == "application/json"
@@ -112,36 +119,30 @@ def test_the_raw_response_can_be_had(client: openai.OpenAI, server: Server) -> N
     assert reply.choices[0].message.content
 
 
-def test_the_models_can_be_listed(client: openai.OpenAI, server: Server) -> None:
+def test_the_models_can_be_listed(client: openai.OpenAI, reciter: Server) -> None:
     names = [model.id for model in client.models.list()]
-    assert names[:3] == [server.model, f"{server.model}-steps", f"{server.model}-vote8"]
+    assert names[:3] == [reciter.model, f"{reciter.model}-steps", f"{reciter.model}-vote8"]
     assert client.models.retrieve(names[1]).owned_by == "stepwise"
-    plain = client.models.retrieve(server.model)
+    plain = client.models.retrieve(reciter.model)
     assert plain.max_model_len > 0  # type: ignore[attr-defined]
 
 
 def test_the_answer_is_the_json_that_was_asked_for(client: openai.OpenAI, steps: str) -> None:
-    schema = {
-        "type": "object",
-        "properties": {"sum": {"type": "integer"}, "even": {"type": "boolean"}},
-        "required": ["sum", "even"],
-        "additionalProperties": False,
-    }
-    form: Any = {"type": "json_schema", "json_schema": {"name": "sum", "schema": schema}}
+    form: Any = {"type": "json_schema", "json_schema": {"name": "sum", "schema": SUM_SCHEMA}}
     reply = client.chat.completions.create(model=steps, response_format=form, **ASKED)
-    jsonschema.validate(json.loads(reply.choices[0].message.content or ""), schema)
+    jsonschema.validate(json.loads(reply.choices[0].message.content or ""), SUM_SCHEMA)
 
 
-def test_the_plain_name_is_the_server_itself(client: openai.OpenAI, server: Server) -> None:
+def test_the_plain_name_is_the_server_itself(client: openai.OpenAI, reciter: Server) -> None:
     wish: Any = {"temperature": 0, "max_tokens": 12, "logprobs": True, "seed": 1}
-    asked = {"model": server.model, "messages": ASKED["messages"], **wish}
+    asked = {"model": reciter.model, "messages": ASKED["messages"], **wish}
     through = client.chat.completions.create(**asked)
-    direct = openai.OpenAI(base_url=server.base_url, api_key="none").chat.completions.create(
+    direct = openai.OpenAI(base_url=reciter.base_url, api_key="none").chat.completions.create(
         **asked
     )
     assert through.choices[0].message.content == direct.choices[0].message.content
     assert through.choices[0].logprobs
-    text = client.completions.create(model=server.model, prompt="One, two,", max_tokens=4)
+    text = client.completions.create(model=reciter.model, prompt="One, two,", max_tokens=4)
     assert text.choices[0].text
 
 
@@ -161,20 +162,28 @@ def test_an_error_is_the_clients_own_exception(client: openai.OpenAI, steps: str
 @pytest.mark.alone
 @pytest.mark.parametrize("name", ["{}-steps", "{}-vote3", "{}"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_goes_away_stops_the_chain(
-    server: Server, url: str, name: str, stream: bool
-) -> None:
-    body = {"model": name.format(server.model), "messages": ASKED["messages"], "stream": stream}
+def test_a_client_that_goes_away_stops_the_chain(reciter: Server, name: str, stream: bool) -> None:
+    """In the model's own way, in which it would recite to the end of its context."""
+    endless: Any = {"role": "user", "content": ENDLESS}
+    body = {"model": name.format(reciter.model), "messages": [endless], "stream": stream}
     if name == "{}":
-        body |= {"max_tokens": 4000, "ignore_eos": True}
+        body |= {"max_tokens": 900, "ignore_eos": True}
+    with gateway(reciter.base_url) as url:
+        until(lambda: running(reciter) == 0)
+        before = finished(reciter)
+        leave(url, body, lambda: running(reciter) > 0)
+        until(lambda: running(reciter) == 0)
+        assert finished(reciter) == before  # none of them came to its end
+
+
+def leave(url: str, body: dict[str, Any], begun: Callable[[], bool]) -> None:
+    """Asks, and goes away once the model writes."""
     address = urlsplit(url)
-    until(lambda: running(server) == 0)
     with socket.create_connection((address.hostname, address.port)) as connection:
         data = json.dumps(body)
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
         connection.sendall(f"{head}\r\nContent-Length: {len(data)}\r\n\r\n{data}".encode())
-        until(lambda: running(server) > 0)
-    until(lambda: running(server) == 0)
+        until(begun)
 
 
 # -- the documentation
@@ -186,10 +195,10 @@ def commands() -> list[str]:
     return [block for block in blocks if "curl" in block]
 
 
-def test_the_commands_of_the_documentation_work(server: Server, url: str) -> None:
+def test_the_commands_of_the_documentation_work(reciter: Server, url: str) -> None:
     assert commands()
     for command in commands():
-        here = command.replace("http://127.0.0.1:8001/v1", url).replace("MODEL", server.model)
+        here = command.replace("http://127.0.0.1:8001/v1", url).replace("MODEL", reciter.model)
         here = here.replace("curl ", 'curl --noproxy "*" --fail-with-body -sS ')
         done = subprocess.run(["bash", "-euc", here], capture_output=True, text=True, timeout=LONG)
         assert done.returncode == 0, done.stdout + done.stderr

@@ -17,11 +17,9 @@ import pytest
 
 from serving.served import Served, noted
 from tests.page_browser import PHONE, SERVED, TITLE, PageServer, Visitor, expect, on_stage, until
-from tests.real_servers import Server, running
+from tests.real_servers import Server, finished, running
+from tests.reciter import ENDLESS
 from tests.stub import NEVER, says, status, step, step_number
-
-TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
-LIVE = re.compile(r"Step \d+ of at most 2 · [\d.]+ s")
 
 
 def chain(until: threading.Event | None = None) -> list[Any]:
@@ -34,40 +32,24 @@ def chain(until: threading.Event | None = None) -> list[Any]:
     ]
 
 
-# -- in front of the real model
-
-
-def test_a_question_is_thought_through_before_the_eyes(
-    real_page: PageServer, visitors: Any
-) -> None:
-    visitor = visitors(real_page.address)
-    visitor.sees(TITLE)
-    visitor.shoot("real-first-visit")
-    visitor.ask("What is 2+2?")
-    expect(visitor.bar).to_contain_text(LIVE)
-    visitor.steps.first.wait_for()
-    visitor.wait_for_end()
-    expect(visitor.bar).to_contain_text(TOTAL)
-    steps = int(re.findall(r"in (\d+) step", visitor.bar.inner_text())[0])
-    assert 1 <= steps <= 2
-    expect(visitor.steps).to_have_count(steps)
-    expect(visitor.steps.first).to_contain_text(re.compile(r"[\d.]+ s · \d+ tokens"))
-    expect(visitor.run).to_contain_text("Answer")
-    expect(visitor.run).not_to_contain_text('"next_action"')
-    visitor.shoot("real-answer")
+# -- in front of a real server
 
 
 @pytest.mark.alone
 def test_stop_ends_the_servers_work_and_keeps_what_was_written(
-    real_page: PageServer, server: Server, visitors: Any
+    real_page: PageServer, reciter: Server, visitors: Any
 ) -> None:
+    """In the model's own way, in which it would recite to the end of its context."""
+    real_page.prefer()
     visitor = visitors(real_page.address)
-    visitor.ask("Write down, in many steps, all numbers from one to five hundred.")
+    before = finished(reciter)
+    visitor.ask(ENDLESS)
     visitor.steps.first.wait_for()
-    until(lambda: running(server) > 0)
+    until(lambda: running(reciter) > 0)
     visitor.stop()
     visitor.sees("Stopped. The finished steps are kept.")
-    until(lambda: running(server) == 0)
+    until(lambda: running(reciter) == 0)
+    assert finished(reciter) == before  # it was broken off, and did not come to its end
     assert visitor.steps.count() >= 1
     expect(visitor.bar).to_contain_text("Thought for")
     visitor.shoot("real-stopped")

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from tests.page_browser import (
+    LED,
     PageServer,
     Visitor,
     expect,
@@ -13,6 +14,7 @@ from tests.page_browser import (
     thinking,
     until,
 )
+from tests.reciter_steps import SUM
 from tests.stub import NEVER, Play, says
 
 WALL = re.compile(r"[\d.]+ s, [\d.]+ times .*[\d.]+ s")  # of all chains, and of one
@@ -151,9 +153,9 @@ def test_two_runs_of_the_history_are_laid_side_by_side(page: str, port: int, vis
 
 
 def test_real_chains_run_at_once(real_page: PageServer, visitors: Any) -> None:
-    real_page.prefer(min_steps=1, max_steps=1, step_tokens=40, chains=2, also_direct=True)
+    real_page.prefer(**LED, min_steps=1, max_steps=1, step_tokens=60, chains=2, also_direct=True)
     visitor = visitors(real_page.address)
-    visitor.ask("What is 2+2?")
+    visitor.ask(SUM)
     expect(visitor.page.locator(CHAINS)).to_have_count(2, timeout=60_000)
     visitor.wait_for_end()
     expect(visitor.page.locator(".st-key-chains")).to_contain_text(WALL)

@@ -7,8 +7,7 @@ import re
 from typing import Any
 
 from tests.page_browser import (
-    SERVED,
-    TITLE,
+    LED,
     PageServer,
     Visitor,
     expect,
@@ -16,7 +15,8 @@ from tests.page_browser import (
     thinking,
     until,
 )
-from tests.real_servers import Server
+from tests.reciter import NAME as RECITER
+from tests.reciter_steps import APPLES
 from tests.stub import NEVER, Play, Stub, says, step, step_number
 
 BRANCH = ".st-key-branches [class*='st-key-branch-'] button:visible"
@@ -172,15 +172,15 @@ def test_branches_are_switched_between_and_say_where_they_part(
         expect(visitor.page.locator(".st-key-compare-head")).to_have_count(0)
 
 
-def test_a_real_chain_is_steered(real_page: PageServer, server: Server, visitors: Any) -> None:
-    real_page.prefer(min_steps=1, max_steps=1, step_tokens=100)
-    visitor = visitors(real_page.address, size=(1280, 1400))  # a model may write a lot
-    visitor.sees(TITLE if server.model == SERVED else server.model)
-    thought(visitor, "How many legs have three cats?")
+def test_a_real_chain_is_steered(real_page: PageServer, visitors: Any) -> None:
+    real_page.prefer(**LED, min_steps=1, max_steps=1, step_tokens=100)
+    visitor = visitors(real_page.address, size=(1280, 1400))
+    visitor.sees(RECITER)
+    thought(visitor, APPLES)
     expect(visitor.steps.first).to_be_visible()
-    edit(visitor, 1, "A cat has four legs, so three cats have twelve.")
+    edit(visitor, 1, "Tom eats three apples, so nine of twelve are left.")
     expect(visitor.page.locator(".st-key-branches")).to_contain_text("step 1 edited")
     visitor.wait_for_end()
-    expect(visitor.unfold(1)).to_contain_text("three cats have twelve")
+    expect(visitor.unfold(1)).to_contain_text("nine of twelve are left")
     expect(visitor.bar).to_contain_text(re.compile(r"Thought for [\d.]+ s in \d step"))
     visitor.shoot("steer-real")

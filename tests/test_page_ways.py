@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from tests.page_browser import DESKTOP, PHONE, Visitor, expect, models
+from tests.page_browser import DESKTOP, PHONE, SERVED, Visitor, expect, models
 from tests.real_servers import Server
 from tests.reciter import AYA as ASKED
 from tests.reciter import NAME as RECITER
@@ -231,9 +231,12 @@ def test_a_swapped_model_is_said_and_a_run_keeps_the_model_and_way_it_was_made_w
 
 
 def test_a_real_server_is_swapped_for_another_under_the_open_page(
-    page: str, port: int, server: Server, reciter: Server, visitors: Any
+    page: str, port: int, reciter: Server, visitors: Any
 ) -> None:
-    with Switch(server.base_url, port) as switch:
+    with (
+        Stub(says("Paris."), models=models(SERVED)) as plain,
+        Switch(plain.base_url, port) as switch,
+    ):
         visitor = visitors(page)
         expect(visitor.way).to_contain_text("JSON steps")
         visitor.choose_way("Direct")
@@ -251,7 +254,7 @@ def test_a_real_server_is_swapped_for_another_under_the_open_page(
         shows_satoris_steps(visitor)
         visitor.page.goto(first)
         visitor.wait_for_end()
-        expect(visitor.run).to_contain_text(f"{server.model} · Direct")
+        expect(visitor.run).to_contain_text(f"{SERVED} · Direct")
 
 
 def shows_satoris_steps(visitor: Visitor) -> None:

@@ -1,6 +1,7 @@
 """`./serve.sh --ui --gateway` for real: vLLM, gateway, page, from the command to the last process.
 
-With a key, so that what vLLM leaves open by itself is seen to be closed.
+With a key, so that what vLLM leaves open by itself is seen to be closed; and with a real, small
+language model, which no other test asks: a token of it costs a tenth of a second of a core.
 """
 
 from __future__ import annotations
@@ -14,15 +15,20 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
+from history.store import Store
 from serving.guard import below
+from tests.page_browser import TITLE, Visitor, expect
 from tests.processes import ROOT, alive, free_port, start, until
 
 KEY = "sesame-0815"
-QUESTION = "What is 17 + 25?"
+QUESTION = "What is the capital of France?"
+TOTAL = re.compile(r"Thought for [\d.]+ s in \d+ steps?, [\d,]+ tokens")
+LIVE = re.compile(r"Step \d+ of at most 2 · [\d.]+ s")
 PATIENCE = 600.0  # seconds; a cold machine compiles and reads everything for the first time
 
 
@@ -37,17 +43,22 @@ def call(
 
 
 @pytest.mark.real
-def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path: Path) -> None:
+def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(
+    tmp_path: Path, visitors: Any
+) -> None:
     port, gateway_port, ui_port = free_port(), free_port(), free_port()
     words = ["--model", "smollm2-135m-instruct", "--port", str(port)]
     words += ["--gateway", "--gateway-port", str(gateway_port), "--ui", "--ui-port", str(ui_port)]
-    core = str(max(os.sched_getaffinity(0)))  # the tests' own server has the first
+    core = str(min(os.sched_getaffinity(0)))  # the tests' other server has the last
     out = tmp_path / "out"
+    history = f"sqlite:///{tmp_path}/history.db"
+    Store(history).prefer("", {"min_steps": 1, "max_steps": 2, "step_tokens": 80})
+    given = {"VLLM_CPU_OMP_THREADS_BIND": core, "VLLM_API_KEY": KEY, "DATABASE_URL": history}
     process = start(
         [str(ROOT / "serve.sh"), *words],
         stdout=out.open("w"),
         stderr=subprocess.STDOUT,
-        env={**os.environ, "VLLM_CPU_OMP_THREADS_BIND": core, "VLLM_API_KEY": KEY},
+        env={**os.environ, **given},
     )
     family: list[int] = []
     try:
@@ -63,6 +74,7 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(tmp_path:
         check_the_curl_line(said)
         assert f"http://127.0.0.1:{ui_port}" in said
         assert b"<title>" in call(ui_port, "GET", "/")[1]
+        check_the_page(visitors(f"http://127.0.0.1:{ui_port}/"))
         assert not [pid for pid in family if KEY in arguments(pid)]
         process.send_signal(signal.SIGINT)
         assert process.wait(10) == 130
@@ -105,9 +117,11 @@ def check_the_gateway(port: int, vllm: int) -> None:
     assert {"SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"} <= names
     question = [{"role": "user", "content": QUESTION}]
     for name in ("SmolLM2-135M-Instruct", "SmolLM2-135M-Instruct-steps"):
-        asked = {"model": name, "messages": question, "max_completion_tokens": 60}
+        asked = {"model": name, "messages": question, "max_completion_tokens": 60, "temperature": 0}
         status, body = call(port, "POST", "/v1/chat/completions", asked)
         assert (status, json.loads(body)["object"]) == (200, "chat.completion"), body
+        if name == "SmolLM2-135M-Instruct":
+            assert "Paris" in json.loads(body)["choices"][0]["message"]["content"]
     assert b"stepwise_chains_total{" in call(port, "GET", "/metrics")[1]
 
 
@@ -124,6 +138,25 @@ def check_the_curl_line(said: str) -> None:
         assert curl.stdout is not None
         assert any(b'"reasoning":"' in line for line in curl.stdout)
         curl.kill()
+
+
+def check_the_page(visitor: Visitor) -> None:
+    """A question is thought through before the eyes."""
+    visitor.sees(TITLE)
+    expect(visitor.way).to_contain_text("JSON steps")  # as a plain model is led
+    visitor.shoot("real-first-visit")
+    visitor.ask(QUESTION)
+    expect(visitor.bar).to_contain_text(LIVE)
+    visitor.steps.first.wait_for()
+    visitor.wait_for_end()
+    expect(visitor.bar).to_contain_text(TOTAL)
+    steps = int(re.findall(r"in (\d+) step", visitor.bar.inner_text())[0])
+    assert 1 <= steps <= 2
+    expect(visitor.steps).to_have_count(steps)
+    expect(visitor.steps.first).to_contain_text(re.compile(r"[\d.]+ s · \d+ tokens"))
+    expect(visitor.run).to_contain_text("Answer")
+    expect(visitor.run).not_to_contain_text('"next_action"')
+    visitor.shoot("real-answer")
 
 
 def engine_and_worker(family: list[int]) -> tuple[float, float]:

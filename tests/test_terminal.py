@@ -16,6 +16,7 @@ from reasoning.events import Answer, Retry, Started, Step, Trace
 from serving.served import Served, noted
 from tests.processes import ROOT, start, until
 from tests.real_servers import Server
+from tests.reciter_steps import SUM
 from tests.stub import NEVER, Play, Stub, says, status, step, step_number
 
 pytestmark = pytest.mark.slow  # each is a process
@@ -192,14 +193,14 @@ def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[s
     assert "Traceback" not in out + err
 
 
-def test_a_real_question_is_answered_in_the_terminal(server: Server) -> None:
-    done = reason(server.base_url, "--budget", "150", "What is 2 + 3?")
+def test_a_real_question_is_answered_in_the_terminal(reciter: Server) -> None:
+    done = reason(reciter.base_url, "--way", "json_steps", "--budget", "280", SUM)
     assert done.returncode == 0, done.stdout
     assert "Thought for" in done.stdout
 
 
-def test_several_real_chains_are_counted(server: Server) -> None:
-    done = reason(server.base_url, "--budget", "150", "--chains", "2", "What is 2 + 3?")
+def test_several_real_chains_are_counted(reciter: Server) -> None:
+    done = reason(reciter.base_url, "--way", "json_steps", "--budget", "280", "--chains", "2", SUM)
     assert done.returncode == 0, done.stdout
     assert "in 2 chains, " in done.stdout.splitlines()[-1]
 

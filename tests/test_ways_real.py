@@ -21,7 +21,7 @@ from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from serving.catalogue import ROOT, load
 from tests import reciter as known
-from tests.real_servers import Server, running
+from tests.real_servers import Server, finished, running
 
 TEMPLATE = ROOT / "serving" / "templates" / "satori.jinja"
 TOKEN = re.compile(r"<\|\w+\|>|</?think>")
@@ -70,6 +70,13 @@ class Opened(Unparsed):
     """With a template that opens the thought itself, as DeepSeek-R1's: the reply only closes it."""
 
     opening = "<think>\n"
+
+
+class Endless(Counting):
+    """Asks for what never ends by itself."""
+
+    def changed(self, request: Request) -> Request:
+        return replace(request, prompt=known.satori_prompt(known.ENDLESS), messages=())
 
 
 @pytest.fixture
@@ -318,22 +325,23 @@ def known_turns(turn: Turn) -> list[dict[str, str]]:
 
 @pytest.mark.alone
 @pytest.mark.parametrize("way", ["coat", "native", "direct"])
-async def test_a_stop_ends_the_work_on_the_server_in_every_way(server: Server, way: str) -> None:
-    """On the larger model, slow enough to be stopped; it knows no tokens, but it writes."""
-    endpoint = Endpoint(server.base_url)
-    model = await endpoint.model()
+async def test_a_stop_ends_the_work_on_the_server_in_every_way(reciter: Server, way: str) -> None:
+    """Whatever it is asked, it recites what fills its context."""
+    endpoint = Endless(reciter.base_url)
+    model, before = await endpoint.model(), finished(reciter)
     thinking = think(Inquiry("Tell a long story.", way), endpoint=endpoint, model=model)
     async with aclosing(thinking) as events:
         async for event in events:
             if isinstance(event, Delta):
                 break
-        assert running(server) >= 1
+        assert running(reciter) >= 1
     await endpoint.close()
     for _ in range(50):
-        if running(server) == 0:
+        if running(reciter) == 0:
+            assert finished(reciter) == before  # it was broken off, and did not come to its end
             return
         await asyncio.sleep(0.1)
-    pytest.fail(f"the server still works on {running(server)} requests")
+    pytest.fail(f"the server still works on {running(reciter)} requests")
 
 
 # -- curl, with the chat template that Satori is served with
@@ -449,7 +457,7 @@ async def test_the_plain_answer_is_asked_for_without_a_thought(endpoint: Countin
 # -- choosing
 
 
-async def test_the_catalogue_that_serves_a_model_says_its_way(reciter: Server) -> None:
+def test_the_catalogue_that_serves_a_model_says_its_way(reciter: Server) -> None:
     model = load(known.catalogue())["reciter"]
     assert (model.served_name, model.way) == (reciter.model, "coat")
 
@@ -467,9 +475,3 @@ async def test_a_model_that_thinks_is_known_by_its_reply(endpoint: Counting) -> 
 
     endpoint.count = strange  # type: ignore[method-assign]
     assert await way_of(endpoint, await endpoint.model(), {}) == "native"
-
-
-async def test_a_plain_instruct_model_gets_json_steps(server: Server) -> None:
-    endpoint = Endpoint(server.base_url)
-    assert await way_of(endpoint, await endpoint.model(), {}) == "json_steps"
-    await endpoint.close()
