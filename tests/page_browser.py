@@ -48,6 +48,15 @@ ENGLISH = "en-US"
 PATIENCE = 60_000  # milliseconds: two cores, shared with a model
 STILL = """() => document.fonts.status === 'loaded' && document.getAnimations().every(
     it => it.playState !== 'running' || it.effect.getComputedTiming().iterations === Infinity)"""
+MOTIONLESS = """
+    const sheet = new CSSStyleSheet();
+    sheet.replaceSync(`*, *::before, *::after {
+        animation-duration: 1ms !important; animation-delay: 0s !important;
+        animation-iteration-count: 1 !important;
+        transition-duration: 1ms !important; transition-delay: 0s !important;
+    }`);
+    document.adoptedStyleSheets = [sheet];
+"""
 EXPANDER = '[data-testid="stExpander"]'
 THREAD = '.st-key-threads [class*="st-key-open-"] button:not([disabled]):visible'
 STEP = f"{EXPANDER} {EXPANDER}"  # a step stands inside the expander of all steps
@@ -254,6 +263,7 @@ class Visitor:
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self._asked(request.url))
         page.on("dialog", self._interrupted)
+        page.add_init_script(MOTIONLESS)  # to draw it takes the machine more than all else
         self.prepare(page)
         page.goto(address)
         # the first page of a server imports all that it needs: a minute on two busy cores
