@@ -18,8 +18,7 @@ from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
-from reasoning.inquiry import AnswerForm
-from reasoning.prompts import ANSWER, untitled
+from reasoning.prompts import untitled
 from reasoning.reading import Reading, Tally
 from reasoning.repeats import goes_round, repeats
 from reasoning.replies import WENT_ROUND, BadReply, Draft, Reply, Schema, StepAction
@@ -30,7 +29,6 @@ from reasoning.transcript import Transcript, Voice
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
 FEWER_TOKENS = 0.5  # after a reply that went round in circles: more would only be more of it
-ANOTHER = "\n### "  # an answer under a heading ends before the next: some would think anew there
 STEPS_BESIDE_HISTORY = 3  # the earlier turns of a conversation leave room for as many
 
 
@@ -273,15 +271,11 @@ class StepLoop:
     async def _answering(self) -> Answering:
         words = await self._task.in_form(self._task.prompt("answer"))
 
-        def ask() -> Request:
-            led = self._task.inquiry.answer_form == AnswerForm() and self._transcript.is_led
-            turns = self._transcript.going_on(ANSWER[self.language]) if led else None
+        def ask() -> Request:  # in a turn: the question stands far above, and its wishes with it
             return Request(
                 self._task.model,
-                turns or self._transcript.asking(words),
+                self._transcript.asking(words),
                 max_tokens=max(1, min(self._answer_tokens, self._room())),
-                stop=(ANOTHER,) if led else (),
-                go_on=led,
             )
 
         number = len(self.steps) + 1
