@@ -74,10 +74,12 @@ def dealt(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """The order in which the first two workers begin with a half each of what needs a server.
 
     Each begins with an equal part of the list. Two chains at once cost a server little more
-    than one, and the other workers keep the rest of the machine busy.
+    than one, and the other workers keep the rest of the machine busy: first with what is long,
+    lest one of them is still at it when all others have ended.
     """
     real = [item for item in items if item.get_closest_marker("real")]
     rest = [item for item in items if not item.get_closest_marker("real")]
+    rest.sort(key=lambda item: item.get_closest_marker("long") is None)
     half = -(-len(real) // min(workers, 2))
     room = max(0, len(items) // workers - half)
     return [*real[:half], *rest[:room], *real[half:], *rest[room:]]

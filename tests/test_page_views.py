@@ -123,6 +123,7 @@ class Walk:
         expect(self.page.get_by_role("dialog")).to_have_count(0)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("look", "options"), LOOKS)
 def test_every_view_is_drawn_whole_and_shuts_nobody_out(
     staged: PageServer, port: int, visitors: Any, look: str, options: dict[str, Any]
