@@ -523,6 +523,14 @@ async def test_a_server_that_refuses_to_go_on_is_noticed_once() -> None:
     assert not any(request.go_on for request in server.requests[3:])
 
 
+async def test_a_refusal_that_comes_only_at_the_answer_is_remembered_too() -> None:
+    done = Step(1, "Read it", "It is seven.", "final_answer", 1.0, 9)
+    server = Scripted(Refused("No.", "r"), counted("Seven indeed."))
+    await cot(server, steps=(done,))
+    assert [request.go_on for request in server.requests] == [True, False]
+    assert not server.capabilities.goes_on
+
+
 async def test_another_refusal_is_not_taken_for_that() -> None:
     server = Scripted(counted(AGAIN), Refused("No top_p here.", ""))
     events = await cot(server)
