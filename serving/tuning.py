@@ -76,30 +76,27 @@ def set_seeds_back(batch: Any) -> None:
     count, and vLLM sets the generator back by its offset. PyTorch's generator on a CPU has none,
     and its error ends the server, for everybody.
     """
-    add_request = batch.add_request
-
-    def added(self: Any, request: Any) -> Any:
-        if request.generator is not None:
-            request.generator = _with_an_offset(request.generator)
-        return add_request(self, request)
-
-    batch.add_request = added
-
-
-def _with_an_offset(generator: Generator) -> Generator:
-    """The same from its seed on; to be set back is to begin anew, for no draw has counted yet."""
     import torch
 
     class Seeded(torch.Generator):
+        """To be set back is to begin anew, for no draw has counted yet."""
+
         def get_offset(self) -> int:
             return 0
 
         def set_offset(self, offset: int) -> Generator:
             return self.manual_seed(self.initial_seed())
 
-    again = Seeded(device=generator.device)
-    again.set_state(generator.get_state())
-    return again
+    add_request = batch.add_request
+
+    def added(self: Any, request: Any) -> Any:
+        if request.generator is not None:
+            drawn = request.generator.get_state()
+            request.generator = Seeded(device=request.generator.device)
+            request.generator.set_state(drawn)
+        return add_request(self, request)
+
+    batch.add_request = added
 
 
 def lacks_bfloat16() -> bool:

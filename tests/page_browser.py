@@ -263,7 +263,7 @@ class Visitor:
         page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: self._asked(request.url))
         page.on("dialog", self._interrupted)
-        page.add_init_script(MOTIONLESS)  # to draw it takes the machine more than all else
+        page.add_init_script(MOTIONLESS)  # to draw it is a seventh of a test
         self.prepare(page)
         page.goto(address)
         # the first page of a server imports all that it needs: a minute on two busy cores
