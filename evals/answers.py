@@ -6,7 +6,8 @@ Every question ends with `REQUEST`. What is read then depends on what the task's
   behind "answer:" or "the answer is", else what the first sentence states, else the last one)
 * `line`, words: the last \boxed{}, else the rest of the line behind the last "answer:" or
   "the answer is", else the last line; without Markdown's stars and the full stop
-* the reply as it is, for math-verify, which finds the answer in it by itself
+* `told`, for math-verify, which finds the answer by itself: the reply from its last "answer:"
+  or "the answer is" on, else all of it. Else it takes a list's last number for the answer
 """
 
 from __future__ import annotations
@@ -27,12 +28,18 @@ def result(content: str) -> str:
     return final_answer(content)
 
 
+def told(content: str) -> str:
+    """A reply from its last "answer:" on; all of it where it never says so."""
+    begins = [found.start() for found in _TOLD.finditer(content)]
+    return content[begins[-1] :] if begins else content
+
+
 def line(content: str) -> str:
     """The words that a reply ends in as its answer."""
     if found := boxes(content):
         return _TEXT.sub(r"\1", found[-1]).strip(_ENDS)
-    told = _TOLD.split(content)
-    lines = [one.strip(_ENDS) for one in told[-1].splitlines() if one.strip(_ENDS)]
+    parts = _TOLD.split(content)
+    lines = [one.strip(_ENDS) for one in parts[-1].splitlines() if one.strip(_ENDS)]
     if not lines:
         return ""
-    return lines[0] if len(told) > 1 else lines[-1]
+    return lines[0] if len(parts) > 1 else lines[-1]

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evals.answers import REQUEST, line, result
+from evals.answers import REQUEST, line, result, told
 from reasoning.boxes import boxes
 
 
@@ -198,27 +198,27 @@ def _generated(name: str, generator: Generator, limit: int, seed: int) -> Task:
 
 
 def verified(content: str, problem: Problem) -> Mark:
-    """math-verify's mark, which finds the answer in the whole reply by itself."""
+    """math-verify's mark, which finds the answer by itself in what the reply tells as such."""
     from math_verify import parse, verify  # loads sympy
 
-    found = parse(content)
+    found = parse(told(content))
     correct = verify(parse(f"${problem.target}$"), found)
     return Mark(float(correct), str(found[-1]) if found else "")
 
 
 def _rows(kind: str, path: Path) -> list[tuple[str, str]]:
     """The questions of a published file with their right answers."""
-    asked, told = FILES[kind]
+    asked, solved = FILES[kind]
     rows = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
         if not text.strip():
             continue
         try:
             row = json.loads(text)
-            rows.append((row[asked], _target(row[told])))
+            rows.append((row[asked], _target(row[solved])))
         except (ValueError, LookupError, TypeError) as error:
             raise ValueError(
-                f'{path}, line {number}: expected {{"{asked}": ..., "{told}": ...}} with a final '
+                f'{path}, line {number}: expected {{"{asked}": ..., "{solved}": ...}} with a final '
                 f'answer behind "####" or in a box: {error!r:.80}'
             ) from None
     return rows

@@ -75,6 +75,7 @@ _LATEX = (
     (re.compile(r"(?<=\d)(?:\{,\}|\\,)(?=\d{3})"), ","),
     (re.compile(r"\$(?=[^$]*\$)([^$]*)\$"), r"\1"),
 )
+_NO_ZERO = re.compile(r"(?<![\w.,)\]])\.(?=\d)")  # .9 is 0.9
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +181,7 @@ def _plain(text: str) -> str:
     text = unicodedata.normalize("NFKC", text).replace("\u2212", "-").replace("\u2011", "-")
     for pattern, simple in _LATEX:
         text = pattern.sub(simple, text)
-    return text
+    return _NO_ZERO.sub("0.", text)
 
 
 def _normal(told: str) -> str:

@@ -335,6 +335,9 @@ def test_math_is_read_as_published_and_graded_by_math_verify(tmp_path: Path) -> 
     assert made.grade("Answer: 3/4", problem).correct
     assert not made.grade("Answer: 4/3", problem).correct
     assert verified("no answer at all", Problem(1, "", "5")) == Mark(0.0, "")
+    listed = "1. Read it.\n2. Ask.\n3. Count.\n\nAnswer: We cannot tell."
+    assert not verified(listed, Problem(1, "", "3")).correct
+    assert verified(listed.replace("We cannot tell", "**3**"), Problem(1, "", "3")).correct
 
 
 def test_a_file_that_is_not_as_published_is_named_with_its_line(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ UNCLEAR = "It depends on what one takes for granted, as the steps above have sho
         ("Yes, 17 is prime.", "yes"),
         ("不是，它有因数 3。", "no"),
         ("B. Paris", "b"),
+        (".9 is larger than .11.", "0.9"),
         ("## Final Answer\n\n9 sheep are left. 17 minus 8.", "9"),
         ("从1加到100等于5050。因为有50对。", "5050"),
         ("还剩9只羊。因为除了9只以外都跑了。", "9"),
