@@ -3,7 +3,8 @@
     scripts/bench serve [--models NAME,...] [--rounds 3] [--tokens 64] [--prompt 500] [--write FILE]
 
 In each round each model is served by ./serve.sh, measured and stopped, then by vLLM alone: so a
-machine's changing speed touches both. Printed: medians, with the smallest and the largest.
+machine's changing speed touches both. Each start's figures are said as they come; printed at the
+end, and after a Ctrl-C: medians, with the smallest and the largest.
 
 * start: from the command to the word that it answers (vLLM alone: to a healthy /health)
 * one stream, eight streams: tokens/s once the first is written, of short prompts
@@ -22,8 +23,8 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import openai
@@ -192,15 +193,25 @@ def measured(models: Sequence[Model], rounds: int, tokens: int, prompt: int) -> 
     here, said = machine.look(), Report(sys.stderr)
     pairs = {model.title or model.name: starts(model, here, said) for model in models}
     results: Results = {title: {start.name: [] for start in pair} for title, pair in pairs.items()}
-    for number in range(1, rounds + 1):
-        for title, pair in pairs.items():
-            for start in pair:
-                try:
-                    results[title][start.name].append(measure(start, tokens, prompt))
-                    said.say(f"{number}/{rounds} {title}, {start.name}: measured")
-                except Died as died:
-                    said.say(f"{number}/{rounds} {title}, {start.name}: {died}")
+    turns = [
+        (title, start) for _ in range(rounds) for title, pair in pairs.items() for start in pair
+    ]
+    with suppress(KeyboardInterrupt):  # what was measured until then is not lost
+        for number, (title, start) in enumerate(turns, 1):
+            try:
+                figures = measure(start, tokens, prompt)
+                results[title][start.name].append(figures)
+                outcome = line(figures, prompt)
+            except Died as died:
+                outcome = str(died)
+            said.say(f"{number}/{len(turns)} {title}, {start.name}: {outcome}")
     return results
+
+
+def line(figures: Figures, prompt: int) -> str:
+    """One start's figures, in a line."""
+    told = {ROWS[name].format(prompt=prompt): value for name, value in asdict(figures).items()}
+    return "; ".join(f"{what} {value:.2f}" for what, value in told.items())
 
 
 def main() -> None:

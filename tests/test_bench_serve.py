@@ -147,3 +147,24 @@ def test_each_start_has_a_column_and_the_last_says_how_many_times_better_ours_is
 def test_what_did_not_start_is_said_and_compared_with_nothing() -> None:
     text = report({"A model": {"ours": [FAST], "theirs": []}}, 500, "scripts/bench serve", "A CPU")
     assert "| disk, GB | 1.80 (1.80 to 1.80) | did not start |  |" in text
+
+
+@pytest.mark.usefixtures("fetched")
+def test_each_start_is_told_when_it_is_measured_and_none_is_lost_to_a_ctrl_c(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ends = iter([FAST, Died("ended: no memory"), KeyboardInterrupt()])
+
+    def one(*_: object) -> Figures:
+        end = next(ends)
+        if isinstance(end, BaseException):
+            raise end
+        return end
+
+    monkeypatch.setattr(serve, "measure", one)
+    ((ours, theirs),) = (found.values() for found in serve.measured([MODEL], 3, 8, 500).values())
+    said = capsys.readouterr().err
+    assert (ours, theirs) == ([FAST], [])
+    assert "1/6 " in said
+    assert "one stream, tokens/s 12.00; " in said
+    assert "ended: no memory" in said
