@@ -39,21 +39,23 @@ class Health:
         ask: Callable[[], Awaitable[ServedModel]],
         greet: Callable[[], Awaitable[None]] | None = None,
         interval: float = INTERVAL,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
         self._greet = greet
         self._interval = interval
+        self._clock = clock
         self._state = State()
-        self._looked = time.monotonic()
+        self._looked = clock()
 
     def state(self) -> State:
-        self._looked = time.monotonic()
+        self._looked = self._clock()
         return self._state
 
     async def watch(self) -> None:
         """Asks for ever. A model that is new here is greeted once: its caches are warmed."""
         while True:
-            if time.monotonic() - self._looked < LOOKED_AT:
+            if self._clock() - self._looked < LOOKED_AT:
                 before, self._state = self._state, await self._heard()
                 if self._state.model and self._state.model != before.model:
                     await self._greeted()

@@ -10,7 +10,6 @@ import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from history.recorder import Recorder
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
 from history.store import Begun, Heard, Store, StoreError
-from page.health import Health, State
+from page.health import LOOKED_AT, Health, State
 from reasoning.endpoint import ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import (
@@ -640,16 +639,27 @@ def test_health_follows_a_server_down_up_and_swapped(loop: Loop) -> None:
     until(watch.done)
 
 
-def test_a_server_is_left_alone_while_nobody_looks(
-    loop: Loop, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("page.health.LOOKED_AT", 0.05)
-    server = Server("model")
-    health = Health(server.ask, interval=0.005)
+class Clock:
+    """Stands at `now`; counts who reads it."""
+
+    def __init__(self) -> None:
+        self.now, self.read = 0.0, 0
+
+    def __call__(self) -> float:
+        self.read += 1
+        return self.now
+
+
+def test_a_server_is_left_alone_while_nobody_looks(loop: Loop) -> None:
+    server, clock = Server("model"), Clock()
+    health = Health(server.ask, interval=0.005, clock=clock)
     watch = loop.start(health.watch())
-    time.sleep(0.3)
-    asked = server.asked
-    time.sleep(0.2)
+    until(lambda: server.asked)
+    clock.now = LOOKED_AT + 1
+    late = clock.read
+    until(lambda: clock.read > late + 2)  # what was under way is over
+    asked, late = server.asked, clock.read
+    until(lambda: clock.read > late + 5)
     assert server.asked == asked
     health.state()
     until(lambda: server.asked > asked)
