@@ -5,12 +5,8 @@ from __future__ import annotations
 import re
 
 from reasoning.boxes import boxes
-from reasoning.headings import answer_in, heading, may_be_heading
+from reasoning.headings import ANSWER_LINE, answer_in, heading, may_be_heading
 
-_LINE = re.compile(
-    r"^[ \t>*_#-]*(?:(?:the\s+)?(?:final\s+)?answer|(?:最终|最后)?答案)[ \t*_]*[:：][ \t*_]*",
-    re.I | re.M,
-)
 _PARAGRAPH = re.compile(r"\n[ \t]*\n")
 
 
@@ -19,7 +15,7 @@ def answer_told(text: str) -> str:
 
     "" where the text tells no answer in any of these.
     """
-    if lines := list(_LINE.finditer(text)):
+    if lines := list(ANSWER_LINE.finditer(text)):
         return text[lines[-1].end() :].strip()
     if not (found := boxes(text)):
         return ""

@@ -13,9 +13,10 @@ from typing import Literal, Protocol
 from reasoning.conclusions import without_heading
 from reasoning.endpoint import Piece
 from reasoning.events import Delta, Event, Step
+from reasoning.outline import OutlineSplitter
 from reasoning.prompts import under
 from reasoning.reading import Reading
-from reasoning.splitting import Conclusion, Cut, HeadingSplitter, Opening
+from reasoning.splitting import Conclusion, Cut, Opening
 from reasoning.titles import is_title
 from reasoning.writing import Writer
 
@@ -53,7 +54,7 @@ class Continuation:
 
     def __init__(self, chain: Chain, reading: Reading, writer: Writer, heading: str = "") -> None:
         self._chain, self._reading, self.writer = chain, reading, writer
-        self._splitter = HeadingSplitter()
+        self._splitter = OutlineSplitter()
         if heading:
             self._splitter.feed(under(heading))
         self._counted = 0  # tokens when the open step or the answer began
@@ -72,6 +73,8 @@ class Continuation:
             yield from self._written(cut)
             if self.end:
                 return
+        if self._splitter.undecided:
+            self.writer.pause(self._reading.tokens)
         if self._reading.finish_reason is None:
             yield from self._bounded()
 

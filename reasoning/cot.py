@@ -1,7 +1,8 @@
-"""Chain of thought: one message in the model's own voice, under short headings.
+"""Chain of thought: one message in the model's own voice.
 
 The model is asked once, without an example (Kojima et al. 2022, arXiv 2205.11916; an example
-is copied by small models), and its message is cut into steps as it comes (continuation.py).
+is copied by small models), and its message is cut into steps as it comes (continuation.py), at
+the structure that it has: headings that were asked for cost answers (docs/evals.md).
 The loop steps in only where it must, by letting the model go on from the message as it
 stands: a step that repeats another is taken out, and a chain that has no room left is led to
 its answer. So a chain is one request as a rule. It is not made to check an early answer: asked

@@ -1,4 +1,4 @@
-"""Which line of a text is a heading, and what it says. Pure.
+"""What a line of a text begins: a heading and what it says, an item, a conclusion. Pure.
 
 A heading is a line with Markdown's marks, a line that is nothing but bold, or one that
 begins with "Step 3:". What a line may still become is told from its beginning, so that
@@ -37,6 +37,35 @@ _ANSWER = re.compile(
     re.I,
 )
 
+_ITEM = re.compile(r"(\d{1,2})(?:[.)][ \t]{1,4}|[、．][ \t]{0,4})(\S.*)")
+_MAY_BE_ITEM = re.compile(r"\d{1,2}(?:[.)、．].*)?")
+_THOUGHT = re.compile(r"=|\w{2}[.!?][ \t]+\S|[。！？][^\n]")
+_BOLD_LEAD = re.compile(r"\d{1,2}[.)、．][ \t]{0,4}\*\*([^*]{3,60}?)[:：]?\*\*[:：.]?[ \t]")
+_BEGINS = re.compile(
+    r"(?:first(?:ly)?|second(?:ly)?|third(?:ly)?|next|then|now|after that|finally|lastly)\b"
+    r"|首先|其次|接着|接下来|然后|现在|最后",
+    re.I,
+)
+_CONCLUDES = re.compile(
+    r"(?:therefore|thus|hence|so|consequently|in conclusion|in summary|to conclude"
+    r"|(?:finally, )?the (?:final |correct )?answer)\b|因此|所以|综上|由此可得",
+    re.I,
+)
+_FIRST_WORDS = (  # of what begins, concludes, tells the answer, or turns (splitting.py)
+    *("first", "second", "third", "next", "then", "now", "after", "finally", "lastly"),
+    *("therefore", "thus", "hence", "so", "consequently", "in ", "to conclude", "the "),
+    *("answer", "final", "alternatively", "another", "let", "but ", "oh ", "wait", "hmm"),
+    *("hold", "actually", "首先", "其次", "接着", "接下来", "然后", "现在", "最后", "因此", "所以"),
+    *("综上", "由此可得", "最终", "答案", "换一种", "另一种", "或者", "等等", "等一下", "不对"),
+)
+_MAY_TURN = re.compile(r"the\b|finally", re.I)
+_LONGEST_WORDS = 32  # characters that decide on all of them
+ANSWER_LINE = re.compile(  # no longer than 32 characters, spaces before it aside
+    r"^[ \t]*[>*_#-]{0,4}[ \t]{0,2}(?:(?:the )?(?:final )?answer|(?:最终|最后)?答案)"
+    r"[ \t*_]{0,4}[:：][ \t*_]{0,4}",
+    re.I | re.M,
+)
+
 
 def heading(line: str) -> str | None:
     """The words of a heading without its number, "" for a mere number; None for another line."""
@@ -51,6 +80,11 @@ def marked(line: str) -> str | None:
     """The same for a line with Markdown's marks alone."""
     found = _MARKED.fullmatch(line)
     return _words(found[1] or "") if found else None
+
+
+def is_numbered(line: str) -> bool:
+    """Whether a line begins with "Step 3:"."""
+    return _LEADING_NUMBER.match(line) is not None
 
 
 def unnumbered(words: str) -> str:
@@ -74,6 +108,51 @@ def may_be_heading(line: str) -> bool:
 
 def may_be_marked(line: str) -> bool:
     return _MAY_BE_MARKED.fullmatch(line) is not None
+
+
+def item(line: str) -> tuple[int, str] | None:
+    """The number and the words of an item of a list that is not indented."""
+    found = _ITEM.match(line)
+    return (int(found[1]), found[2].rstrip()) if found else None
+
+
+def bold_lead(line: str) -> str:
+    """The bold words that an item begins with, as in "2. **Solve it**: ..."; "" without any."""
+    found = _BOLD_LEAD.match(line[:LONGEST_LINE])
+    return found[1].strip() if found else ""
+
+
+def is_thought(line: str) -> bool:
+    """Whether an item thinks, in two sentences or an equation, and does not only plan to."""
+    return _THOUGHT.search(line[:LONGEST_LINE]) is not None
+
+
+def may_be_item(line: str) -> bool:
+    return _MAY_BE_ITEM.fullmatch(line) is not None
+
+
+def begins(line: str) -> bool:
+    """Whether a paragraph says that it is the next of several."""
+    return _BEGINS.match(line) is not None
+
+
+def concludes(line: str) -> bool:
+    """Whether a line says that it follows from all before it."""
+    return _CONCLUDES.match(line) is not None
+
+
+def may_begin(line: str) -> bool:
+    """Whether more of a line may tell that it begins, concludes, tells the answer or turns."""
+    start = line.lstrip()
+    words = start.lstrip(">*_#- ").casefold()
+    known = any(words.startswith(word) or word.startswith(words) for word in _FIRST_WORDS)
+    return known and len(start) <= _LONGEST_WORDS and not _has_begun(line)
+
+
+def _has_begun(line: str) -> bool:
+    """Whether its first word is whole and has told; "The" and "Finally" may yet tell otherwise."""
+    found = _BEGINS.match(line) or _CONCLUDES.match(line)
+    return found is not None and found.end() < len(line) and not _MAY_TURN.match(line)
 
 
 def answer_in(words: str) -> str | None:

@@ -11,9 +11,6 @@ import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from reasoning.conclusions import answer_told
-from reasoning.headings import LONGEST_LINE, answer_in, heading, is_sentence, may_be_heading
-
 StepKind = Literal["continue", "reflect", "explore"]
 
 
@@ -164,7 +161,7 @@ class TurnSplitter:
                 return cuts
             if gap:
                 self._add(cuts, text[: gap.start()])
-            kind = _turn(text[start:])
+            kind = turn(text[start:])
             if not self._step or (self._closed() and (kind or len(self._step) >= LONG_ENOUGH)):
                 cuts.append(Opening(kind or "continue"))
                 self._step = ""
@@ -196,7 +193,8 @@ class TurnSplitter:
         return fences % 2 == 0 and self._step.count("$$") % 2 == 0 and opened <= 0
 
 
-def _turn(paragraph: str) -> StepKind | None:
+def turn(paragraph: str) -> StepKind | None:
+    """How a paragraph turns back or elsewhere, where it does."""
     return next((kind for kind, words in _TURNS if words.match(paragraph)), None)
 
 
@@ -234,107 +232,6 @@ class CoatSplitter:
         if self.hidden:
             return self._turns.feed(cut)
         return [cut] if self._begun else []
-
-
-PREAMBLE = 200  # characters before a heading that are no step: "Sure, let us think:"
-_LINES = re.compile(r"[^\n]*\n|[^\n]+")
-
-
-class HeadingSplitter:
-    """Cuts at headings, outside of code; what is under an answer's is the answer to the end.
-
-    A heading waits for the first word under it: one with nothing under it is a chapter's, and
-    gives way to the next. A short text that has no heading at all is the answer, unless it
-    tells one at its end.
-    """
-
-    def __init__(self) -> None:
-        self._held = ""  # the last line, while it may become a heading or a fence
-        self._before = ""  # what the next step's raw text begins with
-        self._preamble = ""  # of that, what stands before the heading that waits
-        self._title: str | None = None  # of the heading that waits
-        self._sentence = False  # that heading may be all that there is of its step
-        self._open = self._concluded = self._fenced = self._within = False
-
-    def feed(self, text: str) -> list[Cut | Conclusion]:
-        return self._take(self._held + text, more=True)
-
-    def end(self) -> list[Cut | Conclusion]:
-        cuts = self._take(self._held, more=False)
-        if self._title is not None and self._sentence:
-            return [*cuts, *self._alone()]
-        text = self._before if self._title is None else self._preamble
-        if text.strip():
-            thinks = answer_told(text) not in ("", text.strip())
-            cuts += [Opening("continue") if thinks else Conclusion(), text]
-        self._before = self._preamble = ""
-        return cuts
-
-    def _take(self, text: str, more: bool) -> list[Cut | Conclusion]:
-        cuts: list[Cut | Conclusion] = []
-        self._held = ""
-        for line in _LINES.findall(text):
-            if more and not (self._within or line.endswith("\n")) and self._undecided(line):
-                self._held = line
-                break
-            cuts += self._line(line)
-            self._within = not line.endswith("\n")
-        return cuts
-
-    def _undecided(self, line: str) -> bool:
-        if self._concluded:
-            return False
-        start = line.lstrip()
-        fence = "```".startswith(start[:3])
-        return fence or (len(start) <= LONGEST_LINE and may_be_heading(start))
-
-    def _line(self, line: str) -> list[Cut | Conclusion]:
-        """A line, or a part of one: only its beginning tells what it is."""
-        start = line.lstrip().rstrip("\r\n")
-        if not (self._within or self._concluded):
-            self._fenced ^= start.startswith("```")
-            words = heading(start) if len(start) <= LONGEST_LINE and not self._fenced else None
-            if words is not None:
-                return self._heading(line, start, words)
-        return self._body(line)
-
-    def _heading(self, line: str, start: str, words: str) -> list[Cut | Conclusion]:
-        told = answer_in(words)
-        spoken = self._title is None or bool(self._preamble.strip())
-        cuts = self._alone() if self._sentence or (spoken and told is not None) else []
-        if self._title is None:
-            self._preamble = self._before
-        self._before += line
-        self._title, self._sentence, self._open = words, is_sentence(start), False
-        if told is not None:
-            cuts.append(Conclusion(told, self._before))
-            self._before = self._preamble = ""
-            self._concluded = self._open = True
-        return cuts
-
-    def _alone(self) -> list[Cut | Conclusion]:
-        """What waits, as a step of its own: a heading that says it all, or words before any."""
-        text, title, self._title, self._sentence = self._before, self._title, None, False
-        if not text.strip():
-            return []
-        self._before = ""
-        return [Opening("continue", title or ""), text]
-
-    def _body(self, text: str) -> list[Cut | Conclusion]:
-        if self._open:
-            return [text]
-        if self._title is not None and text.strip():
-            opening = Opening("continue", self._title, self._before)
-            return self._opened(opening, text)
-        self._before += text
-        if self._title is None and len(self._before.strip()) > PREAMBLE:
-            return self._opened(Opening("continue"), self._before)
-        return []
-
-    def _opened(self, opening: Opening, text: str) -> list[Cut | Conclusion]:
-        self._open, self._title, self._sentence = True, None, False
-        self._before = self._preamble = ""
-        return [opening, text]
 
 
 Voice = Literal["thought", "answer"]

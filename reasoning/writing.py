@@ -10,12 +10,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from reasoning.events import Delta, Event, Step
+from reasoning.headings import unnumbered
 from reasoning.prompts import untitled
 from reasoning.replies import one_line
 from reasoning.splitting import Cut, Opening, StepKind
 
 TITLE_LENGTH = 60  # characters; a title is the first words of its step
 _MARKS = re.compile(r"^[#>*\-\s]+|\*\*|__|`")
+_LISTED = re.compile(r"\A\s*\d{1,2}[.)]\s+")
 _SENTENCE_END = re.compile(r"(?<=[.!?])\s|[。！？]|\n|\$|\\[(\[]")
 _FORMULAS = re.compile(
     r"^(?:\s*(?:\$\$.+?\$\$|\$[^$\n]+\$(?!\d)|\\\[.+?\\\]|\\\(.+?\\\))[\s.,;:]*)+", re.S
@@ -40,6 +42,7 @@ class Writer:
     _began: float = 0.0
     _tokens: int = 0  # at the end of the last step
     _first_token: float | None = None
+    _paused: tuple[float, int] | None = None  # since when, and after how many tokens
 
     def begin(self, tokens: int = 0, seconds: float = 0.0) -> None:
         """A try begins: what is open is void, time and tokens count from here.
@@ -51,10 +54,15 @@ class Writer:
 
     def _void(self) -> None:
         self.text, self.kind, self._raw, self._title = "", None, "", ""
+        self._paused = None
 
     def cost(self, tokens: int) -> tuple[float, int]:
         """Seconds and tokens since the last finished step."""
         return self.clock() - self._began, max(0, tokens - self._tokens)
+
+    def pause(self, tokens: int) -> None:
+        """What comes from now on is the open step's only if text is taken before it is closed."""
+        self._paused = self._paused or (self.clock(), tokens)
 
     def take(self, cut: Cut, tokens: int, first_token: float | None = None) -> Iterator[Event]:
         self._first_token = first_token
@@ -67,8 +75,8 @@ class Writer:
             return
         if self.kind is None:
             self.kind = "continue"
-        self.text += cut
-        if not self._title and (title := headline(self.text, whole=False)):
+        self.text, self._paused = self.text + cut, None
+        if not self._title and (title := self._headline(whole=False)):
             self._title = title
             yield Delta(self.number, "title", title)
         yield Delta(self.number, "content", cut)
@@ -77,8 +85,9 @@ class Writer:
         """The open step, finished; nothing when none is open or it has no text."""
         text, kind = self.text, self.kind or "continue"
         if text.strip():
-            title = self._title or headline(text, whole=True)
-            seconds, spent = self.cost(tokens)
+            title = self._title or self._headline(whole=True)
+            end, tokens = self._paused or (self.clock(), tokens)
+            seconds, spent = end - self._began, max(0, tokens - self._tokens)
             step = Step(
                 self.number,
                 title or untitled(self.language, self.number),
@@ -92,9 +101,13 @@ class Writer:
             )
             self.steps.append(step)
             self.number += 1
-            self._began, self._tokens = self._began + seconds, tokens
+            self._began, self._tokens = end, tokens
             yield step
         self._void()
+
+    def _headline(self, whole: bool) -> str:
+        """The first words without their number: whoever shows a step counts it already."""
+        return headline(unnumbered(_LISTED.sub("", self.text, count=1)), whole)
 
 
 def headline(text: str, whole: bool) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from itertools import count, pairwise
+from itertools import count
 from typing import Any
 
 import pytest
@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telling import Telling
-from reasoning.conclusions import answer_told, without_heading
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.errors import Refused, TooLong, Unreachable
 from reasoning.events import (
@@ -27,9 +26,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
-from reasoning.headings import answer_in, heading, may_be_heading
 from reasoning.inquiry import AnswerForm, Inquiry
-from reasoning.splitting import Conclusion, Cut, HeadingSplitter, Opening
 from reasoning.steering import edited
 from tests.scripted import Scripted, Time, pieces, run
 
@@ -78,153 +75,6 @@ def sent(request: Request) -> list[str]:
     return [message["content"] for message in request.messages]
 
 
-# -- headings
-
-HEADINGS = [
-    ("### Add them", "Add them"),
-    ("# Add them #", "Add them"),
-    ("###### **Add them**:", "Add them"),
-    ("**Add them**", "Add them"),
-    ("**Add them:**", "Add them"),
-    ("2. **Add them**", "Add them"),
-    ("Step 2: Add them", "Add them"),
-    ("**Step 2: Add them**", "Add them"),
-    ("### Step 2: Add them", "Add them"),
-    ("步骤 2：Add them", "Add them"),
-    ("第二步：Add them", "Add them"),
-    ("第 2 步：Add them", "Add them"),
-    ("### Step 2", ""),
-    ("### ...", ""),
-    ("###", ""),
-    ("###Add them", None),
-    ("Add them", None),
-    ("2. Add them", None),
-    ("**Add** them", None),
-    ("Step by step we add", None),
-    (f"**{'x' * 200}**", None),
-]
-
-
-@pytest.mark.parametrize(("line", "words"), HEADINGS)
-def test_a_heading_is_told_from_any_other_line(line: str, words: str | None) -> None:
-    assert heading(line) == words
-
-
-FRAGMENTS = st.sampled_from(
-    ["\n", "\n\n", "### ", "#", "**", "*", "Step 2: ", "Step", "第2步：", "步骤", "Answer", ":",
-     "答案", "```\n", "`", "1. ", "word ", "x" * 130, " ", "7", "### Answer\n", "**Answer: 7**\n",
-     "### T\n\n", "\\boxed{7}", "\r\n", "\u2028"]
-)  # fmt: skip
-TEXTS = st.lists(FRAGMENTS | st.text(max_size=3)).map("".join)
-
-
-@given(TEXTS)
-def test_whatever_begins_a_heading_may_become_one(text: str) -> None:
-    line = text.lstrip().split("\n")[0].rstrip("\r")
-    if heading(line) is not None:
-        assert all(may_be_heading(line[:end]) for end in range(len(line) + 1))
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        ("Answer", ""), ("The final answer", ""), ("Final Answer: 7", "7"), ("答案", ""),
-        ("最终答案：7", "7"), ("Give the answer", ""), ("Conclusion", ""),
-        ("Answer the question.", ""), ("Answer to the question: 7", "7"),
-        ("Answer the first part", None), ("Add them", None), ("", None),
-    ],
-)  # fmt: skip
-def test_a_heading_that_announces_the_answer_is_known(words: str, told: str | None) -> None:
-    assert answer_in(words) == told
-
-
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("So 7.\n\nAnswer: 7", "7"),
-        ("So 7.\n**Answer:** 7 apples.\nAll of them.", "7 apples.\nAll of them."),
-        ("**Final answer:** 7", "7"),
-        ("所以是 7。\n答案：7", "7"),
-        ("First.\n\nSo it is $\\boxed{7}$ apples.", "So it is $\\boxed{7}$ apples."),
-        ("$\\boxed{3}$\n\n$\\boxed{7}$", "$\\boxed{7}$"),
-        ("So it is 7.", ""),
-    ],
-)
-def test_an_answer_is_read_from_its_line_or_its_box(text: str, told: str) -> None:
-    assert answer_told(text) == told
-
-
-@given(TEXTS)
-def test_a_draft_of_an_answer_begins_the_answer(text: str) -> None:
-    whole = without_heading(text, True)
-    drafts = [without_heading(text[:end], False).lstrip() for end in range(len(text) + 1)]
-    assert all(whole.lstrip().startswith(draft) for draft in drafts)
-
-
-# -- the splitter
-
-
-def cuts(texts: list[str]) -> list[Cut | Conclusion]:
-    """What a splitter makes of the texts, with what follows itself made one."""
-    splitter, found = HeadingSplitter(), []
-    for cut in [cut for text in texts for cut in splitter.feed(text)] + splitter.end():
-        if isinstance(cut, str) and found and isinstance(found[-1], str):
-            found[-1] += cut
-        else:
-            found.append(cut)
-    return found
-
-
-@given(TEXTS | st.text(), st.data())
-def test_a_text_is_cut_the_same_however_it_comes(text: str, data: st.DataObject) -> None:
-    at = sorted(data.draw(st.lists(st.integers(0, len(text)), max_size=8)))
-    parts = [text[one:other] for one, other in pairwise([0, *at, len(text)])]
-    assert cuts(parts) == cuts([text]) == cuts(list(text))
-
-
-@given(TEXTS | st.text())
-def test_the_steps_and_the_answer_are_the_text_to_the_letter(text: str) -> None:
-    """But for headings that nothing follows."""
-    found = cuts([text])
-    said = "".join(cut if isinstance(cut, str) else cut.raw for cut in found)
-    assert text.startswith(said)
-    left = text[len(said) :].split("\n")
-    assert all(heading(line.strip()) is not None or not line.strip() for line in left)
-
-
-def test_each_heading_begins_a_step_and_an_answers_the_answer() -> None:
-    found = cuts([APPLES])
-    assert [cut.title for cut in found if isinstance(cut, Opening)] == [
-        "Count the apples", "Add them", "Check",
-    ]  # fmt: skip
-    assert found[-2:] == [Conclusion("", "### Answer\n\n"[:-1]), "\nThey have **7** apples."]
-
-
-def test_a_chapter_with_nothing_under_it_gives_way_to_the_next_heading() -> None:
-    found = cuts(["Sure:\n\n## Solution\n\n### Add\n\nSeven.\n"])
-    assert found == [Opening("continue", "Add", "Sure:\n\n## Solution\n\n### Add\n\n"), "Seven.\n"]
-
-
-def test_steps_of_one_line_are_their_own_content() -> None:
-    found = cuts(["Step 1: 3 + 4 is 7.\nStep 2: 7 + 1 is 8.\nAnswer: 8"])
-    assert found == [
-        Opening("continue", "3 + 4 is 7."),
-        "Step 1: 3 + 4 is 7.\n",
-        Opening("continue", "7 + 1 is 8.", "Step 2: 7 + 1 is 8.\n"),
-        "Answer: 8",
-    ]
-
-
-def test_a_comment_in_code_is_no_heading() -> None:
-    found = cuts(["### Run it\n\n```python\n# add\n\nx = 3 + 4\n```\n\n### Read it\n\n7"])
-    assert [cut.title for cut in found if isinstance(cut, Opening)] == ["Run it", "Read it"]
-
-
-def test_a_short_text_without_a_heading_is_the_answer_and_a_long_one_a_step() -> None:
-    assert cuts(["It is 7."]) == [Conclusion(), "It is 7."]
-    assert cuts(["word " * 60]) == [Opening("continue"), "word " * 60]
-
-
 # -- a chain
 
 
@@ -244,7 +94,7 @@ async def test_it_is_asked_without_an_example_the_question_first() -> None:
     await cot(server, question="How many apples?")
     (request,) = server.requests
     assert [message["role"] for message in request.messages] == ["user"]
-    assert sent(request)[0].startswith("How many apples?\n\nThink step by step.")
+    assert sent(request)[0].startswith("How many apples?\n\nThink step by step, then")
     assert (request.format, request.go_on, request.stop) == ("text", False, ())
 
 
@@ -263,6 +113,18 @@ async def test_tokens_and_seconds_add_up() -> None:
     assert trace.tokens == len(told)
     assert trace.seconds == pytest.approx(len(told) * 0.5)
     assert all(step.tokens > 0 for step in trace.steps)
+
+
+async def test_what_waits_for_its_place_costs_what_it_becomes() -> None:
+    steps = "1. Add:\n   3 + 4 = 7\n\n2. Count:\n   They are 7.\n\n"
+    said = f"{steps}Therefore, they have 7 apples."
+    events = await cot(counted(said, size=1))
+    first, second = only(events, Step)
+    answer = events[-1]
+    assert answer.content == "Therefore, they have 7 apples."
+    assert len(answer.content) <= answer.tokens <= len(answer.content) + 2
+    assert first.tokens < said.index("2. Count") + 2
+    assert first.tokens + second.tokens + answer.tokens == len(said) + 1
 
 
 async def test_what_is_shown_of_a_step_begins_what_it_becomes_title_first() -> None:
@@ -299,7 +161,9 @@ async def test_a_title_that_is_none_is_the_first_words_of_its_step() -> None:
         ("### Answer: 7 apples", "7 apples"),
         ("**Answer: 7 apples**\n\nAll of them.", "7 apples\n\nAll of them."),
         ("So they have 7.\n\nAnswer: 7 apples", "7 apples"),
-        ("So:\n\n$\\boxed{7}$", "$\\boxed{7}$"),
+        ("Therefore:\n\n$\\boxed{7}$", "Therefore:\n\n$\\boxed{7}$"),
+        ("It is as many:\n\n$\\boxed{7}$", "$\\boxed{7}$"),
+        ("So the answer is:\nAnswer: 7 apples", "7 apples"),
     ],
 )
 async def test_an_answer_is_told_in_many_ways(end: str, answer: str) -> None:
