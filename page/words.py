@@ -11,6 +11,8 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from serving.served import foreseen
+
 FOLDER = Path(__file__).resolve().parent / "words"
 LANGUAGES = ("en", "zh")
 
@@ -42,10 +44,10 @@ class Words:
         return self("tokens", tokens=f"{tokens:,}")
 
     def rate(self, speed: float | None) -> str:
-        """Tokens/s to expect, as far as they can be foreseen: whole ones."""
+        """Tokens/s to expect, as far as they can be foreseen."""
         if speed is None:
             return ""
-        return self("rate", tokens=f"{speed:.0f}") if speed >= 1 else self("low_rate")
+        return self("rate", tokens=foreseen(speed)) if speed >= 1 else self("low_rate")
 
     def steps(self, steps: int) -> str:
         return self("one_step") if steps == 1 else self("many_steps", steps=steps)

@@ -386,7 +386,9 @@ def run(argv: Sequence[str], report: Report) -> int:
     computed = computes_in(model, options, here)
     told = Report(sys.stderr) if given.dry_run else report
     told.say(choice_line(model, computed, here, expected(model, computed, here)))
-    notes = [note for note in (here.warning, machine.misfit(model, here)) if note]
+    notes = [
+        note for note in (here.warning, machine.misfit(model, here, options.precision)) if note
+    ]
     if given.dry_run:
         for note in notes:
             print(note, file=sys.stderr)
@@ -420,7 +422,7 @@ def _judge(model: Model, here: Machine, options: Options, report: Report) -> Non
     """Refuses a model that cannot fit, unless flags for vLLM may make it fit."""
     if here.warning:
         report.say(here.warning)
-    problem = machine.misfit(model, here)
+    problem = machine.misfit(model, here, options.precision)
     if problem and options.extra:
         report.say(problem + " Trying, as flags for vLLM were given.")
     elif problem:

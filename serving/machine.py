@@ -17,11 +17,14 @@ from serving.catalogue import ROOT, Model
 from serving.cgroup import memory_limit
 from serving.cpu import Cpu
 from serving.cpu import look as look_at_cpu
+from serving.speed import bytes_read
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap")
 NVIDIA_FORMAT = "--format=csv,noheader,nounits"
 PATIENCE = 15.0  # seconds; a driver that has to wake its cards takes several
 DRIVER = Path("/proc/driver/nvidia/version")
+
+BESIDE_GB = 2.0  # of memory beside a model's weights: vLLM, page and gateway
 
 # Faster memory and threads for vLLM on a CPU, a few per cent together.
 TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
@@ -139,14 +142,20 @@ def _preload() -> tuple[str, ...]:
     return (*tcmalloc, *([str(openmp)] if openmp.exists() else []))
 
 
-def misfit(model: Model, machine: Machine) -> str | None:
-    """Why the machine cannot hold the model, in a sentence, or None when it can."""
+def misfit(model: Model, machine: Machine, precision: str = "auto") -> str | None:
+    """Why the machine cannot hold the model, in a sentence, or None when it can.
+
+    In `precision`, as it was asked for: float32's weights lie there twice, for the CPU's library
+    packs a copy of its own.
+    """
     if machine.gpus:
         return _gpu_misfit(model, machine.gpus)
-    needed = model.cpu_gb or model.size_gb * 1.2 + 2
+    needed, how = model.cpu_gb or model.size_gb * 1.2 + BESIDE_GB, ""
+    if precision == "float32":
+        needed, how = max(needed, 2 * bytes_read(model, precision) / 1e9 + BESIDE_GB), " in float32"
     if machine.memory_gb < needed:
         has = f"this machine has {machine.memory_gb:.0f}"
-        return f"{model.name} needs {needed:.0f} GB of memory without a GPU, {has}."
+        return f"{model.name}{how} needs {needed:.0f} GB of memory without a GPU, {has}."
     return None
 
 

@@ -67,15 +67,19 @@ def _port_here(base_url: str) -> int | None:
     return None
 
 
+def foreseen(tokens: float) -> str:
+    """Tokens/s as far as they can be foreseen: whole ones, of less than 10 the half."""
+    return f"{tokens:.0f}" if tokens >= 10 else f"{round(tokens * 2) / 2:g}"
+
+
 def about(tokens: float | None) -> str:
-    """Tokens/s as far as they can be foreseen: whole ones."""
     if tokens is None:
         return ""
-    return f"about {tokens:.0f}" if tokens >= 1 else "under 1"
+    return f"about {foreseen(tokens)}" if tokens >= 1 else "under 1"
 
 
 def rate(tokens: float | None) -> str:
-    unit = "token/s" if tokens is not None and tokens < 1 else "tokens/s"
+    unit = "token/s" if tokens is not None and tokens < 1.25 else "tokens/s"
     return f"{about(tokens)} {unit}" if tokens else ""
 
 

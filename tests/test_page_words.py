@@ -60,6 +60,7 @@ def test_a_code_unknown_here_has_general_words() -> None:
     ("speed", "english", "chinese"),
     [
         (12.3, "about 12 tokens/s", "每秒约 12 个词元"),
+        (4.4, "about 4.5 tokens/s", "每秒约 4.5 个词元"),
         (0.6, "under 1 token/s", "每秒不到 1 个词元"),
         (None, "", ""),
     ],

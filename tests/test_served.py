@@ -86,7 +86,9 @@ def test_an_address_that_is_none_is_no_error() -> None:
     [
         (FACTS, "Qwen2.5-Coder 1.5B, int8, about 12 tokens/s"),
         (Served("m", "M", "bfloat16", 0.4), "M, bfloat16, under 1 token/s"),
-        (Served("m", "M", speed=3.6), "M, about 4 tokens/s"),
+        (Served("m", "M", speed=3.6), "M, about 3.5 tokens/s"),
+        (Served("m", "M", speed=1.1), "M, about 1 token/s"),
+        (Served("m", "M", speed=9.9), "M, about 10 tokens/s"),
         (Served("m", "M"), "M"),
     ],
 )

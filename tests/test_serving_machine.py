@@ -59,6 +59,16 @@ def test_a_machine_without_memory_for_a_model_is_told_both_numbers() -> None:
     )
 
 
+def test_float32_needs_room_for_its_weights_twice() -> None:
+    small = CATALOGUE["qwen2.5-1.5b-instruct"]  # 3.1 GB in bfloat16
+    here = Machine(memory_gb=12)
+    assert misfit(small, here) is misfit(small, here, "bfloat16") is None
+    assert misfit(small, Machine(memory_gb=16), "float32") is None
+    assert misfit(small, here, "float32") == (
+        "qwen2.5-1.5b-instruct in float32 needs 14 GB of memory without a GPU, this machine has 12."
+    )
+
+
 def test_nvidia_smi_is_read_card_by_card() -> None:
     text = "NVIDIA GeForce RTX 4090, 24564, 8.9\nTesla T4, 15360, 7.5\n"
     cards = parse_gpus(text)
