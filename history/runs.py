@@ -112,8 +112,7 @@ class Runs:
         """
         if trace.started is None:
             raise ValueError('expected a trace that begins with an event "started", got none')
-        asked = replace(Asked.of(trace.started), instructions="")  # the page's chains have none
-        run = _past(Run(asked, owner=owner, past=True), trace)
+        run = _past(Run(Asked.of(trace.started), owner=owner, past=True), trace)
         self._recorder.begin(run)
         self._recorder.record(run)
         self._remember(run)

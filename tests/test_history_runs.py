@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -574,6 +575,14 @@ def test_an_imported_run_is_shown_and_kept_as_any_other(loop: Loop, store: Store
     assert runs.live("ann") == []
     assert store.events(run.id) == trace.events
     assert [entry.id for entry in store.figures("ann")] == [run.id]
+
+
+def test_what_goes_on_from_an_imported_run_keeps_its_instructions(loop: Loop, store: Store) -> None:
+    """The gateway's callers give a chain some; the page has no place for them but this."""
+    began = replace(STARTED, instructions="Answer as a pirate.")
+    run = runs_on(loop, Script(ANSWER), store).put(Trace((began, STEP)), "ann")
+    until(lambda: run.ended)
+    assert run.asked.instructions == "Answer as a pirate."
 
 
 def test_an_imported_run_without_an_end_is_interrupted(loop: Loop, store: Store) -> None:
