@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from evals.outcomes import Marked
 
-BASE = "direct"
+BASES = ("cot", "direct")  # what the others are compared with: the first that was asked
 NORMAL_95 = 1.96  # standard errors on each side of a mean, for 95 % of a normal distribution
 
 
@@ -85,9 +85,18 @@ def by_arm(marked: Iterable[Marked]) -> dict[str, list[Marked]]:
 
 def figures(marked: Iterable[Marked], arms: Sequence[str]) -> list[ArmFigures]:
     """The arms' figures, in the order of `arms`."""
-    found = by_arm(marked)
-    base = found.get(BASE, [])
-    return [_of_arm(name, found[name], base) for name in arms if name in found]
+    found, base = by_arm(marked), base_of(arms)
+    compared = found.get(base, [])
+    return [
+        _of_arm(name, found[name], [] if name == base else compared)
+        for name in arms
+        if name in found
+    ]
+
+
+def base_of(arms: Sequence[str]) -> str:
+    """The arm that the others are compared with; "" for none."""
+    return next((base for base in BASES if base in arms), "")
 
 
 def _of_arm(name: str, marked: list[Marked], base: list[Marked]) -> ArmFigures:
@@ -98,7 +107,7 @@ def _of_arm(name: str, marked: list[Marked], base: list[Marked]) -> ArmFigures:
         name,
         len(marked),
         mean_of([float(one.correct) for one in marked]),
-        None if name == BASE else paired(_pairs(marked, base)),
+        paired(_pairs(marked, base)),
         tokens / len(marked),
         statistics.fmean(one.seconds for one in marked),
         statistics.fmean(one.steps for one in marked),
@@ -129,3 +138,14 @@ def accuracy_by_task(marked: Iterable[Marked], arm: str) -> dict[str, Mean]:
         if one.arm == arm:
             tasks.setdefault(one.task, []).append(float(one.correct))
     return {name: mean_of(values) for name, values in tasks.items()}
+
+
+def difference_by_task(marked: Iterable[Marked], arm: str, base: str) -> dict[str, Difference]:
+    """Of the tasks in which both arms answered two questions or more."""
+    found = by_arm(marked)
+    ours, theirs = found.get(arm, []), found.get(base, [])
+    named = {
+        task: paired(_pairs([one for one in ours if one.task == task], theirs))
+        for task in {one.task for one in ours}
+    }
+    return {task: difference for task, difference in named.items() if difference}

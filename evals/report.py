@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from evals.figures import ArmFigures, Difference, Mean, accuracy_by_task, figures
+from evals.figures import (
+    ArmFigures,
+    Difference,
+    Mean,
+    accuracy_by_task,
+    base_of,
+    difference_by_task,
+    figures,
+)
 from evals.outcomes import FAILURES, Marked
 from evals.plan import Plan
 
@@ -12,8 +20,9 @@ from evals.plan import Plan
 def report(plan: Plan, marked: Sequence[Marked]) -> str:
     """The whole report. The marked answers may be some of those that are planned."""
     rows = figures(marked, plan.arms)
-    parts = [_head(plan, marked), _answers(rows), _failures(rows)]
-    return "\n".join([*parts, _tasks(marked, plan)])
+    base = base_of(plan.arms)
+    parts = [_head(plan, marked), _answers(rows, base), _failures(rows), _tasks(marked, plan)]
+    return "\n".join([*parts, *([_differences(marked, plan, base)] if base else [])])
 
 
 def _head(plan: Plan, marked: Sequence[Marked]) -> str:
@@ -26,8 +35,8 @@ def _head(plan: Plan, marked: Sequence[Marked]) -> str:
     )
 
 
-def _answers(rows: Sequence[ArmFigures]) -> str:
-    titles = ("arm", "questions", "correct, % (± standard error)", "difference to direct")
+def _answers(rows: Sequence[ArmFigures], base: str) -> str:
+    titles = ("arm", "questions", "correct, % (± standard error)", f"difference to {base or '-'}")
     costs = ("steps", "tokens", "seconds", "tokens per correct answer")
     cells = [
         (
@@ -71,6 +80,13 @@ def _tasks(marked: Sequence[Marked], plan: Plan) -> str:
         for name in plan.tasks
     ]
     return f"Correct by task, %:\n\n{_table(('task', *plan.arms), cells)}"
+
+
+def _differences(marked: Sequence[Marked], plan: Plan, base: str) -> str:
+    arms = [arm for arm in plan.arms if arm != base]
+    found = [difference_by_task(marked, arm, base) for arm in arms]
+    cells = [(task, *(_points(one.get(task)) or "-" for one in found)) for task in plan.tasks]
+    return f"Difference to {base} by task, points:\n\n{_table(('task', *arms), cells)}"
 
 
 def _table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -116,7 +116,7 @@ def test_the_tutorials_loop_has_an_answer_within_any_budget(budget: int) -> None
 
 
 def test_every_arm_sends_the_same_temperature_and_a_seed() -> None:
-    for name in ("direct", "cot", "tutorial", "json_steps", "heading_steps"):
+    for name in ("direct", "cot", "tutorial", "json_steps", "cot_steps"):
         _, server = ask(arm_named(name), steps_for_ever, bounds=replace(BOUNDS, temperature=0.3))
         assert {request["temperature"] for request in server.requests} == {0.3}, name
         assert {request["seed"] for request in server.requests} == {7}, name
@@ -419,7 +419,17 @@ def test_the_table_tells_what_the_marked_answers_say() -> None:
     assert "| tutorial | - | 100% (11) | - | - | - | 50% (1) | - |" in lines
     assert "| json_steps | - | - | 50% (3) | - | -, 4 mended | - | - |" in lines
     assert "| chain_sum:easy | 50.0 ± 28.9 | 50.0 ± 50.0 | 75.0 ± 25.0 |" in lines
+    assert "| chain_sum:easy | -50.0 (-148.0 to +48.0) | +25.0 (-24.0 to +74.0) |" in lines
     assert "Unfinished: 10 of 12 answers." in lines
+
+
+def test_plain_thinking_is_the_yardstick_where_it_was_asked() -> None:
+    arms = ("direct", "cot", "json_steps")
+    asked = [replace(one, arm="cot") if one.arm == "tutorial" else one for one in MARKED]
+    direct, cot, ours = figures(asked, arms)
+    assert cot.difference is None
+    assert (direct.difference, ours.difference) != (None, None)
+    assert "difference to cot" in report(replace(PLAN, arms=arms), asked)
 
 
 # -- the plan
