@@ -20,7 +20,23 @@ _LISTED = r"(?:\d{1,2}[.)][ \t]+)?"  # "1. **Title**"
 _MARKED = re.compile(r"#{1,6}(?:[ \t]+(\S.*)|[ \t]*)")
 _BOLD = re.compile(rf"{_LISTED}\*\*([^*]+)\*\*[:：]?\s*")
 _NUMBERED = re.compile(rf"{_NUMBER}\s*{_AFTER}\s*(\S.*)", re.I)
-_LEADING_NUMBER = re.compile(rf"{_NUMBER}\s*(?:{_AFTER}\s*|$)", re.I)
+_LEADING_NUMBER = re.compile(rf"\A{_NUMBER}\s*(?:{_AFTER}\s*|$)", re.I)
+ORDINALS = (
+    *(
+        "first",
+        "second",
+        "third",
+        "fourth",
+        "fifth",
+        "sixth",
+        "seventh",
+        "eighth",
+        "ninth",
+        "tenth",
+    ),
+    *("next", "last", "final"),
+)
+_LEADING_ORDINAL = re.compile(rf"\A(?:the\s+)?(?:{'|'.join(ORDINALS)})\s+step\s*{_AFTER}\s*", re.I)
 _MAY_BE_MARKED = re.compile(r"#{0,6}|#{1,6}[ \t].*")
 _MAY_BE_BARE = re.compile(
     rf"\d{{0,2}}|\d{{1,2}}[.)][ \t]*|{_LISTED}\*(?:\*(?:[^*]+(?:\*(?:\*[:：]?\s*)?)?)?)?"
@@ -89,7 +105,7 @@ def is_numbered(line: str) -> bool:
 
 def unnumbered(words: str) -> str:
     """Without "Step 3:" before them: whoever shows a step counts it already."""
-    return _LEADING_NUMBER.sub("", words, count=1)
+    return _LEADING_NUMBER.sub("", _LEADING_ORDINAL.sub("", words, count=1), count=1)
 
 
 def is_sentence(line: str) -> bool:

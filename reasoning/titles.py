@@ -12,7 +12,7 @@ import re
 from collections.abc import Iterator
 from itertools import islice
 
-from reasoning.headings import unnumbered
+from reasoning.headings import ORDINALS, unnumbered
 from reasoning.repeats import words
 from reasoning.replies import Draft
 from reasoning.writing import headline
@@ -21,10 +21,17 @@ SENTENCES = 3  # of a step that may give it a title; later ones do not say what 
 
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER = rf"(?:\d+(?:[./]\d+)*|[一二三四五六七八九十百]+|{'|'.join(_WORDS)})"
+_ORDINAL = rf"(?:the[\W_]+)?(?:{'|'.join(ORDINALS)})[\W_]+step"
 _NUMBERED = re.compile(
-    rf"[\W_]*(?:(?:step|步骤|第)[\W_]*)?{_NUMBER}[\W_]*(?:of[\W_]*{_NUMBER}[\W_]*|步[\W_]*)?", re.I
+    rf"[\W_]*(?:(?:step|步骤|第)[\W_]*)?{_NUMBER}[\W_]*(?:of[\W_]*{_NUMBER}[\W_]*|步[\W_]*)?"
+    rf"|[\W_]*{_ORDINAL}[\W_]*",
+    re.I,
 )
-_BARE = ("step 1 of 1", "步骤1", "第1步", *(f"step {word}" for word in _WORDS))
+_BARE = (
+    *("step 1 of 1", "步骤1", "第1步"),
+    *(f"step {word}" for word in _WORDS),
+    *(f"the {word} step" for word in ORDINALS),
+)
 _ENDS = {bare[start:] for bare in _BARE for start in range(len(bare) + 1)}
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|[。！？]\s*|\s*\n\s*")
 

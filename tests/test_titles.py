@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning.events import Delta, Event, Settings, Step
-from reasoning.heading_steps import draft_of, read_step, written
 from reasoning.replies import Draft, Reply, parse_reply, read_partial
 from reasoning.titles import is_title, title_of
 from tests.scripted import Scripted, pieces, run
@@ -18,6 +17,7 @@ from tests.scripted import Scripted, pieces, run
 NONE = [
     *("", " ", ",", "...", "**", "##", "——", "🙂"),
     *("Step 3", "step 3:", "**Step 3**", "STEP THREE", "Step 3.1", "Step 3 of 25", "Step 3/25"),
+    *("The first step", "First step:", "the final step", "**Next step**"),
     *("3", "3.", "#3", "步骤 3", "步骤三：", "第 3 步", "第三步", "三、"),
 ]
 TITLES = [
@@ -50,6 +50,9 @@ def test_what_the_last_step_was_called_is_no_title(text: str) -> None:
         (",", "Half of 8 is 4. Then we add.", "Half of 8 is 4"),
         ("Step 3", "Step 3. Half of 8 is 4.", "Half of 8 is 4"),
         ("Step 3: Halve it", "Half of 8 is 4.", "Halve it"),
+        ("First step: Halve it", "Half of 8 is 4.", "Halve it"),
+        ("The first step", "Half of 8 is 4.", "Half of 8 is 4"),
+        ("After step 3: halve it", "Half of 8 is 4.", "After step 3: halve it"),
         ("第 3 步：减半", "8 的一半是 4。", "减半"),
         ("Step 3: Count", "Half of 8 is 4.", "Half of 8 is 4"),  # as the last step
         ("Count", "Count\n\nThere are 3.", "There are 3"),
@@ -94,17 +97,6 @@ def test_a_title_in_json_only_grows(title: str, content: str, last: str) -> None
         assert not final or is_title(final, last)
 
 
-@given(TEXT, CONTENT, TEXT)
-def test_a_title_in_a_heading_only_grows(title: str, content: str, last: str) -> None:
-    text = f"## {title}\n\n{content}\n\nNext: continue"
-    drafts = [draft_of(text[:end]) for end in range(len(text))]
-    reply = read_step(text)
-    if isinstance(reply, Reply):
-        final = title_of(Draft(reply.title, reply.content), last, whole=True)
-        assert_grows(shown(drafts, last), final)
-        assert not final or is_title(final, last)
-
-
 @given(st.sampled_from(NONE) | TEXT, TEXT)
 def test_nothing_is_shown_of_a_title_that_turns_out_to_be_none(title: str, last: str) -> None:
     if not is_title(title, last):
@@ -139,21 +131,15 @@ def in_json(title: str, content: str, action: str) -> str:
     return json.dumps({"title": title, "content": content, "next_action": action})
 
 
-def headed(title: str, content: str, action: str) -> str:
-    return written(Reply(title, content, action))  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(("way", "say"), [("json_steps", in_json), ("heading_steps", headed)])
 @pytest.mark.parametrize("title", [",", "", "Step 2", "Halve it", "步骤 2"])
-async def test_a_chain_shows_no_title_that_is_none(way: str, say: object, title: str) -> None:
-    assert callable(say)
+async def test_a_chain_shows_no_title_that_is_none(title: str) -> None:
     server = Scripted(
-        say("Halve it", "We halve 8.", "continue"),
-        say(title, "Half of 8 is 4. So it is even.", "continue"),
-        say("Conclude", "It is 4.", "final_answer"),
+        in_json("Halve it", "We halve 8.", "continue"),
+        in_json(title, "Half of 8 is 4. So it is even.", "continue"),
+        in_json("Conclude", "It is 4.", "final_answer"),
         "4",
     )
-    events = await run(server, way=way)
+    events = await run(server)
     assert told(events, 1) == ("Halve it", "Halve it")
     assert told(events, 2) == ("Half of 8 is 4", "Half of 8 is 4")
 
