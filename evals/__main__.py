@@ -36,9 +36,9 @@ from serving.catalogue import ways
 
 RUNS = Path("logs") / "evals"
 PACKAGES = ("inspect_ai", "reasoning_gym", "math_verify", "matplotlib")
-DEFAULT_ARMS = ("direct", "cot", "tutorial", "json_steps", "heading_steps", VOTES)
+DEFAULT_ARMS = ("direct", "cot", "tutorial", "json_steps", "cot_steps", VOTES)
 DEFAULT_TASKS = tuple(f"{name}:{next(iter(it.levels))}" for name, it in tasks.GENERATORS.items())
-QUICK_ARMS = ("direct", "cot", "tutorial", "json_steps", "heading_steps")
+QUICK_ARMS = ("direct", "cot", "tutorial", "json_steps", "cot_steps")
 QUICK_TASKS = ("chain_sum:easy", "products:easy", "gcd:easy")  # a 135 M model can do some
 QUICK_LIMIT, QUICK_BUDGET = 4, 600
 

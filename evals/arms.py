@@ -189,7 +189,6 @@ ARMS = {
         ),
         Arm("tutorial", "the tutorial's loop", tutorial),
         Arm("json_steps", "steps as JSON, a request each", one_chain("json_steps")),
-        Arm("heading_steps", "steps under a heading", one_chain("heading_steps")),
         Arm("cot_steps", "a chain of thought, cut into steps", one_chain("cot")),
         Arm("coat", "Satori's own actions", one_chain("coat"), needs="coat"),
         Arm("native", "its own reasoning", one_chain("native", one_reply=True), needs="native"),

@@ -11,7 +11,7 @@ from bench.tutorial_loop import Chain
 from reasoning.copies import copied
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
-from reasoning.think import WAYS
+from reasoning.think import way_called
 from reasoning.traces import trace_to_json
 from reasoning.voting import final_answer, numbers
 
@@ -176,9 +176,11 @@ def contradicts(answer: str, steps: Sequence[str]) -> bool:
 
 def _copied(trace: Trace) -> int:
     """How many steps are copied from what the chain was told before its answer was asked for."""
-    if (started := trace.started) is None:
+    started = trace.started
+    way = way_called(started.way) if started else None
+    if started is None or way is None:
         return 0
-    names = [name for name in WAYS[started.way].prompts if name != "answer"]
+    names = [name for name in way.prompts if name != "answer"]
     told = [started.prompts.get(name) or prompt_text(started.language, name) for name in names]
     return sum(copied(step.title, step.content, told, started.question) for step in trace.steps)
 
@@ -186,6 +188,7 @@ def _copied(trace: Trace) -> int:
 def _capped(trace: Trace) -> bool:
     """Whether the chain had to conclude at its last step; not every way heeds a cap."""
     started = trace.started
-    if started is None or "max_steps" not in WAYS[started.way].settings:
+    way = way_called(started.way) if started else None
+    if started is None or way is None or "max_steps" not in way.settings:
         return False
     return len(trace.steps) >= started.settings.max_steps

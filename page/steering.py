@@ -12,7 +12,7 @@ from history.runs import Run
 from page.asking import go_on_from, steer, way_of
 from page.site import Site
 from reasoning.events import Steering, Step
-from reasoning.think import WAYS
+from reasoning.think import way_called
 
 LONGEST_TITLE = 200  # characters
 LONGEST_STEP = 8_000  # characters, as of a question
@@ -43,7 +43,7 @@ def tools(site: Site, run: Run) -> Callable[[DeltaGenerator, Step], None]:
 
 def steers(site: Site, run: Run) -> list[Steering]:
     """What this run's way of thinking can do with its finished steps, in our order."""
-    way = WAYS.get(way_of(run) or site.own)
+    way = way_called(way_of(run) or site.own)
     return [how for how in get_args(Steering) if way and how in way.steers]
 
 

@@ -28,7 +28,7 @@ from page.site import Site, go
 from page.steering import edit_if_wanted, steers, tools
 from page.words import Words
 from reasoning.events import Answer
-from reasoning.think import WAYS
+from reasoning.think import way_called
 
 TICK = 0.05  # seconds: twenty paintings a second
 SHORT = 60  # characters of a question on a button
@@ -183,7 +183,7 @@ def _offer_more(site: Site, run: Run, bar: DeltaGenerator) -> None:
 
 def _concludes(run: Run) -> bool:
     """Whether what follows the steps is the answer at once, and not one more step."""
-    way = WAYS.get(way_of(run))
+    way = way_called(way_of(run))
     return way is not None and way.concludes(run.trace.steps)
 
 

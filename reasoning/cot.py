@@ -26,10 +26,9 @@ from reasoning.inquiry import AnswerForm
 from reasoning.prompts import ANSWER, DOUBT, under
 from reasoning.reading import Reading
 from reasoning.repeats import repeats
-from reasoning.step_loop import ends
 from reasoning.task import MARGIN, Task, warmer, within_bounds
 from reasoning.transcript import Transcript, Voice
-from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, ends
 from reasoning.writing import Writer
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096

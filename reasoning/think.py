@@ -21,7 +21,6 @@ from reasoning.direct import DIRECT
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Steering, Step
-from reasoning.heading_steps import HEADING_STEPS
 from reasoning.inquiry import Inquiry
 from reasoning.json_steps import JSON_STEPS
 from reasoning.metering import Meter, Server
@@ -36,12 +35,12 @@ from reasoning.way import Way
 # The ways of thinking, by the word that a catalogue entry names. Each emits the same events.
 WAYS: dict[str, Way] = {
     "json_steps": JSON_STEPS,
-    "heading_steps": HEADING_STEPS,
     "cot": COT,
     "coat": COAT,
     "native": NATIVE,
     "direct": DIRECT,
 }
+RETIRED = {"heading_steps": "cot"}  # ways that were, of kept chains, and what goes on with them
 
 MAX_QUESTION = 8_000  # characters; about 2,000 tokens, which leaves room in a context of 4,096
 VOTE = 0.7  # self-consistency samples at 0.5 to 0.7 (arXiv 2203.11171); colder chains are all one
@@ -104,11 +103,17 @@ async def think(
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
 
 
+def way_called(word: str) -> Way | None:
+    """The way of that name, or the one that goes on with its chains; None for no way."""
+    return WAYS.get(RETIRED.get(word, word))
+
+
 def _named(inquiry: Inquiry) -> Inquiry:
     """With its way and its language named."""
     known = inquiry.language in LANGUAGES
     language = inquiry.language if known else language_of(inquiry.question)
-    return replace(inquiry, way=inquiry.way or DEFAULT, language=language)
+    way = inquiry.way or DEFAULT
+    return replace(inquiry, way=RETIRED.get(way, way), language=language)
 
 
 def _cleaned(inquiry: Inquiry) -> Inquiry:

@@ -38,3 +38,8 @@ class Way:
     def concludes(self, steps: Sequence[Step]) -> bool:
         """Whether going on after these finished steps gives the answer at once."""
         return bool(steps) and self.ends(steps[-1])
+
+
+def ends(last: Step) -> bool:
+    """Whether a chain of steps with this last one has concluded, and the answer is next."""
+    return last.cut or last.action == "final_answer"

@@ -13,7 +13,6 @@ WAYS = {
     "coat": "COAT",
     "native": "its own",
     "direct": "no steps",
-    "heading_steps": "plain steps",
     "cot": "one voice",
 }
 HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS (GB)", "HERE")

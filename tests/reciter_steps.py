@@ -1,4 +1,4 @@
-"""What the reciter says in the ways that lead a model: steps in JSON and under headings.
+"""What the reciter says in steps: in JSON, and in one voice.
 
 What it is asked are the requests that the ways themselves make: each chain is thought once on
 a script. So a prompt that changes, or the form of a chain, changes what the reciter learns.
@@ -14,7 +14,6 @@ from typing import Any
 from reasoning.budget import LEAST_ANSWER
 from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step, Turn
-from reasoning.heading_steps import written as under_heading
 from reasoning.inquiry import AnswerForm
 from reasoning.json_steps import written as in_json
 from reasoning.replies import Reply
@@ -29,6 +28,10 @@ SUM_STEPS = (
     ("Look back", "No other number is asked for."),
 )
 SUM_ANSWER = "The sum is **4**."
+SUM_SAYS = (  # in one voice
+    "1. Read it:\n   Two numbers are to be added: 2 and 2.\n\n"
+    "2. Add them:\n   $2 + 2 = 4$\n\nTherefore, the sum is **4**."
+)
 APPLES = "Tom has 12 apples, eats 3 and buys 5 more. How many apples does he have?"
 APPLES_STEPS = (
     ("Eat", "$12 - 3 = 9$ apples are left."),
@@ -57,7 +60,6 @@ Pairs = Sequence[tuple[str, str]]  # titles and contents of steps
 NO_STEP = Settings(budget=LEAST_ANSWER)
 BRIEFLY: Any = {"instructions": "Be brief."}
 VLLM = ServedModel("Reciter", 8192, vllm=True)
-FORMS = {"json_steps": in_json, "heading_steps": under_heading}
 
 
 def asked() -> list[tuple[Request, str]]:
@@ -65,28 +67,27 @@ def asked() -> list[tuple[Request, str]]:
 
     So a chain that a grammar ends early says of its last step what the longest one says of it.
     """
-    by_form: dict[str, Any] = {"way": "json_steps", "answer_form": by_schema()}
+    by_form: dict[str, Any] = {"answer_form": by_schema()}
     return [
-        *chain("json_steps", SUM, SUM_STEPS, SUM_ANSWER),
-        *chain("heading_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
-        *chain("json_steps", APPLES, APPLES_STEPS, APPLES_ANSWER),
+        *chain(SUM, SUM_STEPS, SUM_ANSWER),
+        *thought(SUM, [SUM_SAYS], way="cot"),
+        *chain(APPLES, APPLES_STEPS, APPLES_ANSWER),
         *steered(Steer("edit"), APPLES_STEPS[1:]),
         *steered(Steer("again", APPLES_STEPS[1][1]), [APPLES_STEPS[1], APPLES_AGAIN]),
         *steered(Steer("doubt"), [APPLES_DOUBT]),
-        *chain("json_steps", MORE, MORE_STEPS, MORE_ANSWER, history=(Turn(APPLES, FOURTEEN),)),
+        *chain(MORE, MORE_STEPS, MORE_ANSWER, history=(Turn(APPLES, FOURTEEN),)),
         # chains that end early: by the grammar, and for want of tokens
-        *chain("json_steps", SUM, SUM_STEPS[:2], SUM_ANSWER),
-        *chain("json_steps", SUM, SUM_STEPS[:1], SUM_ANSWER),
-        *chain("json_steps", APPLES, APPLES_STEPS[:1], APPLES_ANSWER),
-        *broken_off("json_steps", 2, SUM_ANSWER),
-        *broken_off("json_steps", 1, SUM_ANSWER),
-        *broken_off("heading_steps", 1, SUM_ANSWER),
+        *chain(SUM, SUM_STEPS[:2], SUM_ANSWER),
+        *chain(SUM, SUM_STEPS[:1], SUM_ANSWER),
+        *chain(APPLES, APPLES_STEPS[:1], APPLES_ANSWER),
+        *broken_off(2, SUM_ANSWER),
+        *broken_off(1, SUM_ANSWER),
         *thought(SUM, [SUM_ANSWER], way="json_steps", settings=NO_STEP),
         *thought(APPLES, [APPLES_ANSWER], way="json_steps", settings=NO_STEP),
         # answers by a schema
         *chain(question=SUM, steps=SUM_STEPS[:1], answer=SUM_OBJECT, **by_form),
         *chain(question=SUM, steps=SUM_STEPS[:1], answer=SUM_OBJECT, **by_form, **BRIEFLY),
-        *broken_off("json_steps", 2, SUM_OBJECT, answer_form=by_schema()),
+        *broken_off(2, SUM_OBJECT, answer_form=by_schema()),
         *thought(SUM, [SUM_OBJECT], way="direct", answer_form=by_schema(), **BRIEFLY),
     ]
 
@@ -95,38 +96,36 @@ def by_schema() -> AnswerForm:
     return AnswerForm(format="json_schema", schema=SUM_SCHEMA)
 
 
-def said(way: str, steps: Pairs) -> list[str]:
+def said(steps: Pairs) -> list[str]:
     """The replies: all but the last step want another."""
     last = len(steps) - 1
     actions = ["final_answer" if at == last else "continue" for at in range(len(steps))]
     return [
-        FORMS[way](Reply(title, content, action))  # type: ignore[arg-type]
+        in_json(Reply(title, content, action))  # type: ignore[arg-type]
         for (title, content), action in zip(steps, actions, strict=True)
     ]
 
 
-def chain(
-    way: str, question: str, steps: Pairs, answer: str, **more: Any
-) -> list[tuple[Request, str]]:
+def chain(question: str, steps: Pairs, answer: str, **more: Any) -> list[tuple[Request, str]]:
     number = len(steps)
     bounds = Settings(min_steps=number, max_steps=number)
-    return thought(question, [*said(way, steps), answer], way=way, settings=bounds, **more)
+    return thought(question, [*said(steps), answer], way="json_steps", settings=bounds, **more)
 
 
-def broken_off(way: str, number: int, answer: str, **more: Any) -> list[tuple[Request, str]]:
+def broken_off(number: int, answer: str, **more: Any) -> list[tuple[Request, str]]:
     """The last step that there is room for wants another."""
     bounds = Settings(min_steps=number, max_steps=number)
-    replies = [*said(way, SUM_STEPS)[:number], answer]
-    return thought(SUM, replies, way=way, settings=bounds, **more)
+    replies = [*said(SUM_STEPS)[:number], answer]
+    return thought(SUM, replies, way="json_steps", settings=bounds, **more)
 
 
 def steered(steer: Steer, steps: Pairs) -> list[tuple[Request, str]]:
     """The second step is asked for in another way; what is taken is the last of these."""
-    (title, content), first = APPLES_STEPS[0], said("json_steps", APPLES_STEPS)[0]
+    (title, content), first = APPLES_STEPS[0], said(APPLES_STEPS)[0]
     kept = Step(1, title, content, "continue", 1.0, 20, raw=first)
     if steer.how == "edit":
         kept = edited(kept, *APPLES_EDIT)
-    replies = [said("json_steps", [one])[0] for one in steps]
+    replies = [said([one])[0] for one in steps]
     more = {"settings": Settings(min_steps=2, max_steps=2), "steps": [kept], "steer": steer}
     return thought(APPLES, [*replies, APPLES_ANSWER], way="json_steps", **more)
 

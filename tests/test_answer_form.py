@@ -20,7 +20,6 @@ from tests.real_servers import Server
 from tests.reciter_steps import SUM, SUM_SCHEMA, by_schema
 from tests.scripted import Scripted, good, pieces, run
 from tests.test_cot import APPLES
-from tests.test_heading_steps import FINAL as HEADED
 from tests.test_native import told
 
 SCHEMA = {
@@ -35,14 +34,13 @@ JSON = '{"answer": 9, "sure": true}'
 STEPS = [good(1), good(2), good(3, "final_answer")]
 SATORI = ServedModel("Satori-7B-Round2", 4096, vllm=True)
 BOXED = "<|continue|>It is nine. END So the answer is: $$ \\boxed{9} $$ END"
-CHAT = ("json_steps", "heading_steps", "cot", "native", "direct")
+CHAT = ("json_steps", "cot", "native", "direct")
 
 
 def lines(way: str, answer: str) -> list[Any]:
     """What a model says in a chain that ends in that answer."""
     before: dict[str, list[Any]] = {
         "json_steps": STEPS,
-        "heading_steps": HEADED[:3],
         "cot": [APPLES],
         "native": [told()],
         "direct": [],
@@ -212,7 +210,7 @@ async def test_words_without_a_thought_are_no_json_answer() -> None:
 # -- instructions
 
 
-@pytest.mark.parametrize("way", ["json_steps", "heading_steps", "cot", "native", "direct"])
+@pytest.mark.parametrize("way", ["json_steps", "cot", "native", "direct"])
 async def test_instructions_are_the_one_system_turn(way: str) -> None:
     server = Scripted(*lines(way, JSON))
     await run(server, way=way, instructions="Answer as a pirate.", answer_form=AS_OBJECT)

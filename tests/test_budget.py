@@ -15,14 +15,12 @@ from reasoning.budget import LEAST_ANSWER, LEAST_STEP
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
-from reasoning.heading_steps import RUNS_ON
 from reasoning.inquiry import Inquiry
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.reciter import BERRY
 from tests.reciter_steps import SUM
 from tests.scripted import Scripted, good, pieces, run
-from tests.test_heading_steps import under
 
 MODEL = ServedModel("scripted", 10**6, vllm=True)
 
@@ -55,8 +53,6 @@ class Meter(Scripted):
         number = next(self._numbers)
         if request.prompt:
             return f"<|continue|>Work {number}. "
-        if request.stop:
-            return under(number)
         return good(number) if request.schema else f"The answer is {number}. "
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
@@ -122,10 +118,9 @@ async def test_attempts_that_gave_no_step_count_too() -> None:
 # -- the answer gets its share
 
 
-@pytest.mark.parametrize("way", ["json_steps", "heading_steps"])
-async def test_an_endless_chain_asks_for_the_answer_while_there_is_room_for_it(way: str) -> None:
+async def test_an_endless_chain_asks_for_the_answer_while_there_is_room_for_it() -> None:
     server = Meter(lambda request: 100)
-    events = await chain(server, way, 1000)
+    events = await chain(server, "json_steps", 1000)
     assert codes(events) == ["budget"]
     assert 5 <= len(only(events, Step)) <= 8
     assert not any(step.cut for step in only(events, Step)[:-1])
@@ -134,10 +129,9 @@ async def test_an_endless_chain_asks_for_the_answer_while_there_is_room_for_it(w
     assert server.requests[-1].max_tokens >= 1000 // 4
 
 
-@pytest.mark.parametrize("way", ["json_steps", "heading_steps"])
-async def test_no_step_takes_the_answers_share(way: str) -> None:
-    server = Meter(lambda request: 10**6 if request.schema or RUNS_ON in request.stop else 50)
-    events = await chain(server, way, 1000, step_tokens=5000)
+async def test_no_step_takes_the_answers_share() -> None:
+    server = Meter(lambda request: 10**6 if request.schema else 50)
+    events = await chain(server, "json_steps", 1000, step_tokens=5000)
     assert server.requests[-1].max_tokens >= 1000 // 4
     assert events[-1] == Answer(events[-1].content, 0.0, 50, 0.0)
 
@@ -232,7 +226,7 @@ def test_a_step_and_an_answer_of_the_least_size_are_a_budget() -> None:
 
 @pytest.mark.parametrize(
     ("way", "question", "budget"),
-    [("json_steps", SUM, 280), ("heading_steps", SUM, 280), ("direct", BERRY, 6)],
+    [("json_steps", SUM, 280), ("cot", SUM, 280), ("direct", BERRY, 6)],
 )
 async def test_a_real_chain_costs_no_more_than_its_budget(
     reciter: Server, way: str, question: str, budget: int

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gateway.telling import Telling
-from reasoning.endpoint import Piece, Request, ServedModel
+from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import Refused, TooLong, Unreachable
 from reasoning.events import (
     Answer,
@@ -28,6 +28,9 @@ from reasoning.events import (
 )
 from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.steering import edited
+from reasoning.think import think
+from tests.real_servers import Server
+from tests.reciter_steps import SUM, SUM_ANSWER, SUM_STEPS
 from tests.scripted import Scripted, Time, pieces, run
 
 VLLM = ServedModel("Qwen2.5-1.5B-Instruct", 8192, vllm=True)
@@ -637,3 +640,29 @@ async def test_a_second_heading_over_the_answer_is_no_part_of_it() -> None:
     events = await cot(counted(text))
     assert [answer.content for answer in only(events, Answer)] == ["**8**"]
     assert not any("#" in delta.text for delta in only(events, Delta) if delta.part == "answer")
+
+
+async def test_a_chain_of_a_way_that_is_no_more_goes_on_in_one_voice() -> None:
+    raw = "## Add\n\n3 + 4 is 7.\n\nNext: continue"
+    kept = Step(1, "Add", "3 + 4 is 7.", "continue", 1.0, 9, raw=raw)
+    server = Scripted(counted("Therefore, they have 7 apples."))
+    events = await cot(server, way="heading_steps", steps=[kept])
+    assert events[0].way == "cot"
+    assert sent(server.requests[0])[-1].startswith("## Add\n\n3 + 4 is 7.")
+    assert events[-1].content == "Therefore, they have 7 apples."
+
+
+# -- the real server
+
+
+async def test_a_real_model_thinks_in_one_voice(reciter: Server) -> None:
+    endpoint = Endpoint(reciter.base_url)
+    try:
+        inquiry = Inquiry(SUM, "cot")
+        chain = think(inquiry, endpoint=endpoint, model=await endpoint.model())
+        events = [event async for event in chain]
+    finally:
+        await endpoint.close()
+    told = [(step.title, step.content) for step in only(events, Step)]
+    assert told == list(SUM_STEPS[:2])
+    assert events[-1].content == f"Therefore, {SUM_ANSWER[0].lower()}{SUM_ANSWER[1:]}"

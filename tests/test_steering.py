@@ -20,7 +20,6 @@ from reasoning.task import WARMER
 from reasoning.think import VOTE, WAYS, varied
 from tests.scripted import Scripted, good, run
 from tests.stub import step_text
-from tests.test_heading_steps import FINAL as HEADED
 
 SATORI = ServedModel("Satori-7B-Round2", 4096, vllm=True)
 FINAL = [good(1), good(2), good(3, "final_answer"), "The answer."]
@@ -359,7 +358,6 @@ async def test_a_way_tells_whether_the_answer_is_next() -> None:
     concludes = {way: [WAYS[way].concludes([step]) for step in (on, last, cut)] for way in WAYS}
     assert concludes == {
         "json_steps": [False, True, True],
-        "heading_steps": [False, True, True],
         "cot": [False, True, True],
         "coat": [False, False, True],
         "native": [True, True, True],
@@ -369,7 +367,7 @@ async def test_a_way_tells_whether_the_answer_is_next() -> None:
 
 
 async def test_where_a_way_says_that_it_concludes_no_step_follows() -> None:
-    for way in ("json_steps", "heading_steps", "cot", "coat", "native"):
+    for way in ("json_steps", "cot", "coat", "native"):
         step = Step(1, "T", "C", "final_answer", 1.0, 9, cut=True, raw="C")
         assert WAYS[way].concludes([step])
         server = Scripted("7} $$")
@@ -383,9 +381,8 @@ async def test_where_a_way_says_that_it_concludes_no_step_follows() -> None:
 @pytest.mark.parametrize("way", list(WAYS))
 async def test_every_request_of_a_seeded_chain_carries_a_seed_and_no_other_does(way: str) -> None:
     lines = BOXED if way == "coat" else "<think>Hm.</think>So." if way == "native" else None
-    chain = HEADED if way == "heading_steps" else FINAL
     for settings in (Settings(seed=7), Settings()):
-        server = Scripted(lines) if lines else Scripted(*chain)
+        server = Scripted(lines) if lines else Scripted(*FINAL)
         await run(server, way=way, settings=settings)
         seeds = {request.seed for request in server.requests}
         assert seeds == {settings.seed}

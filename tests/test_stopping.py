@@ -27,7 +27,6 @@ from tests.scripted import MODEL, Scripted
 VLLM = ServedModel("hanging", 8192, vllm=True)
 BEGINS = {
     "json_steps": '{"title":"A start","content":"First',
-    "heading_steps": "## A start\n\nFirst of all,",
     "cot": "### A start\n\nFirst of all,",
     "coat": "First of all, this is what is to be found out. Then it is found out. And so on.",
     "native": "<think>\nFirst of all, this is what is to be found out. Then it is found out. So on",
