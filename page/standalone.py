@@ -143,6 +143,8 @@ def _finish(token: Token, level: int) -> None:
         token.attrs["class"] = aligned[1]
     if token.type == "link_open":
         token.attrs["rel"] = "noopener noreferrer nofollow"
+        if not token.attrs["href"]:  # "[here]()" would lead to the file itself
+            del token.attrs["href"]
     if token.type == "text":
         token.content = token.content.replace(JOINER, "")
     for child in token.children or ():

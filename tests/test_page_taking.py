@@ -367,6 +367,7 @@ def read_html(page: str) -> str:
 
 
 ATTACKS = [
+    "[x](), [y](<>)",
     "<script>alert(1)</script>",
     "<img src=x onerror=alert(1)>",
     "<svg><script>alert(1)</script></svg>",

@@ -44,7 +44,7 @@ def post(url: str, body: dict[str, object]) -> str:
 
 MESSAGES = [{"role": "user", "content": prompt("en", "step", question=SUM)}]
 PLAINLY = {"chat_template_kwargs": {"enable_thinking": False}}
-STEP = said("json_steps", SUM_STEPS)[0]
+STEP = said(SUM_STEPS)[0]
 FIRST = Step(1, *SUM_STEPS[0], "continue", 1.0, 20, raw=STEP)
 
 
