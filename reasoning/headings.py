@@ -22,19 +22,8 @@ _BOLD = re.compile(rf"{_LISTED}\*\*([^*]+)\*\*[:：]?\s*")
 _NUMBERED = re.compile(rf"{_NUMBER}\s*{_AFTER}\s*(\S.*)", re.I)
 _LEADING_NUMBER = re.compile(rf"\A{_NUMBER}\s*(?:{_AFTER}\s*|$)", re.I)
 ORDINALS = (
-    *(
-        "first",
-        "second",
-        "third",
-        "fourth",
-        "fifth",
-        "sixth",
-        "seventh",
-        "eighth",
-        "ninth",
-        "tenth",
-    ),
-    *("next", "last", "final"),
+    *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"),
+    *("ninth", "tenth", "next", "last", "final"),
 )
 _LEADING_ORDINAL = re.compile(rf"\A(?:the\s+)?(?:{'|'.join(ORDINALS)})\s+step\s*{_AFTER}\s*", re.I)
 _MAY_BE_MARKED = re.compile(r"#{0,6}|#{1,6}[ \t].*")
