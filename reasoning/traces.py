@@ -46,13 +46,25 @@ def compact(events: Iterable[Event]) -> tuple[Event, ...]:
     kept: list[Event] = []
     for event in events:
         if isinstance(event, (Step, Answer, Retry)):
-            kept = [old for old in kept if not _told_by(event, old)]
-        last = kept[-1] if kept else None
-        if isinstance(event, Delta) and isinstance(last, Delta) and _same_place(event, last):
-            kept[-1] = event if event.part == "action" else _longer(last, event)
-        else:
-            kept.append(event)
+            kept = _joined(old for old in kept if not _told_by(event, old))
+        _add(kept, event)
     return tuple(kept)
+
+
+def _joined(events: Iterable[Event]) -> list[Event]:
+    """With deltas of one place that come to stand side by side made one."""
+    kept: list[Event] = []
+    for event in events:
+        _add(kept, event)
+    return kept
+
+
+def _add(kept: list[Event], event: Event) -> None:
+    last = kept[-1] if kept else None
+    if isinstance(event, Delta) and isinstance(last, Delta) and _same_place(event, last):
+        kept[-1] = event if event.part == "action" else _longer(last, event)
+    else:
+        kept.append(event)
 
 
 def _told_by(event: Step | Answer | Retry, old: Event) -> bool:

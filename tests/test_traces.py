@@ -106,6 +106,12 @@ def test_whoever_reads_the_compact_events_knows_the_same(events: list[Event]) ->
     assert vars(Reader(compact(events))) == vars(Reader(tuple(events)))
 
 
+def test_deltas_that_come_to_stand_side_by_side_are_one() -> None:
+    step = Step(1, "T", "x", "continue", 1.0, 9)
+    told = [Delta(2, "content", "a"), Delta(1, "content", "x"), Delta(2, "content", "b"), step]
+    assert compact(told) == (Delta(2, "content", "ab"), step)
+
+
 @given(st.lists(EVENTS, max_size=30))
 def test_nothing_but_deltas_is_left_out_and_once_is_enough(events: list[Event]) -> None:
     short = compact(events)
