@@ -14,6 +14,7 @@ from reasoning.prompts import prompt_text
 from reasoning.think import way_called
 from reasoning.traces import trace_to_json
 from reasoning.voting import final_answer, numbers
+from reasoning.way import Way
 
 Failure = Literal["unusable", "repeat", "copied", "contradicted", "cut", "cap", "no_answer"]
 FAILURES: dict[Failure, str] = {  # with the titles that a report gives them
@@ -174,10 +175,14 @@ def contradicts(answer: str, steps: Sequence[str]) -> bool:
     return bool(found) and told in numbers(told) and told not in found
 
 
+def _way_of(trace: Trace) -> Way | None:
+    """None where it has not begun, or in a way that nobody knows."""
+    return way_called(trace.started.way) if trace.started else None
+
+
 def _copied(trace: Trace) -> int:
     """How many steps are copied from what the chain was told before its answer was asked for."""
-    started = trace.started
-    way = way_called(started.way) if started else None
+    started, way = trace.started, _way_of(trace)
     if started is None or way is None:
         return 0
     names = [name for name in way.prompts if name != "answer"]
@@ -187,8 +192,7 @@ def _copied(trace: Trace) -> int:
 
 def _capped(trace: Trace) -> bool:
     """Whether the chain had to conclude at its last step; not every way heeds a cap."""
-    started = trace.started
-    way = way_called(started.way) if started else None
+    started, way = trace.started, _way_of(trace)
     if started is None or way is None or "max_steps" not in way.settings:
         return False
     return len(trace.steps) >= started.settings.max_steps

@@ -74,14 +74,14 @@ ANSWER_LINE = re.compile(  # no longer than 32 characters, spaces before it asid
 
 def heading(line: str) -> str | None:
     """The words of a heading without its number, "" for a mere number; None for another line."""
-    words = marked(line)
+    words = _marked(line)
     if words is None and len(line) <= LONGEST_LINE:
         found = _BOLD.fullmatch(line) or _NUMBERED.fullmatch(line)
         words = _words(found[1]) if found else None
     return words
 
 
-def marked(line: str) -> str | None:
+def _marked(line: str) -> str | None:
     """The same for a line with Markdown's marks alone."""
     found = _MARKED.fullmatch(line)
     return _words(found[1] or "") if found else None
@@ -99,19 +99,19 @@ def unnumbered(words: str) -> str:
 
 def is_sentence(line: str) -> bool:
     """Whether a heading's line may be all that there is of its step: "Step 1: 3 + 4 = 7"."""
-    if marked(line) is not None:
+    if _marked(line) is not None:
         return False
     return bool(_NUMBERED.fullmatch(line)) or bool(re.search(r"\d", heading(line) or ""))
 
 
 def may_be_heading(line: str) -> bool:
     """Whether a line that is being written can become a heading; of a heading, always."""
-    return may_be_marked(line) or (
+    return _may_be_marked(line) or (
         len(line) <= LONGEST_LINE and _MAY_BE_BARE.fullmatch(line) is not None
     )
 
 
-def may_be_marked(line: str) -> bool:
+def _may_be_marked(line: str) -> bool:
     return _MAY_BE_MARKED.fullmatch(line) is not None
 
 
