@@ -101,7 +101,7 @@ def test_chains_asked_together_are_one_line_of_the_history_and_stop_together(
         visitor.ask("Stop all?")
         expect(visitor.page.locator(CHAINS)).to_have_count(3, timeout=60_000)
         visitor.steps.first.wait_for()
-        until(lambda: len(stub.requests) == 3)  # a chain that has asked for nothing leaves nobody
+        until(lambda: len(stub.requests) == 3 * 3)  # each waits in the middle of its third step
         visitor.stop()
         visitor.wait_for_end()
         visitor.sees("Stopped.")
