@@ -84,13 +84,14 @@ def _enter_environment(model: Model, root: Path, precision: str) -> None:
     here = (model.folder and not converts) or present(model, root, precision)
     if here or all(find_spec(package) for package in needed):
         return
-    from serving import environment, machine
+
+    from serving import hardware, setup
 
     try:
-        python = environment.ensure(machine.look(), Report(sys.stderr))
-    except environment.SetupError as error:
+        python = setup.ensure(hardware.look(), Report(sys.stderr))
+    except setup.SetupError as error:
         raise WeightsError(str(error), "") from None
-    if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
+    if Path(sys.prefix).resolve() != setup.Place().folder.resolve():
         os.execv(python, [str(python), str(Path(__file__).resolve()), *sys.argv[1:]])
 
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.loop import spread
-from history.asked import Asked, Link
+from history.request import Link, RunRequest
 from history.store import KEPT_DELETED, Begun, Heard, Store
 from reasoning.events import Answer, Event, Started, Step
 
@@ -62,7 +62,7 @@ def fill(store: Store, owner: str, runs: int) -> list[str]:
         begun, heard = [], []
         for number in range(first, min(first + BATCH, runs)):
             events = made_up(chance, number)
-            asked = Asked(events[0].question if isinstance(events[0], Started) else "")
+            asked = RunRequest(events[0].question if isinstance(events[0], Started) else "")
             begun.append(Begun(ids[number], asked, Link(), owner, float(number)))
             heard.append(Heard(ids[number], 0, events))
         store.write(begun, heard)

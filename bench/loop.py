@@ -29,7 +29,7 @@ from typing import Any
 import httpx2
 import openai
 
-from bench.tutorial_loop import Chain, tutorial_loop
+from bench.tutorial_loop import TutorialChain, tutorial_loop
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.events import Delta, Event, Retry, Settings, Trace
 from reasoning.inquiry import Inquiry
@@ -61,7 +61,7 @@ class Round:
     scaffolding: list[int]
     steps: int
     retries: int
-    tutorial: Chain
+    tutorial: TutorialChain
 
 
 @dataclass(slots=True)

@@ -32,14 +32,14 @@ import psutil
 
 from bench.loop import spread
 from bench.streams import Client
-from serving import machine, precision, processes, weights
+from serving import hardware, precision, processes, weights
 from serving.catalogue import ROOT, Model, find, load, models_root
 from serving.command import QUIET, VLLM, Command, vllm_environment
-from serving.guard import below
-from serving.machine import Machine
+from serving.hardware import Machine
 from serving.processes import Service
 from serving.quantise import BFLOAT16, INT8
 from serving.report import Report
+from serving.supervisor import below
 from tests.processes import free_port
 
 MODELS = "smollm2-135m-instruct,qwen2.5-coder-0.5b-instruct,qwen2.5-coder-1.5b-instruct"
@@ -150,9 +150,9 @@ async def _ask(
     """Of one stream, of eight, of a prompt; the wait after a cached prefix."""
     asker = openai.AsyncOpenAI(base_url=base_url, api_key="none", timeout=PATIENCE, max_retries=0)
     client = Client(asker, start.model.served_name, tokens)
-    await client.reading(prompt)  # what is compiled on first use is no speed
+    await client.attempt(prompt)  # what is compiled on first use is no speed
     one, eight = await client.writing(1), await client.writing(8)
-    read, wait = await client.reading(prompt)
+    read, wait = await client.attempt(prompt)
     await asker.close()
     return one, eight, read, wait
 
@@ -190,7 +190,7 @@ def row(name: str, ours: list[Figures], theirs: list[Figures], prompt: int) -> s
 
 
 def measured(models: Sequence[Model], rounds: int, tokens: int, prompt: int) -> Results:
-    here, said = machine.look(), Report(sys.stderr)
+    here, said = hardware.look(), Report(sys.stderr)
     pairs = {model.title or model.name: starts(model, here, said) for model in models}
     results: Results = {title: {start.name: [] for start in pair} for title, pair in pairs.items()}
     turns = [
@@ -222,7 +222,7 @@ def main() -> None:
     flags.add_argument("--prompt", type=int, default=500, help="tokens of the prompt that is read")
     flags.add_argument("--write", type=Path, help="also write the tables there")
     given = flags.parse_args()
-    catalogue, here = load(), machine.look()
+    catalogue, here = load(), hardware.look()
     if here.gpus:
         flags.error("it compares starts without a GPU: set CUDA_VISIBLE_DEVICES to nothing")
     models = [find(name, catalogue) for name in given.models.split(",")]

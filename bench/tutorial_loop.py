@@ -54,7 +54,7 @@ class Reply:
 
 
 @dataclass(slots=True)
-class Chain:
+class TutorialChain:
     """What came of one question.
 
     `unusable` are whole replies that were no step, `cut` those that ended at their tokens,
@@ -82,13 +82,13 @@ class Chain:
 
 def tutorial_calls(
     question: str, cap: int = CAP, budget: int = ENDLESS
-) -> Generator[Call, Reply, Chain]:
+) -> Generator[Call, Reply, TutorialChain]:
     """Asks for step after step until one says final_answer, then for the answer.
 
     `budget` is in completion tokens, the answer's too: as long as a whole step and the
     answer fit into what is left of it, another step is asked for.
     """
-    chain = Chain()
+    chain = TutorialChain()
     answer_tokens = min(ANSWER_TOKENS, budget // 4)
     step_tokens = min(STEP_TOKENS, budget - answer_tokens)
     messages = [
@@ -114,7 +114,7 @@ def tutorial_calls(
     return chain
 
 
-def _read(chain: Chain, reply: Reply) -> dict[str, Any]:
+def _read(chain: TutorialChain, reply: Reply) -> dict[str, Any]:
     """The reply as such loops read it: its JSON, else its text as a step of its own."""
     chain.tokens += reply.tokens
     try:
@@ -128,7 +128,7 @@ def _read(chain: Chain, reply: Reply) -> dict[str, Any]:
     return {"title": "API Response", "content": reply.text, "next_action": "continue"}
 
 
-def tutorial_loop(question: str, model: str, complete: Complete, cap: int = CAP) -> Chain:
+def tutorial_loop(question: str, model: str, complete: Complete, cap: int = CAP) -> TutorialChain:
     """The loop on openai's client, with the times that its reader sees."""
     calls, began, first_visible = tutorial_calls(question, cap), time.monotonic(), 0.0
     call = next(calls)
@@ -138,7 +138,7 @@ def tutorial_loop(question: str, model: str, complete: Complete, cap: int = CAP)
         try:
             call = calls.send(reply)
         except StopIteration as end:
-            chain: Chain = end.value
+            chain: TutorialChain = end.value
             chain.first_visible, chain.seconds = first_visible, time.monotonic() - began
             return chain
 

@@ -23,12 +23,12 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from evals import tasks
-from evals.arms import ARMS, VOTES, Server, arm_named
+from evals.arms import ARMS, VOTES, EvalServer, arm_named
 from evals.figures import figures
 from evals.outcomes import NotAsked
-from evals.plan import Plan, read_plan, write_plan
+from evals.plan import EvalPlan, read_plan, write_plan
 from evals.report import report
-from reasoning.choosing import way_of
+from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings
@@ -106,7 +106,7 @@ def _known() -> str:
     return "\n".join(["Arms:", *arms, "Tasks:", *(f"  {name}" for name in tasks.known_tasks())])
 
 
-def _run(given: argparse.Namespace, plan: Plan) -> None:
+def _run(given: argparse.Namespace, plan: EvalPlan) -> None:
     _check(plan, given.gateway)
     model = asyncio.run(_served(plan))
     plan = replace(plan, model=model.name)
@@ -116,9 +116,9 @@ def _run(given: argparse.Namespace, plan: Plan) -> None:
     _show(with_earlier, folder)
 
 
-def _plan(given: argparse.Namespace, command: str) -> Plan:
+def _plan(given: argparse.Namespace, command: str) -> EvalPlan:
     quick = given.quick
-    return Plan(
+    return EvalPlan(
         given.model or os.environ.get("MODEL", ""),
         given.arms or (QUICK_ARMS if quick else DEFAULT_ARMS),
         given.tasks or (QUICK_TASKS if quick else DEFAULT_TASKS),
@@ -138,7 +138,7 @@ def _check_packages() -> None:
         raise ValueError(f"{', '.join(absent)} missing: scripts/evals installs them and starts.")
 
 
-def _check(plan: Plan, gateway: str) -> None:
+def _check(plan: EvalPlan, gateway: str) -> None:
     """Raises ValueError, in one line, for what cannot be run."""
     for name in plan.arms:
         arm_named(name)
@@ -148,36 +148,36 @@ def _check(plan: Plan, gateway: str) -> None:
         raise ValueError("The arm gateway needs --gateway URL, such as http://127.0.0.1:8001/v1.")
 
 
-def _endpoint(plan: Plan) -> Endpoint:
+def _endpoint(plan: EvalPlan) -> Endpoint:
     """One for each event loop: a client's connections belong to the loop that opened them."""
     return Endpoint.from_environment({**os.environ, "MODEL": plan.model})
 
 
-async def _served(plan: Plan) -> ServedModel:
+async def _served(plan: EvalPlan) -> ServedModel:
     """The served model, if it can do what the arms need. Raises StepwiseError, ValueError."""
     endpoint = _endpoint(plan)
     model = await endpoint.model()
     needs = {arm_named(name).needs for name in plan.arms} - {""}
-    way = await way_of(endpoint, model, ways()) if needs else ""
+    way = await detect_way(endpoint, model, ways()) if needs else ""
     await endpoint.close()
     if needs - {way}:
         raise ValueError(f"{model.name} thinks in {way}; it has no {', '.join(needs - {way})}.")
     return model
 
 
-def _folder(plan: Plan) -> str:
+def _folder(plan: EvalPlan) -> str:
     model = plan.model.replace("/", "--")
     return f"{model}-t{plan.temperature:g}-b{plan.budget}-n{plan.limit}-s{plan.seed}"
 
 
-def _ask(plan: Plan, model: ServedModel, gateway: str, folder: Path) -> None:
+def _ask(plan: EvalPlan, model: ServedModel, gateway: str, folder: Path) -> None:
     from evals.running import run  # inspect takes seconds to import
 
     made = [tasks.task(name, plan.limit, plan.seed) for name in plan.tasks]
-    run(plan, made, Server(_endpoint(plan), model, gateway), folder)
+    run(plan, made, EvalServer(_endpoint(plan), model, gateway), folder)
 
 
-def _show(plan: Plan, folder: Path) -> None:
+def _show(plan: EvalPlan, folder: Path) -> None:
     """Prints the report of what is in the folder, and keeps it there with its picture."""
     from evals.logs import read_marked  # inspect takes seconds to import
     from evals.picture import draw

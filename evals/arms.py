@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from bench.tutorial_loop import Call, Chain, Reply, tutorial_calls
+from bench.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from evals.outcomes import NotAsked, Outcome, of_reply, of_trace, of_tutorial, together
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import StepwiseError
@@ -33,7 +33,7 @@ class Bounds:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class EvalServer:
     """The served model, and the gateway before it where there is one (its URL ends in /v1)."""
 
     endpoint: Endpoint
@@ -43,7 +43,7 @@ class Server:
 
 GATEWAY_RETRIES = 2  # it has tried again by itself, and inspect would do so for ever
 
-Ask = Callable[[str, Server, Bounds], Awaitable[Outcome]]
+Ask = Callable[[str, EvalServer, Bounds], Awaitable[Outcome]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ def one_chain(way: str, words: str = "", one_reply: bool = False) -> Ask:
     The whole budget is the answer's where the way is a single reply.
     """
 
-    async def ask(question: str, server: Server, bounds: Bounds) -> Outcome:
+    async def ask(question: str, server: EvalServer, bounds: Bounds) -> Outcome:
         settings = settings_of(bounds)
         if one_reply:
             settings = replace(settings, answer_tokens=bounds.budget)
@@ -80,7 +80,7 @@ def vote(most: int, way: str = "json_steps") -> Ask:
     Chains that are to differ are warm: at least at the temperature that the page votes at.
     """
 
-    async def ask(question: str, server: Server, bounds: Bounds) -> Outcome:
+    async def ask(question: str, server: EvalServer, bounds: Bounds) -> Outcome:
         share = replace(settings_of(bounds), budget=max(1, bounds.budget // most))
         several, began = varied(share, most), time.monotonic()
         ended = await draw(
@@ -100,7 +100,7 @@ def settings_of(bounds: Bounds) -> Settings:
     return Settings(temperature=bounds.temperature, budget=bounds.budget, seed=bounds.seed)
 
 
-async def chain(question: str, server: Server, way: str, settings: Settings) -> Outcome:
+async def chain(question: str, server: EvalServer, way: str, settings: Settings) -> Outcome:
     began, events = time.monotonic(), []
     inquiry = Inquiry(question, way, settings, "en")
     thinking = think(inquiry, endpoint=server.endpoint, model=server.model)
@@ -113,7 +113,7 @@ async def chain(question: str, server: Server, way: str, settings: Settings) -> 
 # -- others'
 
 
-async def tutorial(question: str, server: Server, bounds: Bounds) -> Outcome:
+async def tutorial(question: str, server: EvalServer, bounds: Bounds) -> Outcome:
     """The tutorial's loop, with the temperature and the budget that all arms have."""
     began, calls = time.monotonic(), tutorial_calls(question, budget=bounds.budget)
     call = next(calls)
@@ -122,11 +122,11 @@ async def tutorial(question: str, server: Server, bounds: Bounds) -> Outcome:
         try:
             call = calls.send(reply)
         except StopIteration as end:
-            told: Chain = end.value
+            told: TutorialChain = end.value
             return of_tutorial(told, time.monotonic() - began)
 
 
-async def _complete(call: Call, server: Server, bounds: Bounds) -> Reply:
+async def _complete(call: Call, server: EvalServer, bounds: Bounds) -> Reply:
     # As of any server: the tutorial's loop knows nothing of what only vLLM takes.
     model = replace(server.model, vllm=False)
     request = Request(
@@ -149,7 +149,7 @@ async def _complete(call: Call, server: Server, bounds: Bounds) -> Reply:
     return Reply(text, tokens, finish_reason)
 
 
-async def through_gateway(question: str, server: Server, bounds: Bounds) -> Outcome:
+async def through_gateway(question: str, server: EvalServer, bounds: Bounds) -> Outcome:
     """JSON steps by the gateway, which inspect asks as it asks any OpenAI-compatible model."""
     # inspect takes seconds to import, and --list needs none of it
     from inspect_ai.model import GenerateConfig, get_model

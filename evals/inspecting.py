@@ -16,9 +16,9 @@ from inspect_ai.model import ModelOutput
 from inspect_ai.scorer import Score, Scorer, Target, mean, scorer, stderr
 from inspect_ai.solver import Generate, Solver, TaskState, solver
 
-from evals.arms import Arm, Bounds, Server
+from evals.arms import Arm, Bounds, EvalServer
 from evals.outcomes import NotAsked, Outcome
-from evals.tasks import Task
+from evals.tasks import ProblemSet
 
 CHAINS, COST = "chains", "cost"  # the names in a sample's store
 
@@ -31,7 +31,7 @@ class Asking:
     them. `answered` is called after each question; `refused` says why others stay open.
     """
 
-    server: Server
+    server: EvalServer
     bounds: Bounds
     parallel: int
     answered: Callable[[], None]
@@ -54,7 +54,7 @@ class Asking:
         return outcome
 
 
-def inspect_task(arm: Arm, task: Task, asking: Asking) -> inspect_ai.Task:
+def inspect_task(arm: Arm, task: ProblemSet, asking: Asking) -> inspect_ai.Task:
     """One arm at one task, as a task of inspect's own."""
     samples = [
         Sample(id=problem.number, input=problem.text, target=problem.target)
@@ -85,7 +85,7 @@ def _solver(arm: Arm, asking: Asking) -> Solver:
     return make(arm.name, asdict(asking.bounds))
 
 
-def _scorer(task: Task) -> Scorer:
+def _scorer(task: ProblemSet) -> Scorer:
     problems = {problem.number: problem for problem in task.problems}
 
     @scorer(metrics=[mean(), stderr()], name="graded")

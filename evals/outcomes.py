@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.tutorial_loop import Chain
+from bench.tutorial_loop import TutorialChain
 from reasoning.copies import copied
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
@@ -92,7 +92,7 @@ def of_trace(trace: Trace, seconds: float) -> Outcome:
     return Outcome(content, trace.tokens, seconds, len(trace.steps), left, mended, told)
 
 
-def of_tutorial(chain: Chain, seconds: float) -> Outcome:
+def of_tutorial(chain: TutorialChain, seconds: float) -> Outcome:
     """What came of the tutorial's loop, which mends nothing."""
     counts = {
         "unusable": chain.unusable,

@@ -11,7 +11,7 @@ FIXED = ("model", "temperature", "budget", "seed", "limit")  # what all of a run
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class EvalPlan:
     """`budget` is in completion tokens per question, `limit` in questions per task."""
 
     model: str
@@ -29,7 +29,7 @@ class Plan:
         return len(self.arms) * len(self.tasks) * self.limit
 
 
-def write_plan(plan: Plan, folder: Path) -> Plan:
+def write_plan(plan: EvalPlan, folder: Path) -> EvalPlan:
     """Keeps the plan in the run's folder, together with the arms and tasks planned there before.
 
     Raises ValueError, in one line, where the folder holds a run that cannot be compared.
@@ -41,19 +41,19 @@ def write_plan(plan: Plan, folder: Path) -> Plan:
     return plan
 
 
-def read_plan(folder: Path) -> Plan:
+def read_plan(folder: Path) -> EvalPlan:
     """Raises ValueError, in one line, where the folder holds no run."""
     try:
         told = json.loads((folder / PLAN).read_text(encoding="utf-8"))
-        known = {one.name: told[one.name] for one in fields(Plan)}
+        known = {one.name: told[one.name] for one in fields(EvalPlan)}
     except OSError:
         raise ValueError(f"{folder} holds no run of the evaluation.") from None
     except (ValueError, LookupError, TypeError):
         raise ValueError(f"{folder / PLAN} cannot be read; give another folder.") from None
-    return Plan(**{**known, "arms": tuple(told["arms"]), "tasks": tuple(told["tasks"])})
+    return EvalPlan(**{**known, "arms": tuple(told["arms"]), "tasks": tuple(told["tasks"])})
 
 
-def _joined(old: Plan, new: Plan, folder: Path) -> Plan:
+def _joined(old: EvalPlan, new: EvalPlan, folder: Path) -> EvalPlan:
     for name in FIXED:
         before, now = getattr(old, name), getattr(new, name)
         if before != now:
@@ -62,4 +62,4 @@ def _joined(old: Plan, new: Plan, folder: Path) -> Plan:
             )
     arms = tuple(dict.fromkeys((*old.arms, *new.arms)))
     tasks = tuple(dict.fromkeys((*old.tasks, *new.tasks)))
-    return Plan(**{**asdict(new), "arms": arms, "tasks": tasks})
+    return EvalPlan(**{**asdict(new), "arms": arms, "tasks": tasks})

@@ -14,10 +14,10 @@ from evals.figures import (
     figures,
 )
 from evals.outcomes import FAILURES, Marked
-from evals.plan import Plan
+from evals.plan import EvalPlan
 
 
-def report(plan: Plan, marked: Sequence[Marked]) -> str:
+def report(plan: EvalPlan, marked: Sequence[Marked]) -> str:
     """The whole report. The marked answers may be some of those that are planned."""
     rows = figures(marked, plan.arms)
     base = base_of(plan.arms)
@@ -25,7 +25,7 @@ def report(plan: Plan, marked: Sequence[Marked]) -> str:
     return "\n".join([*parts, *([_differences(marked, plan, base)] if base else [])])
 
 
-def _head(plan: Plan, marked: Sequence[Marked]) -> str:
+def _head(plan: EvalPlan, marked: Sequence[Marked]) -> str:
     asked = len(plan.arms) * len({(one.task, one.number) for one in marked})
     short = "" if len(marked) == asked else f"\n\nUnfinished: {len(marked)} of {asked} answers."
     return (
@@ -73,7 +73,7 @@ def _failure(row: ArmFigures, kind: str) -> str:
     return stayed + (f", {mended} mended" if mended else "")
 
 
-def _tasks(marked: Sequence[Marked], plan: Plan) -> str:
+def _tasks(marked: Sequence[Marked], plan: EvalPlan) -> str:
     found = [accuracy_by_task(marked, arm) for arm in plan.arms]
     cells = [
         (name, *(_percent(one[name]) if name in one else "-" for one in found))
@@ -82,7 +82,7 @@ def _tasks(marked: Sequence[Marked], plan: Plan) -> str:
     return f"Correct by task, %:\n\n{_table(('task', *plan.arms), cells)}"
 
 
-def _differences(marked: Sequence[Marked], plan: Plan, base: str) -> str:
+def _differences(marked: Sequence[Marked], plan: EvalPlan, base: str) -> str:
     arms = [arm for arm in plan.arms if arm != base]
     found = [difference_by_task(marked, arm, base) for arm in arms]
     cells = [(task, *(_points(one.get(task)) or "-" for one in found)) for task in plan.tasks]

@@ -10,16 +10,16 @@ import rich
 from inspect_ai import eval_set
 from inspect_ai.log import EvalLog
 
-from evals.arms import Arm, Bounds, Server, arm_named
+from evals.arms import Arm, Bounds, EvalServer, arm_named
 from evals.inspecting import Asking, inspect_task
 from evals.logs import read_marked
 from evals.outcomes import NotAsked
-from evals.plan import Plan
+from evals.plan import EvalPlan
 from evals.progress import counting
-from evals.tasks import Task
+from evals.tasks import ProblemSet
 
 
-def run(plan: Plan, tasks: Sequence[Task], server: Server, folder: Path) -> None:
+def run(plan: EvalPlan, tasks: Sequence[ProblemSet], server: EvalServer, folder: Path) -> None:
     """Asks what `folder` holds no answer to yet.
 
     Raises NotAsked, in one line, or KeyboardInterrupt when questions stay open: the same
@@ -49,13 +49,13 @@ def _inspect_is_quiet() -> Iterator[None]:
         console.quiet = before
 
 
-def _done(plan: Plan, tasks: Sequence[Task], folder: Path) -> int:
+def _done(plan: EvalPlan, tasks: Sequence[ProblemSet], folder: Path) -> int:
     names = {task.name for task in tasks}
     return sum(one.arm in plan.arms and one.task in names for one in read_marked(folder))
 
 
 def _eval_set(
-    arms: Sequence[Arm], tasks: Sequence[Task], asking: Asking, folder: Path
+    arms: Sequence[Arm], tasks: Sequence[ProblemSet], asking: Asking, folder: Path
 ) -> list[EvalLog]:
     pairs = [inspect_task(arm, task, asking) for task in tasks for arm in arms]
     _, logs = eval_set(

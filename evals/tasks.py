@@ -44,7 +44,7 @@ class Problem:
 
 
 @dataclass(frozen=True, slots=True)
-class Task:
+class ProblemSet:
     """Some problems of a kind; `grade` marks a whole reply to one of them."""
 
     name: str
@@ -156,7 +156,7 @@ def check_name(name: str) -> None:
         raise ValueError(f"There is no task called {name}. --list shows them.")
 
 
-def task(name: str, limit: int, seed: int) -> Task:
+def task(name: str, limit: int, seed: int) -> ProblemSet:
     """At most `limit` problems of that kind.
 
     Raises ValueError, in one line, for a file that is not as published.
@@ -171,13 +171,13 @@ def task(name: str, limit: int, seed: int) -> Task:
         Problem(number, question + REQUEST, target)
         for number, (question, target) in enumerate(rows[:limit], 1)
     ]
-    return Task(name, tuple(problems), verified)
+    return ProblemSet(name, tuple(problems), verified)
 
 
 # -- reasoning-gym's
 
 
-def _generated(name: str, generator: Generator, limit: int, seed: int) -> Task:
+def _generated(name: str, generator: Generator, limit: int, seed: int) -> ProblemSet:
     import reasoning_gym  # takes seconds, and --list needs none of it
 
     kind, _, level = name.partition(":")
@@ -191,7 +191,7 @@ def _generated(name: str, generator: Generator, limit: int, seed: int) -> Task:
         answer = generator.read(content)
         return Mark(float(made.score_answer(answer, problem.entry)), answer)
 
-    return Task(name, tuple(problems), grade)
+    return ProblemSet(name, tuple(problems), grade)
 
 
 # -- math-verify's

@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 
 from gateway.presence import ClientGone
 from reasoning.errors import Busy, StepwiseError
-from reasoning.replies import whole_characters
+from reasoning.parsing import whole_characters
 
 UNSUPPORTED = "unsupported_parameter"
 CLIENT_GONE = 499  # nginx's word for it; nobody reads it

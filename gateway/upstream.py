@@ -6,7 +6,7 @@ import logging
 
 from gateway.models import Plan, plan_of
 from gateway.problems import no_model
-from reasoning.choosing import DEFAULT, Ways
+from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.warming import reader_language, warm
@@ -21,7 +21,7 @@ class Upstream:
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
-        self._ways = Ways(endpoint, readable_ways())
+        self._ways = DetectedWays(endpoint, readable_ways())
 
     async def plan(self, name: str) -> Plan | None:
         """What the name asks for; None for a model that is served under that very name.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from history.asked import Asked, Link
+from history.request import Link, RunRequest
 from history.store import Begun, Heard
 from reasoning.events import ENDS, Event, Retry, Trace
 
@@ -30,7 +30,7 @@ class Run:
 
     def __init__(
         self,
-        asked: Asked,
+        asked: RunRequest,
         link: Link = Link(),
         owner: str = "",
         *,

@@ -15,9 +15,9 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import Any
 
-from history.asked import Asked as Asked
-from history.asked import Link
 from history.recorder import Recorder
+from history.request import Link
+from history.request import RunRequest as RunRequest
 from history.run import Run as Run
 from history.store import Entry, Store, StoreError
 from reasoning.errors import StepwiseError
@@ -26,7 +26,7 @@ from reasoning.self_consistency import Vote, draw
 from reasoning.voting import vote_of
 
 KEPT = 200  # ended runs in memory, so that they are not read again; a run is some 50 kB
-Thinker = Callable[[Asked], AsyncIterator[Event]]
+Thinker = Callable[[RunRequest], AsyncIterator[Event]]
 _log = logging.getLogger(__name__)
 
 
@@ -77,7 +77,7 @@ class Runs:
         """Why the history cannot be saved, or read, now."""
         return self._recorder.trouble or self._unread
 
-    def start(self, asked: Asked, link: Link = Link(), owner: str = "", id: str = "") -> Run:
+    def start(self, asked: RunRequest, link: Link = Link(), owner: str = "", id: str = "") -> Run:
         """Begins to think. It goes on in the linked conversation where that is the owner's."""
         run = Run(asked, self._own(link, owner), owner, id=id)
         self._recorder.begin(run)
@@ -87,7 +87,7 @@ class Runs:
             self._tasks = {**_undone(self._tasks), run.id: task}
         return run
 
-    def vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+    def vote(self, first: Run, others: Sequence[RunRequest], link: Link) -> None:
         """Begins as many of the others as the vote with the first needs, until it is decided."""
         task = self._loop.start(self._vote(first, others, link))
         with self._lock:
@@ -112,7 +112,7 @@ class Runs:
         """
         if trace.started is None:
             raise ValueError('expected a trace that begins with an event "started", got none')
-        run = _past(Run(Asked.of(trace.started), owner=owner, past=True), trace)
+        run = _past(Run(RunRequest.of(trace.started), owner=owner, past=True), trace)
         self._recorder.begin(run)
         self._recorder.record(run)
         self._remember(run)
@@ -159,7 +159,7 @@ class Runs:
 
     def _read(self, entry: Entry) -> Run:
         """One that was thought before. One that another process thinks is not kept: it grows."""
-        asked = self._store.asked(entry.id) or Asked(entry.question)
+        asked = self._store.asked(entry.id) or RunRequest(entry.question)
         run = Run(asked, entry.link, entry.owner, id=entry.id, past=True)
         run = _past(run, Trace(self._store.events(entry.id)))
         run.written = len(run.trace.events)
@@ -178,7 +178,7 @@ class Runs:
 
     # -- on the loop
 
-    async def _vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+    async def _vote(self, first: Run, others: Sequence[RunRequest], link: Link) -> None:
         async def chain(number: int) -> Run:
             run = self._beside(others[number - 1], link, first.owner) if number else first
             await self._end_of(run)
@@ -186,7 +186,7 @@ class Runs:
 
         await draw(chain, _cast, 1 + len(others))
 
-    def _beside(self, asked: Asked, link: Link, owner: str) -> Run:
+    def _beside(self, asked: RunRequest, link: Link, owner: str) -> Run:
         """As `start`, where nobody may wait for the store."""
         run = Run(asked, link, owner)
         self._recorder.begin_soon(run)

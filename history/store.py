@@ -23,9 +23,9 @@ from typing import Any
 import psutil
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
 
-from history.asked import Asked, Link, asked_from_json, asked_to_json
 from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS, Database
 from history.database import StoreError as StoreError
+from history.request import Link, RunRequest, request_from_json, request_to_json
 from reasoning.events import (
     Answer,
     Delta,
@@ -37,7 +37,7 @@ from reasoning.events import (
     from_dict,
     to_dict,
 )
-from reasoning.replies import whole_characters
+from reasoning.parsing import whole_characters
 from reasoning.traces import compact
 
 KEPT_DELETED = 30 * 24 * 3600.0  # seconds in which a deleted conversation can be restored
@@ -58,7 +58,7 @@ class Begun:
     """
 
     id: str
-    asked: Asked
+    asked: RunRequest
     link: Link
     owner: str
     at: float
@@ -158,7 +158,7 @@ class Store:
             "id": run.id,
             "thread": thread,
             "together": run.link.group,
-            "asked": json.dumps(asked_to_json(run.asked)),
+            "asked": json.dumps(request_to_json(run.asked)),
             "question": question,
             "way": _plain(run.asked.way),
             "at": run.at,
@@ -228,10 +228,10 @@ class Store:
             bodies = connection.scalars(query).all()
         return compact(tuple(from_dict(json.loads(body)) for body in bodies))
 
-    def asked(self, id: str) -> Asked | None:
+    def asked(self, id: str) -> RunRequest | None:
         with self._database.reading() as connection:
             body = connection.scalar(select(RUNS.c.asked).where(RUNS.c.id == id))
-        return asked_from_json(json.loads(body)) if body else None
+        return request_from_json(json.loads(body)) if body else None
 
     def runs_of(self, thread_id: str) -> list[Entry]:
         """The runs of a conversation, oldest first."""

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import streamlit as st
 
-from history.asked import Asked, Link
+from history.request import Link, RunRequest
 from history.run import new_id
 from history.runs import Run
 from history.store import StoreError
@@ -124,9 +124,9 @@ def turn_of(trace: Trace, question: str, with_reasoning: bool) -> Turn | None:
 # -- within
 
 
-def _asked(site: Site, question: str, on: str | None) -> Asked:
+def _asked(site: Site, question: str, on: str | None) -> RunRequest:
     choices = chosen(site)
-    return Asked(
+    return RunRequest(
         question,
         way=choices.way,
         settings=choices.settings,
@@ -146,7 +146,7 @@ def _history(site: Site, on: str | None, with_reasoning: bool) -> tuple[Turn, ..
     return tuple(turn for turn in turns if turn is not None)
 
 
-def _start(site: Site, asked: Asked, link: Link, choices: Choices) -> None:
+def _start(site: Site, asked: RunRequest, link: Link, choices: Choices) -> None:
     """The run, the vote it is the first of, and the plain answer, as far as they are wanted."""
     most = choices.chains
     several = varied(asked.settings, most) if most > 1 else (asked.settings,)
@@ -170,7 +170,7 @@ def _branch(run: Run, parts: int, how: str) -> Link:
     return Link(thread=run.link.thread, after=run.link.after, origin=run.id, parts=parts, how=how)
 
 
-def _begin(site: Site, asked: Asked, link: Link) -> Run:
+def _begin(site: Site, asked: RunRequest, link: Link) -> Run:
     """Goes to the run, then starts it, and uses the session no more.
 
     Streamlit may end a callback at each use of the session and play the click again: that

@@ -19,7 +19,7 @@ from page.keyboard import FOCUS, NEW, STOP
 from page.own_prompts import forget_prompts, open_prompts, own_prompts, say_prompts
 from page.site import Site, here
 from page.words import Words
-from reasoning.choosing import DEFAULT
+from reasoning.detection import DEFAULT
 from reasoning.events import Settings
 from reasoning.prompts import LANGUAGES, prompt_text
 from reasoning.think import VOTE, WAYS

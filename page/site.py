@@ -14,12 +14,12 @@ from dataclasses import dataclass, replace
 
 import streamlit as st
 
-from history.runs import Asked, Loop, Run, Runs
+from history.runs import Loop, Run, RunRequest, Runs
 from history.store import Store, StoreError
 from page.health import Health, State
 from page.owner import owner
 from page.words import Words, language_of
-from reasoning.choosing import DEFAULT, Ways
+from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event
 from reasoning.think import think
@@ -38,7 +38,7 @@ class Services:
     store: Store
     health: Health
     address: str  # the model server's
-    ways: Ways  # each model's own way of thinking
+    ways: DetectedWays  # each model's own way of thinking
     unkept: StoreError | None  # why the history is not kept
 
 
@@ -47,9 +47,9 @@ def services() -> Services:
     """One loop, one store, the runs on them, one health."""
     loop = Loop()
     endpoint = Endpoint.from_environment()
-    ways = Ways(endpoint, readable_ways())
+    ways = DetectedWays(endpoint, readable_ways())
 
-    async def thinker(asked: Asked) -> AsyncIterator[Event]:
+    async def thinker(asked: RunRequest) -> AsyncIterator[Event]:
         model = await endpoint.model()
         inquiry = replace(asked, way=asked.way or await ways.of(model))
         async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:

@@ -23,7 +23,7 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.text import Text
 
-from reasoning.choosing import way_of
+from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint
 from reasoning.errors import StepwiseError
 from reasoning.events import (
@@ -109,7 +109,7 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
     endpoint = Endpoint.from_environment()
     try:
         model = await endpoint.model()
-        way = arguments.way or await way_of(endpoint, model, ways())
+        way = arguments.way or await detect_way(endpoint, model, ways())
         if not arguments.json:
             console.print(Text(in_words(served_at(endpoint.base_url, model.name)), style="dim"))
 

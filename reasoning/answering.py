@@ -9,11 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
+from reasoning.attempt import Attempt, Tally
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import EmptyAnswer, FormRefused
 from reasoning.events import Answer, Emit, Notice, Retry
 from reasoning.json_answers import json_alone, json_begun
-from reasoning.reading import Reading, Tally
 from reasoning.task import Cure, Task, warmer
 
 EMPTY, NOT_JSON = "The answer is empty.", "The answer is not the JSON that was asked for."
@@ -44,41 +44,41 @@ class Answering:
         """The answer; what is emitted is its text as it comes. Raises StepwiseError."""
         tally, most, why = Tally(), self._task.inquiry.settings.attempts, EMPTY
         while tally.attempts < most:
-            reading = Reading(self._task.clock, self._number)
-            await self._attempt(tally.attempts, reading, emit)
-            tally.add(reading)
-            if content := self._content(reading) or reading.refusal:
-                await emit(*reading.news("answer", content))
+            attempt = Attempt(self._task.clock, self._number)
+            await self._attempt(tally.attempts, attempt, emit)
+            tally.add(attempt)
+            if content := self._content(attempt) or attempt.refusal:
+                await emit(*attempt.news("answer", content))
                 cost = (tally.seconds, tally.tokens)
-                return Answer(content, *cost, reading.first_token, reading.cut)
-            why = NOT_JSON if reading.text.strip() and self._form.format != "text" else EMPTY
+                return Answer(content, *cost, attempt.first_token, attempt.cut)
+            why = NOT_JSON if attempt.text.strip() and self._form.format != "text" else EMPTY
             if tally.attempts < most:
                 self._shown = ""
                 cause = "not_json" if why == NOT_JSON else "empty"
                 await emit(Retry(self._number, tally.attempts, cause, why))
         raise _no_answer(why)
 
-    async def _attempt(self, attempt: int, reading: Reading, emit: Emit) -> None:
+    async def _attempt(self, tried: int, attempt: Attempt, emit: Emit) -> None:
         def request() -> Request:
-            reading.show("answer", self._shown)
-            return self._request(attempt)
+            attempt.show("answer", self._shown)
+            return self._request(tried)
 
         async def take(piece: Piece) -> None:
-            await emit(*reading.news("answer", self._draft(reading.text)))
+            await emit(*attempt.news("answer", self._draft(attempt.text)))
 
         async def again(why: Retry | Notice) -> None:
             if isinstance(why, Retry):  # a reader clears its draft
                 self._shown = ""
             await emit(why)
 
-        await self._task.read(reading, request, take, again, self._cure)
+        await self._task.read(attempt, request, take, again, self._cure)
 
-    def _request(self, attempt: int) -> Request:
+    def _request(self, tried: int) -> Request:
         asked, format = self._ask(), self._task.fallback.format
         return replace(
             asked,
-            temperature=max(self._task.inquiry.settings.temperature, warmer(attempt)),
-            seed=self._task.inquiry.seed(attempt),
+            temperature=max(self._task.inquiry.settings.temperature, warmer(tried)),
+            seed=self._task.inquiry.seed(tried),
             format=format,
             schema=self._form.schema if format == "json_schema" else None,
             stop=self._form.stop or asked.stop,
@@ -89,13 +89,13 @@ class Answering:
             return json_begun(text)
         return self._read(text, False).lstrip()
 
-    def _content(self, reading: Reading) -> str:
+    def _content(self, attempt: Attempt) -> str:
         """The answer; "" where there is none. JSON that was broken off stays as it is."""
         if self._form.format == "text":
-            return self._read(reading.text, True).strip()
-        broken = reading.cut or self._form.stop
+            return self._read(attempt.text, True).strip()
+        broken = attempt.cut or self._form.stop
         begins = "{" if self._form.format == "json_object" else "{["
-        return json_alone(reading.text, begins) or (reading.text.strip() if broken else "")
+        return json_alone(attempt.text, begins) or (attempt.text.strip() if broken else "")
 
 
 def _no_answer(why: str) -> EmptyAnswer | FormRefused:

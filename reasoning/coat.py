@@ -11,16 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from reasoning.attempt import Attempt
 from reasoning.boxes import boxes, same_answer
 from reasoning.budget import LEAST_STEP, NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
 from reasoning.events import Answer, Correction, Emit, Event, Notice, Retry, Step
-from reasoning.reading import Reading
 from reasoning.splitting import END_TOKENS, META_ACTIONS, CoatSplitter, Cut
+from reasoning.step_builder import StepBuilder
 from reasoning.task import MARGIN, Task, tokens_at_most
 from reasoning.way import ALL_STEERS, Way
-from reasoning.writing import Writer
 
 TOKENS: dict[str, str] = {kind: token for token, kind in META_ACTIONS.items()}
 DEFAULT_CONTEXT = 4096  # Qwen2.5-Math's; the card says no more
@@ -55,8 +55,8 @@ class Coat:
         self._context = task.model.max_model_len or DEFAULT_CONTEXT
         self._steps: list[Step] = []
         number = len(task.inquiry.steps) + 1
-        self._reading = Reading(task.clock, number)
-        self._writer = Writer(number, task.clock, task.inquiry.language)
+        self._attempt = Attempt(task.clock, number)
+        self._writer = StepBuilder(number, task.clock, task.inquiry.language)
         self._splitter = CoatSplitter()
         self._hidden_said = bool(task.inquiry.steps)
         self._earlier = ""  # the conversation before the question, as text
@@ -90,8 +90,8 @@ class Coat:
             await self._transcript()
         except BudgetSpent:  # on tries that broke off; the box's share is left
             spent = True
-        cut = self._reading.cut
-        for step in self._writer.close(self._reading.tokens, cut):
+        cut = self._attempt.cut
+        for step in self._writer.close(self._attempt.tokens, cut):
             await self._emit(*self._finished(step))
         spent = spent or (cut and not self.may_think())
         if not self._steps and not spent:
@@ -110,7 +110,7 @@ class Coat:
             return replace(self._most, max_tokens=min(self._most.max_tokens, self._left()))
 
         await self._emit(*self._written(self._splitter.feed(self._opening())))
-        await self._task.read(self._reading, request, self._take, self._again)
+        await self._task.read(self._attempt, request, self._take, self._again)
         await self._emit(*self._written(self._splitter.end()))
 
     async def _take(self, piece: Piece) -> None:
@@ -136,13 +136,13 @@ class Coat:
 
     def _written(self, cuts: list[Cut]) -> Iterator[Event]:
         for cut in cuts:
-            first = self._reading.first_token if not self._writer.steps else None
-            for event in self._writer.take(cut, self._reading.tokens, first):
+            first = self._attempt.first_token if not self._writer.steps else None
+            for event in self._writer.take(cut, self._attempt.tokens, first):
                 if isinstance(event, Step):
                     yield from self._finished(event)
                 else:
                     yield event
-        self._reading.number = self._writer.number
+        self._attempt.number = self._writer.number
 
     def _finished(self, step: Step) -> Iterator[Event]:
         if self._task.inquiry.asked_of(step.number) == "doubt":
@@ -208,7 +208,7 @@ class Coat:
 
     async def _answer(self, cut: bool) -> Answer:
         """The last box with the step that holds it; without one, the last step."""
-        tokens = self._reading.tokens - sum(step.tokens for step in self._writer.steps)
+        tokens = self._attempt.tokens - sum(step.tokens for step in self._writer.steps)
         for step in reversed(self._steps):
             if found := boxes(step.content):
                 content = self._until_stop(f"{_boxed(found[-1])}\n\n{step.content}")
@@ -227,17 +227,17 @@ class Coat:
     async def conclude(self) -> Answer:
         """The box alone, after as much of the chain as leaves room for it."""
         request = await self._conclusion()
-        reading = Reading(self._task.clock, self._writer.number)
+        attempt = Attempt(self._task.clock, self._writer.number)
 
         async def take(piece: Piece) -> None:
             """Nothing is shown of it before it is whole."""
 
-        await self._task.read(reading, lambda: request, take, self._emit)
-        cost = (reading.seconds, reading.tokens, reading.first_token)
-        if found := boxes("\\boxed{" + reading.text):
+        await self._task.read(attempt, lambda: request, take, self._emit)
+        cost = (attempt.seconds, attempt.tokens, attempt.first_token)
+        if found := boxes("\\boxed{" + attempt.text):
             return Answer(self._until_stop(_boxed(found[0])), *cost)
-        if reading.cut and reading.text.strip():
-            return Answer(self._until_stop(reading.text.strip()), *cost, cut=True)
+        if attempt.cut and attempt.text.strip():
+            return Answer(self._until_stop(attempt.text.strip()), *cost, cut=True)
         raise EmptyAnswer("The model named no answer.", "Ask again, perhaps in other words.")
 
     async def _conclusion(self) -> Request:

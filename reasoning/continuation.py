@@ -10,15 +10,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Literal, Protocol
 
+from reasoning.attempt import Attempt
 from reasoning.conclusions import without_heading
 from reasoning.endpoint import Piece
 from reasoning.events import Delta, Event, Step
 from reasoning.outline import OutlineSplitter
 from reasoning.prompts import under
-from reasoning.reading import Reading
 from reasoning.splitting import Conclusion, Cut, Opening
+from reasoning.step_builder import StepBuilder
 from reasoning.titles import is_title
-from reasoning.writing import Writer
 
 BYTES_PER_TOKEN = 4  # of English, while a server has counted nothing yet
 
@@ -28,7 +28,7 @@ End = Literal["", "repeat", "loop", "empty", "stop", "steps", "long", "full", "t
 Cost = tuple[float, int]  # seconds and tokens
 
 
-class Chain(Protocol):
+class ReplyChain(Protocol):
     """What a reply must know of its chain."""
 
     steps: list[Step]
@@ -52,8 +52,10 @@ class Continuation:
     that was taken out has cost. `heading`: what the reply goes on under, where it is led.
     """
 
-    def __init__(self, chain: Chain, reading: Reading, writer: Writer, heading: str = "") -> None:
-        self._chain, self._reading, self.writer = chain, reading, writer
+    def __init__(
+        self, chain: ReplyChain, attempt: Attempt, writer: StepBuilder, heading: str = ""
+    ) -> None:
+        self._chain, self._attempt, self.writer = chain, attempt, writer
         self._splitter = OutlineSplitter()
         if heading:
             self._splitter.feed(under(heading))
@@ -65,17 +67,17 @@ class Continuation:
     @property
     def cost(self) -> Cost:
         """Seconds and tokens that no finished step has told of."""
-        return added(self.dropped, self.writer.cost(self._reading.tokens))
+        return added(self.dropped, self.writer.cost(self._attempt.tokens))
 
     def taken(self, piece: Piece) -> Iterator[Event]:
-        """What the piece, which the reading has already, adds."""
+        """What the piece, which the attempt has already, adds."""
         for cut in self._splitter.feed(piece.text):
             yield from self._written(cut)
             if self.end:
                 return
         if self._splitter.undecided:
-            self.writer.pause(self._reading.tokens)
-        if self._reading.finish_reason is None:
+            self.writer.pause(self._attempt.tokens)
+        if self._attempt.finish_reason is None:
             yield from self._bounded()
 
     def ended(self) -> Iterator[Event]:
@@ -84,16 +86,16 @@ class Continuation:
             yield from self._written(cut)
         if self.end:
             return
-        reading, thinks = self._reading, self.answer is None
-        if thinks and reading.finish_reason == "repetition":
+        attempt, thinks = self._attempt, self.answer is None
+        if thinks and attempt.finish_reason == "repetition":
             self.end = "loop"
             return
         if thinks:
-            yield from self._close(reading.cut, final=not reading.cut)
+            yield from self._close(attempt.cut, final=not attempt.cut)
         if thinks and not self._chain.steps and not self.end:
-            self.answer, thinks = reading.refusal or None, not reading.refusal
-        empty = thinks and not self._chain.steps and not reading.cut
-        self.end = self.end or ("empty" if empty else "full" if reading.cut else "stop")
+            self.answer, thinks = attempt.refusal or None, not attempt.refusal
+        empty = thinks and not self._chain.steps and not attempt.cut
+        self.end = self.end or ("empty" if empty else "full" if attempt.cut else "stop")
 
     def _written(self, cut: Cut | Conclusion) -> Iterator[Event]:
         if isinstance(cut, str) and self.answer is not None:
@@ -123,8 +125,8 @@ class Continuation:
             yield from self._say(f"{cut.told}\n")
 
     def _take(self, cut: Cut) -> Iterator[Event]:
-        first = None if self.writer.steps else self._reading.first_token
-        yield from self.writer.take(cut, self._reading.tokens, first)
+        first = None if self.writer.steps else self._attempt.first_token
+        yield from self.writer.take(cut, self._attempt.tokens, first)
 
     def _say(self, text: str) -> Iterator[Event]:
         """A model may write a heading of its own under the one that announces the answer."""
@@ -143,14 +145,14 @@ class Continuation:
             self.end = self.end or "long"
 
     def _spent(self, text: str) -> int:
-        if self._reading.tokens:
-            return self._reading.tokens - self._counted
+        if self._attempt.tokens:
+            return self._attempt.tokens - self._counted
         return len(text.encode()) // BYTES_PER_TOKEN
 
     def _close(self, cut: bool = False, final: bool = False) -> Iterator[Step]:
         """The open step, finished; one that repeats another ends the reply and is none."""
-        for step in self.writer.close(self._reading.tokens, cut):
-            self._counted = self._reading.tokens
+        for step in self.writer.close(self._attempt.tokens, cut):
+            self._counted = self._attempt.tokens
             if self._chain.is_repeated(step):
                 self.end, self.dropped = "repeat", (step.seconds, step.tokens)
             else:

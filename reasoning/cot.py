@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from reasoning.answering import Answering
+from reasoning.attempt import Attempt
 from reasoning.budget import LEAST_ANSWER, LEAST_STEP, NEARLY_SPENT
 from reasoning.conclusions import answer_told, without_heading
 from reasoning.continuation import Continuation, Cost, End, added
@@ -24,12 +25,11 @@ from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
 from reasoning.inquiry import AnswerForm
 from reasoning.prompts import ANSWER, DOUBT, under
-from reasoning.reading import Reading
 from reasoning.repeats import repeats
+from reasoning.step_builder import StepBuilder
 from reasoning.task import MARGIN, Task, warmer, within_bounds
 from reasoning.transcript import Transcript, Voice
 from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, ends
-from reasoning.writing import Writer
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096
 OFTEN = 2  # replies that repeat; after as many the chain is led to its answer
@@ -50,7 +50,7 @@ class Lead:
 
     words: str = ""
     heading: str = ""
-    attempt: int = 0
+    tried: int = 0
 
 
 async def cot(task: Task, emit: Emit) -> Answer:
@@ -126,11 +126,11 @@ class ChainOfThought:
             words = self._task.prompt("doubt", number=number, before=number - 1)
             return Lead(words, DOUBT[self._task.inquiry.language].format(number - 1))
         if not self.steps:
-            return Lead(attempt=int(how == "again"))
+            return Lead(tried=int(how == "again"))
         done = ends(self.steps[-1]) or number > self._settings.max_steps or how == "answer"
         if done and how != "again":
             return None
-        return Lead(self._task.prompt("go_on"), attempt=int(how == "again"))
+        return Lead(self._task.prompt("go_on"), tried=int(how == "again"))
 
     def _next(self) -> Lead | None:
         """What follows a reply that has ended; None where the answer does."""
@@ -187,9 +187,9 @@ class ChainOfThought:
     async def _replied(self, lead: Lead) -> End:
         """One streamed reply, cut into steps: why it has ended."""
         self._lead, self._end, self._answer = lead, "", None
-        self._reading = Reading(self._task.clock, self.number)
+        self._attempt = Attempt(self._task.clock, self.number)
         self._begin()
-        await self._task.read(self._reading, self._request, self._take, self._again, self._cure)
+        await self._task.read(self._attempt, self._request, self._take, self._again, self._cure)
         await self._emit(*self._reply.ended())
         self._owed = self._reply.cost
         self._end, self._answer = self._reply.end, self._reply.answer
@@ -197,9 +197,9 @@ class ChainOfThought:
 
     def _begin(self) -> None:
         """A try begins: nothing of an earlier one counts but its finished steps."""
-        writer = Writer(self.number, self._task.clock, self._task.inquiry.language)
+        writer = StepBuilder(self.number, self._task.clock, self._task.inquiry.language)
         heading = self._lead.heading if self._transcript.is_led else ""
-        self._reply = Continuation(self, self._reading, writer, heading)
+        self._reply = Continuation(self, self._attempt, writer, heading)
 
     async def _take(self, piece: Piece) -> bool:
         await self._emit(*self._reply.taken(piece))
@@ -212,7 +212,7 @@ class ChainOfThought:
 
     def _request(self) -> Request:
         self._reply.writer.begin(-self._owed[1], self._owed[0])
-        led, transcript, attempt = self._transcript.is_led, self._transcript, self._lead.attempt
+        led, transcript, tried = self._transcript.is_led, self._transcript, self._lead.tried
         most = self._settings.max_steps * self.step_tokens + self.answer_tokens
         if self._task.model.max_model_len is None:
             most = min(most, UNTOLD)
@@ -220,7 +220,7 @@ class ChainOfThought:
             self._task.model,
             transcript.going_on(self._lead.heading) if led else transcript.asking(self._lead.words),
             max(1, min(most, self._room, self._task.budget.left_to_think)),
-            max(self._settings.temperature, warmer(attempt)),
+            max(self._settings.temperature, warmer(tried)),
             self._task.inquiry.seed(self._failures, self.number),
             think=False,
             go_on=led,
@@ -248,9 +248,9 @@ class ChainOfThought:
             asked="doubt" if doubts else "",
         )
         self.steps.append(step)
-        self._reading.number = self.number
+        self._attempt.number = self.number
         self._tries, self._owed = 0, (0.0, 0)
-        self._lead = Lead(self._task.prompt("go_on"), attempt=self._lead.attempt)
+        self._lead = Lead(self._task.prompt("go_on"), tried=self._lead.tried)
         return step
 
     # -- the answer
@@ -267,8 +267,8 @@ class ChainOfThought:
             turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
             return Request(self._task.model, turns, tokens, think=False, go_on=led)
 
-        reading = (self._read_answer, self._cure, self._begun)
-        answer = await Answering(self._task, self.number, ask, *reading).answer(self._emit)
+        attempt = (self._read_answer, self._cure, self._begun)
+        answer = await Answering(self._task, self.number, ask, *attempt).answer(self._emit)
         seconds, cost = added(self._owed, (answer.seconds, answer.tokens))
         return replace(answer, seconds=seconds, tokens=cost)
 

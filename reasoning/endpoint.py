@@ -24,7 +24,7 @@ import openai
 
 from reasoning import errors
 from reasoning.capabilities import Capabilities, Format
-from reasoning.replies import whole_characters
+from reasoning.parsing import whole_characters
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 Message = Mapping[str, str]  # {"role": ..., "content": ...}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from reasoning.replies import one_line
+from reasoning.parsing import one_line
 
 LONGEST_LINE = 120  # characters of a line without marks that is a heading
 

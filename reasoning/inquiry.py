@@ -93,13 +93,13 @@ class Inquiry:
             return (self.steer.instead_of,)
         return ()
 
-    def seed(self, attempt: int = 0, number: int = 0) -> int | None:
+    def seed(self, tried: int = 0, number: int = 0) -> int | None:
         """A request's seed. Without one in the settings only another attempt has its own.
 
         One at a step that is asked for again depends on what it is to replace.
         """
         for replaced in self.instead_of(number):
-            attempt += 1 + crc32(replaced.encode("utf-8", "replace")) % 10**6
+            tried += 1 + crc32(replaced.encode("utf-8", "replace")) % 10**6
         if self.settings.seed is None:
-            return attempt or None
-        return self.settings.seed + attempt
+            return tried or None
+        return self.settings.seed + tried

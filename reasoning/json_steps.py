@@ -16,14 +16,12 @@ from dataclasses import replace
 from typing import Literal
 
 from reasoning.answering import Answering
+from reasoning.attempt import Attempt, Tally
 from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Retry, Step
-from reasoning.prompts import untitled
-from reasoning.reading import Reading, Tally
-from reasoning.repeats import goes_round, repeats
-from reasoning.replies import (
+from reasoning.parsing import (
     KEYS,
     WENT_ROUND,
     BadReply,
@@ -35,6 +33,8 @@ from reasoning.replies import (
     read_partial,
     step_schema,
 )
+from reasoning.prompts import untitled
+from reasoning.repeats import goes_round, repeats
 from reasoning.task import MARGIN, Task, warmer, within_bounds
 from reasoning.titles import title_of
 from reasoning.transcript import Transcript, Voice
@@ -154,53 +154,53 @@ class JsonSteps:
         """The attempts at a step; a Notice tells why none gave one."""
         tally, bad = Tally(), BadReply("empty", "")
         while self._may_try(tally):
-            reading = Reading(self._task.clock, number)
-            await self._read_step(number, tally.attempts, bad, reading)
-            tally.add(reading)
-            outcome = self._judge(number, reading)
+            attempt = Attempt(self._task.clock, number)
+            await self._read_step(number, tally.attempts, bad, attempt)
+            tally.add(attempt)
+            outcome = self._judge(number, attempt)
             if isinstance(outcome, Reply):
-                return self._finished(number, outcome, reading, tally)
+                return self._finished(number, outcome, attempt, tally)
             bad = outcome
             if self._may_try(tally):
                 await self._emit(Retry(number, tally.attempts, bad.cause, bad.detail))
-        return await self._given_up(number, bad, reading, tally)
+        return await self._given_up(number, bad, attempt, tally)
 
     def _may_try(self, tally: Tally) -> bool:
         return tally.attempts < self.settings.attempts and self._task.budget.may_think
 
-    async def _read_step(self, number: int, attempt: int, bad: BadReply, reading: Reading) -> None:
+    async def _read_step(self, number: int, tried: int, bad: BadReply, attempt: Attempt) -> None:
         def request() -> Request:
-            return self._step_request(number, attempt, bad)
+            return self._step_request(number, tried, bad)
 
         async def take(piece: Piece) -> None:
-            draft = read_partial(reading.text)
+            draft = read_partial(attempt.text)
             title = self._title(draft, whole=False)
-            await self._emit(*reading.news("title", title))
-            await self._emit(*reading.news("content", draft.content))
+            await self._emit(*attempt.news("title", title))
+            await self._emit(*attempt.news("content", draft.content))
 
-        await self._task.read(reading, request, take, self._emit, self._cure)
+        await self._task.read(attempt, request, take, self._emit, self._cure)
 
-    def _step_request(self, number: int, attempt: int, bad: BadReply) -> Request:
+    def _step_request(self, number: int, tried: int, bad: BadReply) -> Request:
         how = self._task.inquiry.asked_of(number)
-        led = attempt == 0 and how != "doubt" and self._transcript.is_led
+        led = tried == 0 and how != "doubt" and self._transcript.is_led
         words = [self._next(number, how)] if self.steps else []
-        if attempt:
+        if tried:
             hint = HINTS.get(bad.cause, "retry_format")
             words.append(self._task.prompt(hint, number=number))
         transcript = self._transcript
         return Request(
             self._task.model,
             transcript.going_on() if led else transcript.asking("\n\n".join(words)),
-            max_tokens=self._tokens_for(attempt, bad),
-            temperature=max(self.settings.temperature, warmer(attempt + (how == "again"))),
-            seed=self._task.inquiry.seed(attempt, number),
+            max_tokens=self._tokens_for(tried, bad),
+            temperature=max(self.settings.temperature, warmer(tried + (how == "again"))),
+            seed=self._task.inquiry.seed(tried, number),
             format=self._task.fallback.format,
             schema=BY_ACTIONS[self._actions(number)],
             go_on=led,
         )
 
-    def _tokens_for(self, attempt: int, bad: BadReply) -> int:
-        more = MORE_TOKENS[min(attempt, len(MORE_TOKENS) - 1)]
+    def _tokens_for(self, tried: int, bad: BadReply) -> int:
+        more = MORE_TOKENS[min(tried, len(MORE_TOKENS) - 1)]
         share = FEWER_TOKENS if bad.cause == "loop" else more
         most = min(int(self._step_tokens * share), max(1, self._room()))
         return min(most, self._task.budget.left_to_think)
@@ -211,8 +211,8 @@ class JsonSteps:
             return ("final_answer",)
         return ("continue",) if number < self.settings.min_steps else ("continue", "final_answer")
 
-    def _judge(self, number: int, reading: Reading) -> Reply | BadReply:
-        outcome = parse_reply(reading.text, reading.finish_reason)
+    def _judge(self, number: int, attempt: Attempt) -> Reply | BadReply:
+        outcome = parse_reply(attempt.text, attempt.finish_reason)
         if isinstance(outcome, BadReply):
             rambles = outcome.cause == "cut" and goes_round(outcome.draft.content)
             return replace(outcome, cause="loop", detail=WENT_ROUND) if rambles else outcome
@@ -223,8 +223,8 @@ class JsonSteps:
         said = f"step {again + 1}" if again < len(earlier) else "the step it is to replace"
         return BadReply("repeat", f"The reply repeats {said}.")
 
-    def _finished(self, number: int, reply: Reply, reading: Reading, tally: Tally) -> Step:
-        self._counted = reading.prompt_tokens and reading.prompt_tokens + reading.tokens
+    def _finished(self, number: int, reply: Reply, attempt: Attempt, tally: Tally) -> Step:
+        self._counted = attempt.prompt_tokens and attempt.prompt_tokens + attempt.tokens
         allowed = self._actions(number)
         return Step(
             number,
@@ -234,8 +234,8 @@ class JsonSteps:
             tally.seconds,
             tally.tokens,
             tally.attempts,
-            reading.first_token,
-            raw=reading.text,
+            attempt.first_token,
+            raw=attempt.text,
             asked=self._asked(number),
         )
 
@@ -246,7 +246,7 @@ class JsonSteps:
         return "doubt" if self._task.inquiry.asked_of(number) == "doubt" else ""
 
     async def _given_up(
-        self, number: int, bad: BadReply, reading: Reading, tally: Tally
+        self, number: int, bad: BadReply, attempt: Attempt, tally: Tally
     ) -> Step | None:
         """What was readable, as a step marked cut; else why the answer is asked for now."""
         spent = tally.attempts < self.settings.attempts
@@ -263,7 +263,7 @@ class JsonSteps:
             tally.seconds,
             tally.tokens,
             tally.attempts,
-            reading.first_token,
+            attempt.first_token,
             cut=True,
             asked=self._asked(number),
         )

@@ -11,7 +11,7 @@ from reasoning.endpoint import Piece, Request
 from reasoning.errors import Busy
 
 
-class Server(Protocol):
+class ModelServer(Protocol):
     """What a way needs of an endpoint."""
 
     @property
@@ -33,14 +33,14 @@ class Meter:
     for no token is less than one.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: ModelServer) -> None:
         self._server = server
         self.prompt_tokens = self.completion_tokens = self.spent = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
 
     @classmethod
-    def of(cls, server: Server) -> Meter:
+    def of(cls, server: ModelServer) -> Meter:
         """The server, metered; itself where it is a meter, which somebody else reads."""
         return server if isinstance(server, Meter) else cls(server)
 

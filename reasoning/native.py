@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 
+from reasoning.attempt import Attempt
 from reasoning.budget import NEARLY_SPENT
 from reasoning.direct import LEAST, answer
 from reasoning.endpoint import Message, Piece, Request
 from reasoning.errors import BudgetSpent, TooLong
 from reasoning.events import Answer, Delta, Emit, Event, Notice, Retry, Step
 from reasoning.inquiry import AnswerForm
-from reasoning.reading import Reading
 from reasoning.splitting import ThinkSplitter, TurnSplitter, Voice
+from reasoning.step_builder import StepBuilder
 from reasoning.task import MARGIN, Task, tokens_at_most
 from reasoning.way import OF_ONE_REPLY, Way
-from reasoning.writing import Writer
 
 MAX_THINKING = 16_384  # tokens of thought and answer; a context is often smaller
 TEMPERATURE = 0.6  # what Qwen3's and DeepSeek-R1's cards ask for: greedy thought goes in circles
@@ -37,7 +37,7 @@ class Native:
 
     def __init__(self, task: Task, emit: Emit) -> None:
         self._task, self._emit = task, emit
-        self._reading = Reading(task.clock, len(task.inquiry.steps) + 1)
+        self._attempt = Attempt(task.clock, len(task.inquiry.steps) + 1)
         self._finished: list[Step] = []  # of tries that broke off: a finished step stays
         self._earlier: tuple[Message, ...] = ()
         # the thought must be free of what the answer is held to, so they are two requests
@@ -46,7 +46,7 @@ class Native:
 
     def _fresh(self, number: int) -> None:
         """A try begins: nothing of an earlier one counts."""
-        self._writer = Writer(number, self._task.clock, self._task.inquiry.language)
+        self._writer = StepBuilder(number, self._task.clock, self._task.inquiry.language)
         self._voices, self._turns = ThinkSplitter(), TurnSplitter()
         self._field = False
         self._answering = False
@@ -83,11 +83,11 @@ class Native:
         def request() -> Request:
             return replace(most, max_tokens=min(most.max_tokens, self._task.budget.left_to_think))
 
-        await self._task.read(self._reading, request, self._take, self._again)
+        await self._task.read(self._attempt, request, self._take, self._again)
 
     async def _take(self, piece: Piece) -> bool:
         await self._emit(*self._taken(piece))
-        self._reading.number = self._writer.number
+        self._attempt.number = self._writer.number
         return self._apart and self._answering
 
     async def _again(self, why: Retry | Notice) -> None:
@@ -121,8 +121,8 @@ class Native:
     def _say(self, voice: Voice, text: str) -> Iterator[Event]:
         if voice == "thought":
             for cut in self._turns.feed(text):
-                first = self._reading.first_token if not self._writer.steps else None
-                yield from self._writer.take(cut, self._reading.tokens, first)
+                first = self._attempt.first_token if not self._writer.steps else None
+                yield from self._writer.take(cut, self._attempt.tokens, first)
             return
         if not self._answering:
             self._answering = True
@@ -137,9 +137,9 @@ class Native:
 
     def _thought_ends(self, cut: bool = False) -> Iterator[Event]:
         for last in self._turns.end():
-            yield from self._writer.take(last, self._reading.tokens)
-        yield from self._writer.close(self._reading.tokens, cut)
-        self._answer_began, self._thought_tokens = self._task.clock(), self._reading.tokens
+            yield from self._writer.take(last, self._attempt.tokens)
+        yield from self._writer.close(self._attempt.tokens, cut)
+        self._answer_began, self._thought_tokens = self._task.clock(), self._attempt.tokens
 
     def _ended(self) -> Iterator[Event]:
         """What was held back; a text that told no thought apart was an answer all along."""
@@ -147,17 +147,17 @@ class Native:
             yield from self._say(voice, text)
         if self._answer:
             return
-        cut = self._reading.cut
+        cut = self._attempt.cut
         if not self._answering:
             yield from self._thought_ends(cut)
         if not (cut or self._field or self._voices.tagged) and self._writer.steps:
             yield Notice("no_thinking", "The model told no thought of its own apart.")
-            self._answer = "" if self._apart else self._reading.text
+            self._answer = "" if self._apart else self._attempt.text
 
     def _answered(self) -> Answer:
         seconds = self._task.clock() - self._answer_began
-        tokens = max(0, self._reading.tokens - self._thought_tokens)
-        return Answer(self._answer.strip(), seconds, tokens, cut=self._reading.cut)
+        tokens = max(0, self._attempt.tokens - self._thought_tokens)
+        return Answer(self._answer.strip(), seconds, tokens, cut=self._attempt.cut)
 
     async def _conclude(self) -> Answer:
         """The thought so far is given back for an answer without more of it."""

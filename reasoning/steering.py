@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from reasoning.events import Step
-from reasoning.replies import clean, one_line
+from reasoning.parsing import clean, one_line
 
 
 def edited(step: Step, title: str, content: str) -> Step:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from string import Template
 from typing import TypeVar
 
+from reasoning.attempt import Again, Attempt, Take, read
 from reasoning.budget import ENDLESS, NEARLY_SPENT, Budget
 from reasoning.endpoint import Message, Piece, Request, ServedModel
 from reasoning.errors import BudgetSpent, RequestError, TooLong
@@ -17,10 +18,9 @@ from reasoning.events import Emit, Notice, Step
 from reasoning.fallback import Fallback
 from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
-from reasoning.persistence import Sleep
+from reasoning.parsing import clean
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
-from reasoning.reading import Again, Reading, Take, read
-from reasoning.replies import clean
+from reasoning.retry import Sleep
 from reasoning.special_tokens import as_plain_text
 
 T = TypeVar("T")
@@ -66,7 +66,7 @@ class Task:
 
     async def read(
         self,
-        reading: Reading,
+        attempt: Attempt,
         request: Callable[[], Request],
         take: Take,
         again: Again,
@@ -87,7 +87,7 @@ class Task:
 
         while True:
             try:
-                await read(reading, ask, take, again, self.sleep)
+                await read(attempt, ask, take, again, self.sleep)
                 return self.fallback.replied()
             except RequestError as error:
                 if (notice := (sent and self.fallback.cure(error, sent)) or cure(error)) is None:
@@ -166,9 +166,9 @@ async def within_bounds(work: Awaitable[T], steps: Sequence[Step], emit: Emit) -
 WARMER = (0.0, 0.5, 0.9)
 
 
-def warmer(attempt: int) -> float:
+def warmer(tried: int) -> float:
     """The least temperature of an attempt, the first of which is 0."""
-    return WARMER[min(attempt, len(WARMER) - 1)]
+    return WARMER[min(tried, len(WARMER) - 1)]
 
 
 def tokens_at_most(text: str) -> int:

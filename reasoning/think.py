@@ -14,20 +14,20 @@ from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 
-from reasoning.choosing import DEFAULT
 from reasoning.coat import COAT
 from reasoning.cot import COT
+from reasoning.detection import DEFAULT
 from reasoning.direct import DIRECT
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Steering, Step
 from reasoning.inquiry import Inquiry
 from reasoning.json_steps import JSON_STEPS
-from reasoning.metering import Meter, Server
+from reasoning.metering import Meter, ModelServer
 from reasoning.native import NATIVE
-from reasoning.persistence import Sleep
+from reasoning.parsing import clean
 from reasoning.prompts import LANGUAGES, check_prompt, language_of
-from reasoning.replies import clean
+from reasoning.retry import Sleep
 from reasoning.stream import stream
 from reasoning.task import Task
 from reasoning.way import Way
@@ -77,7 +77,7 @@ def varied(settings: Settings, chains: int) -> tuple[Settings, ...]:
 async def think(
     inquiry: Inquiry,
     *,
-    endpoint: Server,
+    endpoint: ModelServer,
     model: ServedModel,
     clock: Callable[[], float] = time.monotonic,
     sleep: Sleep = asyncio.sleep,

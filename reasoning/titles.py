@@ -13,9 +13,9 @@ from collections.abc import Iterator
 from itertools import islice
 
 from reasoning.headings import ORDINALS, unnumbered
+from reasoning.parsing import Draft
 from reasoning.repeats import words
-from reasoning.replies import Draft
-from reasoning.writing import headline
+from reasoning.step_builder import headline
 
 SENTENCES = 3  # of a step that may give it a title; later ones do not say what it is about
 

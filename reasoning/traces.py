@@ -30,7 +30,7 @@ from reasoning.events import (
     Trace,
     to_dict,
 )
-from reasoning.replies import whole_characters
+from reasoning.parsing import whole_characters
 
 LONGEST_TEXT = 1_000_000  # characters of one text; a page must survive whatever is brought to it
 LARGEST = 10**11  # of seconds and tokens: as a time this is the year 5138

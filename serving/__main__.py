@@ -17,7 +17,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
-from serving import listing, machine, precision, speed, weights
+from serving import hardware, listing, precision, speed, weights
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root, sized
 from serving.command import (
     GATEWAY_PORT,
@@ -33,7 +33,7 @@ from serving.command import (
     servers,
     too_long,
 )
-from serving.machine import Machine
+from serving.hardware import Machine
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
 from serving.served import Served, noted, rate
@@ -162,7 +162,7 @@ def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine) -> Mod
     """The model that was named, or the one this machine gets."""
     if name is not None:
         return find(name, catalogue)
-    model = machine.choose(catalogue.values(), here)
+    model = hardware.choose(catalogue.values(), here)
     if model is None:
         raise Refusal(f"No default model fits this machine ({here.description}): name one.")
     return model
@@ -236,15 +236,15 @@ def _set_up(
     model: Model, options: Options, here: Machine, given: argparse.Namespace, report: Report
 ) -> None:
     """The environment, in which all goes on from here."""
-    from serving import environment
+    from serving import setup
 
     _check_weights(model, computes_in(model, options, here), given)
     try:
-        python = environment.ensure(here, report)
-        environment.ensure_libnuma(here, report)
-        if Path(sys.prefix).resolve() != environment.Place().folder.resolve():
+        python = setup.ensure(here, report)
+        setup.ensure_libnuma(here, report)
+        if Path(sys.prefix).resolve() != setup.Place().folder.resolve():
             _go_on_in(python, [] if given.model else ["--model", model.name])
-    except environment.SetupError as error:
+    except setup.SetupError as error:
         raise Refusal(str(error)) from None
 
 
@@ -313,14 +313,14 @@ def _serve(
     computed: Precision,
     report: Report,
 ) -> int:
-    from serving.launch import Plan, serve
+    from serving.launch import LaunchPlan, serve
 
     key = os.environ.get("VLLM_API_KEY")
     if key:
         os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
     python = Path(sys.executable)
     vllm, *beside = servers(model, options, here, folder, python, os.environ, computed)
-    plan = Plan(
+    plan = LaunchPlan(
         model=served_name(model, options),
         vllm=vllm,
         ready=ready_lines(model, options, with_key=bool(key)),
@@ -376,7 +376,7 @@ def run(argv: Sequence[str], report: Report) -> int:
     if unknown:
         flags.error(f"{unknown[0]} is no flag of serve.sh; flags for vLLM go after --")
     catalogue = load()
-    here = machine.look()
+    here = hardware.look()
     if given.list:
         print(list_text(catalogue, here))
         return 0
@@ -387,7 +387,7 @@ def run(argv: Sequence[str], report: Report) -> int:
     told = Report(sys.stderr) if given.dry_run else report
     told.say(choice_line(model, computed, here, expected(model, computed, here)))
     notes = [
-        note for note in (here.warning, machine.misfit(model, here, options.precision)) if note
+        note for note in (here.warning, hardware.misfit(model, here, options.precision)) if note
     ]
     if given.dry_run:
         for note in notes:
@@ -399,7 +399,7 @@ def run(argv: Sequence[str], report: Report) -> int:
 
 
 def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
-    default = machine.choose(catalogue.values(), here)
+    default = hardware.choose(catalogue.values(), here)
     root = models_root()
     return listing.table(
         catalogue.values(),
@@ -413,7 +413,7 @@ def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
 
 def _listed_speed(model: Model, here: Machine) -> float | None:
     """Only of what is worth offering here."""
-    if not machine.holds(model, here):
+    if not hardware.holds(model, here):
         return None
     return expected(model, computes_in(model, Options(), here), here)
 
@@ -422,7 +422,7 @@ def _judge(model: Model, here: Machine, options: Options, report: Report) -> Non
     """Refuses a model that cannot fit, unless flags for vLLM may make it fit."""
     if here.warning:
         report.say(here.warning)
-    problem = machine.misfit(model, here, options.precision)
+    problem = hardware.misfit(model, here, options.precision)
     if problem and options.extra:
         report.say(problem + " Trying, as flags for vLLM were given.")
     elif problem:

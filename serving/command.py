@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.catalogue import ROOT, Model
-from serving.machine import Machine
+from serving.hardware import Machine
 from serving.precision import Precision
 
 HOST = "127.0.0.1"
@@ -126,7 +126,7 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
+class ServerSpec:
     """One server to start: `name` for people, `word` in the name of its log.
 
     `health` is the path that answers 200 once it is up.
@@ -165,16 +165,18 @@ def servers(
     python: Path,
     given: Mapping[str, str],
     precision: Precision = Precision(),
-) -> list[Server]:
+) -> list[ServerSpec]:
     """All that is started: vLLM, then the gateway and the page where they are asked for."""
     vllm = vllm_command(model, options, machine, weights, python, given, precision)
-    started = [Server("vLLM", "vllm", vllm, options.vllm.address)]
+    started = [ServerSpec("vLLM", "vllm", vllm, options.vllm.address)]
     if options.gateway:
         gateway = gateway_command(model, options, python, given)
-        started.append(Server("The gateway", "gateway", gateway, options.gateway_listener.address))
+        started.append(
+            ServerSpec("The gateway", "gateway", gateway, options.gateway_listener.address)
+        )
     if options.ui:
         page = page_command(model, options, python)
-        started.append(Server("The page", "page", page, options.page.address, PAGE_HEALTH))
+        started.append(ServerSpec("The page", "page", page, options.page.address, PAGE_HEALTH))
     return started
 
 

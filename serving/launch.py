@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from serving.catalogue import ROOT
-from serving.command import Server
+from serving.command import ServerSpec
 from serving.processes import Service, start, stop
 from serving.report import Report
 
@@ -37,7 +37,7 @@ CELLS = 20  # of the bar
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LaunchPlan:
     """What to start, and what to say once it answers: vLLM with `model`, others `beside` it.
 
     `warm` asks vLLM for what makes questions fast, and goes on with it when it has said that
@@ -45,9 +45,9 @@ class Plan:
     """
 
     model: str
-    vllm: Server
+    vllm: ServerSpec
     ready: tuple[str, ...]
-    beside: tuple[Server, ...] = ()
+    beside: tuple[ServerSpec, ...] = ()
     warm: Warm | None = None
     logs: Path = LOGS
 
@@ -58,7 +58,7 @@ class Died(Exception):
         self.service = service
 
 
-class Asked(Exception):
+class StopAsked(Exception):
     """A signal asked us to stop."""
 
 
@@ -79,7 +79,7 @@ class Signals:
         return len(self.got) > 1
 
 
-def serve(plan: Plan, report: Report) -> int:
+def serve(plan: LaunchPlan, report: Report) -> int:
     """Serves until it is stopped or dies; nothing it started is left then. The exit status."""
     signals = Signals()
     signals.listen()
@@ -93,7 +93,7 @@ def serve(plan: Plan, report: Report) -> int:
     except Died as died:
         _tell(died.service, report)
         return 1
-    except Asked:
+    except StopAsked:
         report.say("\nStopping ...")
         return 128 + signals.got[0]
     finally:
@@ -103,14 +103,16 @@ def serve(plan: Plan, report: Report) -> int:
     return 0
 
 
-def _start(plan: Plan, services: list[Service], report: Report) -> None:
+def _start(plan: LaunchPlan, services: list[Service], report: Report) -> None:
     for server in (plan.vllm, *plan.beside):
         log = plan.logs / f"{server.word}-{server.address.rpartition(':')[2]}.log"
         services.append(start(server.name, server.command, server.address + server.health, log))
     report.say(f"vLLM's log: {shown(services[0].log)}")
 
 
-def _wait_until_up(plan: Plan, services: list[Service], signals: Signals, report: Report) -> None:
+def _wait_until_up(
+    plan: LaunchPlan, services: list[Service], signals: Signals, report: Report
+) -> None:
     vllm, *beside = services
     report.begin(f"Starting vLLM with {plan.model} (half a minute or more)")
     _until(vllm.answers, services, signals, lambda: report.tick(stage(vllm.said())))
@@ -137,10 +139,10 @@ def _until(
     signals: Signals,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Waits for `ready`. Raises Asked when told to stop, Died when a service ends."""
+    """Waits for `ready`. Raises StopAsked when told to stop, Died when a service ends."""
     while True:
         if signals.got:
-            raise Asked
+            raise StopAsked
         for service in services:
             if service.status is not None:
                 raise Died(service)

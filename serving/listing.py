@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from serving.catalogue import Model
-from serving.machine import Machine, holds
+from serving.hardware import Machine, holds
 from serving.served import about
 
 WAYS = {

@@ -13,7 +13,7 @@ from typing import Any
 
 from serving.catalogue import Model
 from serving.cpu import Cpu
-from serving.machine import Machine
+from serving.hardware import Machine
 
 PRECISIONS = ("auto", "int8", "bfloat16", "float32")
 LARGEST_GB = 9.0  # of weights in bfloat16; beyond about 4 B parameters a CPU's wait is too long

@@ -1,4 +1,4 @@
-"""A server of ours as a running process: started under a guard, watched, stopped whole.
+"""A server of ours as a running process: started under a supervisor, watched, stopped whole.
 
 This is the module that starts and ends processes; what to start it is told.
 """
@@ -20,9 +20,9 @@ from urllib.parse import urlsplit
 from serving import failures
 from serving.catalogue import ROOT
 from serving.command import Command
-from serving.guard import GRACE, kill_all_below
+from serving.supervisor import GRACE, kill_all_below
 
-GUARD = Path(__file__).with_name("guard.py")
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
 LOG_TAIL = 200_000  # bytes; a traceback of the engine and of the server fit in it
 PROBE_SECONDS = 2.0
 FORCE_AFTER = GRACE + 2.0
@@ -35,12 +35,12 @@ class Service:
     name: str
     health: str
     log: Path
-    guard: subprocess.Popen[bytes]
+    supervisor: subprocess.Popen[bytes]
 
     @property
     def status(self) -> int | None:
         """None while it runs, else its exit status as a shell counts it."""
-        return self.guard.poll()
+        return self.supervisor.poll()
 
     def answers(self) -> bool:
         where = urlsplit(self.health)
@@ -55,18 +55,18 @@ class Service:
 
     def ask_to_stop(self) -> None:
         if self.status is None:
-            self.guard.send_signal(signal.SIGTERM)
+            self.supervisor.send_signal(signal.SIGTERM)
 
     def kill(self) -> None:
         if self.status is None:
-            self.guard.send_signal(signal.SIGQUIT)
+            self.supervisor.send_signal(signal.SIGQUIT)
 
     def end(self) -> None:
-        """Returns when neither the guard nor anything it started is left."""
+        """Returns when neither the supervisor nor anything it started is left."""
         if self.status is None:
-            self.guard.kill()
-            self.guard.wait()
-        kill_all_below(self.guard.pid)
+            self.supervisor.kill()
+            self.supervisor.wait()
+        kill_all_below(self.supervisor.pid)
 
     def said(self) -> str:
         """The end of its log."""
@@ -80,9 +80,9 @@ class Service:
 
 def start(name: str, command: Command, health: str, log: Path) -> Service:
     """Starts the command in a session of its own; its words go to `log`."""
-    argv = [sys.executable, "-I", str(GUARD), str(os.getpid()), *command.argv]
+    argv = [sys.executable, "-I", str(SUPERVISOR), str(os.getpid()), *command.argv]
     with _fresh(log) as out:
-        guard = subprocess.Popen(
+        supervisor = subprocess.Popen(
             argv,
             cwd=ROOT,
             env={**os.environ, **command.environment},
@@ -91,7 +91,7 @@ def start(name: str, command: Command, health: str, log: Path) -> Service:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(name, health, log, guard)
+    return Service(name, health, log, supervisor)
 
 
 def _fresh(log: Path) -> IO[bytes]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from serving.guard import die_with_parent
+from serving.supervisor import die_with_parent
 from tests import failures
 from tests.examples import settings
 from tests.processes import OUTPUT, free_port

@@ -16,7 +16,7 @@ from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step, Turn
 from reasoning.inquiry import AnswerForm
 from reasoning.json_steps import written as in_json
-from reasoning.replies import Reply
+from reasoning.parsing import Reply
 from reasoning.steering import edited
 from tests.scripted import Scripted, run
 

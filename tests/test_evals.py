@@ -15,10 +15,10 @@ from rich.console import Console
 
 from bench.tutorial_loop import Call, Chain, Reply, tutorial_calls
 from evals.answers import line, result
-from evals.arms import ARMS, Arm, Bounds, Server, arm_named
+from evals.arms import ARMS, Arm, Bounds, EvalServer, arm_named
 from evals.figures import Difference, Mean, figures, mean_of, paired
 from evals.outcomes import Marked, NotAsked, Outcome, of_trace, of_tutorial
-from evals.plan import Plan, read_plan, write_plan
+from evals.plan import EvalPlan, read_plan, write_plan
 from evals.progress import counting
 from evals.report import report
 from evals.tasks import Mark, Problem, check_name, known_tasks, task, verified
@@ -38,7 +38,7 @@ def ask(arm: Arm, *script: Any, bounds: Bounds = BOUNDS, **stub: Any) -> tuple[O
         endpoint = Endpoint(base_url)
         try:
             model = await endpoint.model()
-            return await arm.ask("How many?", Server(endpoint, model), bounds)
+            return await arm.ask("How many?", EvalServer(endpoint, model), bounds)
         finally:
             await endpoint.close()
 
@@ -391,7 +391,7 @@ MARKED = [
     marked("tutorial", 1, False, left={"repeat": 9, "cap": 1}),
     marked("tutorial", 2, True, left={"repeat": 2}),
 ]
-PLAN = Plan(
+PLAN = EvalPlan(
     "M", ("direct", "tutorial", "json_steps"), ("chain_sum:easy",), 4, 0.2, 600, 1, 4, "cmd"
 )
 

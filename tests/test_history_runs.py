@@ -17,8 +17,8 @@ from pathlib import Path
 import pytest
 
 from history import database
-from history.asked import Asked, Link
 from history.recorder import Recorder
+from history.request import Link, RunRequest
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
 from history.store import Begun, Heard, Store, StoreError
@@ -42,7 +42,7 @@ from tests.processes import ROOT, until
 STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
 STEP = Step(1, "Think", "a", "continue", 2.0, 10)
 ANSWER = Answer("Because.", 1.0, 5)
-WHY = Asked("Why?")
+WHY = RunRequest("Why?")
 
 
 class Script:
@@ -51,10 +51,10 @@ class Script:
     def __init__(self, *events: Event | Exception) -> None:
         self.events = events
         self.gate = threading.Event()
-        self.asked: list[Asked] = []
+        self.asked: list[RunRequest] = []
         self.closed = threading.Event()
 
-    async def __call__(self, asked: Asked) -> AsyncIterator[Event]:
+    async def __call__(self, asked: RunRequest) -> AsyncIterator[Event]:
         self.asked.append(asked)
         try:
             for event in self.events[:-1]:
@@ -205,7 +205,7 @@ def test_a_thinker_that_just_ends_is_a_mistake(loop: Loop, store: Store) -> None
 
 def test_runs_are_found_by_ids_that_cannot_be_guessed(loop: Loop, store: Store) -> None:
     runs = runs_on(loop, Script(STARTED, ANSWER), store)
-    one, two = runs.start(Asked("1")), runs.start(Asked("2"))
+    one, two = runs.start(RunRequest("1")), runs.start(RunRequest("2"))
     assert (runs.get(one.id), runs.get(two.id)) == (one, two)
     assert min(len(one.id), len(two.id)) >= 20
     assert (runs.get(None), runs.get(""), runs.get("guess")) == (None, None, None)
@@ -214,14 +214,14 @@ def test_runs_are_found_by_ids_that_cannot_be_guessed(loop: Loop, store: Store) 
 
 
 def test_two_runs_do_not_mix(loop: Loop, store: Store) -> None:
-    async def thinker(asked: Asked) -> AsyncIterator[Event]:
+    async def thinker(asked: RunRequest) -> AsyncIterator[Event]:
         for _ in range(20):
             yield Delta(1, "content", asked.question)
             await asyncio.sleep(0)
         yield Answer(asked.question, 0.0, 1)
 
     runs = runs_on(loop, thinker, store)
-    pair = [runs.start(Asked(name)) for name in "ab"]
+    pair = [runs.start(RunRequest(name)) for name in "ab"]
     until(lambda: all(run.ended for run in pair))
     for run in pair:
         assert {e.text for e in run.events(0) if isinstance(e, Delta)} == {run.question}
@@ -231,7 +231,9 @@ def test_two_runs_do_not_mix(loop: Loop, store: Store) -> None:
 def test_a_run_is_asked_all_that_was_asked_for(loop: Loop, store: Store) -> None:
     script = Script(STARTED, STEP, ANSWER)
     runs = runs_on(loop, script, store)
-    asked = Asked("Why?", "coat", Settings(max_steps=4), "zh", (STEP,), prompts={"step": "Think."})
+    asked = RunRequest(
+        "Why?", "coat", Settings(max_steps=4), "zh", (STEP,), prompts={"step": "Think."}
+    )
     run = runs.start(asked)
     until(lambda: script.asked)
     assert script.asked == [asked]
@@ -302,13 +304,13 @@ def test_what_was_heard_during_a_write_is_written_at_once_for_all_runs(loop: Loo
     first = Script(STARTED, ANSWER)
     later = quick(STARTED, STEP, ANSWER)
 
-    def thinker(asked: Asked) -> AsyncIterator[Event]:
+    def thinker(asked: RunRequest) -> AsyncIterator[Event]:
         return (first if asked.question == "first" else later)(asked)
 
     runs = runs_on(loop, thinker, store)
-    started = [runs.start(Asked("first"))]
+    started = [runs.start(RunRequest("first"))]
     until(lambda: store.sizes == [1])
-    started += [runs.start(Asked("later")) for _ in range(5)]
+    started += [runs.start(RunRequest("later")) for _ in range(5)]
     until(lambda: all(run.over for run in started[1:]))
     first.gate.set()
     until(lambda: started[0].over)
@@ -390,11 +392,11 @@ def test_a_run_that_cannot_be_saved_keeps_no_other_from_being_saved(
 ) -> None:
     endless = Answer("Because.", 1.0, 2**80)
 
-    def thinker(asked: Asked) -> AsyncIterator[Event]:
+    def thinker(asked: RunRequest) -> AsyncIterator[Event]:
         return quick(STARTED, endless if asked.question == "odd" else ANSWER)(asked)
 
     runs = runs_on(loop, thinker, store)
-    started = [runs.start(Asked(name)) for name in ("a", "odd", "b")]
+    started = [runs.start(RunRequest(name)) for name in ("a", "odd", "b")]
     until(lambda: all(run.ended for run in started))
     assert started[1].events(0) == (STARTED, endless)
     assert runs.get(started[1].id) is started[1]
@@ -445,7 +447,7 @@ def test_a_history_that_another_program_locks_is_waited_for(
 
 FULL_DISK = """
 import asyncio, resource, sys, time
-from history.asked import Asked
+from history.request import RunRequest
 from history.runs import Loop, Runs
 from history.store import Store
 from reasoning.events import Answer, Step
@@ -459,7 +461,7 @@ store = Store(sys.argv[1])
 runs = Runs(Loop(), thinker, store)
 _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, most))
-run = runs.start(Asked("Why?"))
+run = runs.start(RunRequest("Why?"))
 while not run.ended or not runs.trouble:
     time.sleep(0.01)
 print(runs.trouble.code, len(run.trace.steps), len(store.events(run.id)) < 200)
@@ -531,14 +533,14 @@ def test_only_the_newest_ended_runs_stay_in_memory_and_a_thinking_one_always(
 ) -> None:
     waiting, ended = Script(STARTED, ANSWER), quick(ANSWER)
 
-    def thinker(asked: Asked) -> AsyncIterator[Event]:
+    def thinker(asked: RunRequest) -> AsyncIterator[Event]:
         return (waiting if asked.question == "slow" else ended)(asked)
 
     runs = runs_on(loop, thinker, store, kept=3)
-    slow = runs.start(Asked("slow"))
+    slow = runs.start(RunRequest("slow"))
     quick_ones: list[Run] = []
     for number in range(8):
-        quick_ones.append(runs.start(Asked(str(number))))
+        quick_ones.append(runs.start(RunRequest(str(number))))
         until(lambda: quick_ones[-1].settled)
     assert runs.get(slow.id) is slow
     assert [runs.get(run.id) is run for run in quick_ones[4:]] == [True] * 4
@@ -687,7 +689,7 @@ class Voters:
         self.begun: list[int] = []
         self.closed: list[int] = []
 
-    async def __call__(self, asked: Asked) -> AsyncIterator[Event]:
+    async def __call__(self, asked: RunRequest) -> AsyncIterator[Event]:
         number = asked.settings.seed or 0
         self.begun.append(number)
         try:
@@ -702,7 +704,9 @@ class Voters:
 def vote(voters: Voters, store: Store) -> tuple[Runs, Run]:
     """The runs, and the first of a vote of all the voters, which has begun."""
     runs, most = Runs(Loop(), voters, store), len(voters.answers)
-    first, *others = (Asked("Why?", settings=Settings(seed=it), most=most) for it in range(most))
+    first, *others = (
+        RunRequest("Why?", settings=Settings(seed=it), most=most) for it in range(most)
+    )
     run = runs.start(first)
     runs.vote(run, others, Link(thread=run.id, group=run.id))
     return runs, run
@@ -729,10 +733,10 @@ def test_three_that_agree_are_all_that_a_vote_begins(store: Store) -> None:
 def test_a_vote_whose_first_chain_is_over_counts_it(store: Store) -> None:
     voters = Voters(*"444")
     runs = Runs(Loop(), voters, store)
-    first = runs.start(Asked("Why?", settings=Settings(seed=0)))
+    first = runs.start(RunRequest("Why?", settings=Settings(seed=0)))
     until(lambda: first.settled)
-    runs.start(Asked("Another?", settings=Settings(seed=1)))  # ended tasks are forgotten here
-    others = [Asked("Why?", settings=Settings(seed=it)) for it in (1, 2)]
+    runs.start(RunRequest("Another?", settings=Settings(seed=1)))  # ended tasks are forgotten here
+    others = [RunRequest("Why?", settings=Settings(seed=it)) for it in (1, 2)]
     runs.vote(first, others, Link(thread=first.id, group=first.id))
     until(lambda: not runs.votes_on(first.id))
     assert 1 in voters.begun

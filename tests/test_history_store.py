@@ -22,8 +22,8 @@ from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
 from history import database, store
-from history.asked import Asked, Link
 from history.database import EVENTS, RUNS, TEXTS
+from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store, StoreError
 from page.words import LANGUAGES, load
 from reasoning.events import (
@@ -100,7 +100,7 @@ def ask(
     owner: str = "",
     at: float = 1.0,
 ) -> None:
-    it.write([Begun(id, Asked(question), link, owner, at)], [Heard(id, 0, tuple(events))])
+    it.write([Begun(id, RunRequest(question), link, owner, at)], [Heard(id, 0, tuple(events))])
 
 
 def count(it: Store, table: Any) -> int:
@@ -137,7 +137,7 @@ def test_a_run_is_found_again_as_it_was(opened: Store) -> None:
 
 
 def test_what_was_asked_is_found_again_as_it_was(opened: Store) -> None:
-    asked = Asked(
+    asked = RunRequest(
         "Why?",
         "coat",
         Settings(max_steps=4, seed=3),
@@ -183,7 +183,7 @@ def test_lone_surrogates_and_nul_are_no_harm(opened: Store) -> None:
     events = (STARTED, step(1, odd), Answer(odd, 1.0, 1))
     ask(opened, "one", odd, events)
     assert opened.events("one") == events
-    assert opened.asked("one") == Asked(odd)
+    assert opened.asked("one") == RunRequest(odd)
     assert ids(opened, "\ud800c") == ids(opened, "b") == ["one"]
 
 
@@ -399,7 +399,7 @@ def test_figures_are_of_the_newest_answered_runs(
 CHILD = """
 import os, sys
 sys.path.insert(0, {root!r})
-from history.asked import Asked, Link
+from history.request import RunRequest, Link
 import history.database
 history.database.BUSY = 60.0  # seconds; so many writers keep each other waiting on a busy machine
 from history.store import Begun, Heard, Store
@@ -414,7 +414,7 @@ def child(code: str, *arguments: str, **options: Any) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_a_run_whose_process_was_killed_is_interrupted(url: str) -> None:
-    begin = "Store(sys.argv[1]).write([Begun('one', Asked('Why?'), Link(), '', 1.0)])"
+    begin = "Store(sys.argv[1]).write([Begun('one', RunRequest('Why?'), Link(), '', 1.0)])"
     process = child(f"{begin}; print('begun', flush=True); sys.stdin.read()", url, stdin=-1)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
@@ -458,7 +458,7 @@ def test_two_processes_write_to_one_history_at_once(url: str) -> None:
 it = Store(sys.argv[1])
 for n in range(100):
     id = sys.argv[2] + str(n)
-    it.write([Begun(id, Asked("Why?"), Link(), "", 1.0)])
+    it.write([Begun(id, RunRequest("Why?"), Link(), "", 1.0)])
     it.write(heard=[Heard(id, 0, (Started("Why?", "m", "w", "en", 0.0),))])
 """
     processes = [child(code, url, name) for name in "abc"]
@@ -487,7 +487,7 @@ async def thinker(asked):
         await asyncio.sleep(0.001)
 
 runs = Runs(Loop(), thinker, Store(sys.argv[1]))
-mine = [runs.start(Asked("Why?")) for _ in range(4)]
+mine = [runs.start(RunRequest("Why?")) for _ in range(4)]
 seen = [0] * 4
 while True:
     for place, run in enumerate(mine):

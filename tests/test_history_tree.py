@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from history.asked import Link
+from history.request import Link
 from history.store import Entry
 from history.tree import branches, find, follow_ups, path, root, together
 

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from history.asked import Asked
+from history.request import RunRequest
 from reasoning.events import Settings, Steer, Step, Turn
 from reasoning.inquiry import Inquiry
 from tests.scripted import Scripted, run
@@ -22,7 +22,7 @@ WHOLE = Inquiry(
 
 def test_what_was_asked_is_told_by_the_event_of_its_beginning() -> None:
     assert Inquiry.of(WHOLE.started("model", at=1.0), WHOLE.steps) == WHOLE
-    assert Asked.of(WHOLE.started("model", at=1.0)).most == 1
+    assert RunRequest.of(WHOLE.started("model", at=1.0)).most == 1
 
 
 async def test_an_inquiry_that_names_neither_way_nor_language_gets_both() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from history.asked import Asked, Link
+from history.request import Link, RunRequest
 from history.run import Run
 from page import asking
 from page.choices import Choices
@@ -50,13 +50,13 @@ class Runs:
 
     def __init__(self) -> None:
         self.started: list[Run] = []
-        self.others: list[Asked] = []  # of the vote, to be begun as it needs them
+        self.others: list[RunRequest] = []  # of the vote, to be begun as it needs them
 
-    def start(self, asked: Asked, link: Link = Link(), owner: str = "", id: str = "") -> Run:
+    def start(self, asked: RunRequest, link: Link = Link(), owner: str = "", id: str = "") -> Run:
         self.started.append(Run(asked, link, owner, id=id))
         return self.started[-1]
 
-    def vote(self, first: Run, others: Sequence[Asked], link: Link) -> None:
+    def vote(self, first: Run, others: Sequence[RunRequest], link: Link) -> None:
         assert link.group == first.id
         self.others += others
 

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page
 
-from history.asked import Asked, Link
+from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store
 from page.sidebar import PAGE, period
 from page.taking import as_json
@@ -65,7 +65,7 @@ def keep(
     """A run in the history that was asked some hours ago; gives its id."""
     id, at = f"run-{secrets.token_hex(4)}", time.time() - hours * HOUR
     trace = trace_of(question, at, answer, content)
-    store.write([Begun(id, Asked(question), Link(), "", at)], [Heard(id, 0, trace.events)])
+    store.write([Begun(id, RunRequest(question), Link(), "", at)], [Heard(id, 0, trace.events)])
     return id
 
 

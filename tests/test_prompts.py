@@ -7,8 +7,8 @@ from string import Template
 
 import pytest
 
+from reasoning.parsing import KEYS
 from reasoning.prompts import FOLDER, LANGUAGES, prompt_text
-from reasoning.replies import KEYS
 from reasoning.think import WAYS
 
 NAMES = sorted(path.stem for path in (FOLDER / "en").iterdir())

@@ -17,8 +17,8 @@ from reasoning.errors import FormatRefused, TooLong, UnknownModel
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Settings, Started, Step, Trace
 from reasoning.inquiry import Inquiry
 from reasoning.json_steps import DECIDE
+from reasoning.parsing import Reply, parse_reply
 from reasoning.prompts import prompt, untitled
-from reasoning.replies import Reply, parse_reply
 from reasoning.think import think
 from tests.real_servers import Server, finished, running
 from tests.reciter import HALF, HALF_SAYS, NAME, PART, satori_prompt

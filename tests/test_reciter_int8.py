@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from reasoning.endpoint import Endpoint, Request
-from serving import machine, weights
+from serving import hardware, weights
 from serving.catalogue import Model, find, load
 from serving.cpu import look
 from serving.precision import INT8_NEEDS
@@ -22,7 +22,7 @@ from serving.weights_files import damaged, read_manifest
 from tests import reciter as known
 from tests.real_servers import Server
 
-CPU = look(machine.read, os.sched_getaffinity(0))
+CPU = look(hardware.read, os.sched_getaffinity(0))
 END = "<|im_end|>"
 ENDING = [
     pair for pair in known.transcripts() if pair[1].endswith(END)

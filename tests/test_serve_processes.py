@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from serving import ports
-from serving.guard import GRACE
 from serving.launch import stage
+from serving.supervisor import GRACE
 from tests.processes import ROOT, alive, free_port, start, until
 
 pytestmark = pytest.mark.slow  # families of processes that are killed
@@ -60,19 +60,19 @@ DRIVER = """
 import sys, time
 sys.path.insert(0, {root!r})
 from pathlib import Path
-from serving.command import Command, Server
-from serving.launch import Plan, serve
+from serving.command import Command, ServerSpec
+from serving.launch import LaunchPlan, serve
 from serving.report import Report
 def fake(name, word, port, mode):
     command = Command((sys.executable, {fake!r}, str(port), mode, {pids!r}))
-    return Server(name, word, command, f"http://127.0.0.1:{{port}}")
+    return ServerSpec(name, word, command, f"http://127.0.0.1:{{port}}")
 def behind(ready):
     ready()
     time.sleep(600)
 def fails(ready):
     print("warming failed", flush=True)
 page = {page!r}
-plan = Plan("a model", fake("vLLM", "vllm", {port}, {mode!r}), ("it answers",),
+plan = LaunchPlan("a model", fake("vLLM", "vllm", {port}, {mode!r}), ("it answers",),
             (fake("The page", "page", {page_port}, page),) if page else (),
             {warm}, Path({logs!r}))
 sys.exit(serve(plan, Report()))

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from history.store import Store
-from serving.guard import below
+from serving.supervisor import below
 from tests.page_browser import TITLE, Visitor, expect
 from tests.processes import ROOT, alive, free_port, start, until
 

@@ -22,7 +22,7 @@ from serving.command import (
     vllm_command,
 )
 from serving.cpu import Cpu
-from serving.machine import Gpu, Machine
+from serving.hardware import Gpu, Machine
 from serving.precision import Precision
 from serving.tuning import tune
 

@@ -8,7 +8,7 @@ import pytest
 
 from serving.catalogue import Model, load
 from serving.cpu import Cpu
-from serving.machine import Gpu, Machine
+from serving.hardware import Gpu, Machine
 from serving.precision import Precision, PrecisionError, choose
 
 AVX2 = Machine(cpu=Cpu(features=frozenset({"avx2"})))

@@ -193,7 +193,7 @@ async def test_a_mistake_of_ours_keeps_its_type_and_its_traceback(way: str) -> N
             pass
     frames = traceback.extract_tb(caught.value.__traceback__)
     assert frames[-1].name == "chat"
-    assert {"think.py", "reading.py"} <= {Path(frame.filename).name for frame in frames}
+    assert {"think.py", "attempt.py"} <= {Path(frame.filename).name for frame in frames}
     assert server.closed == 1
 
 

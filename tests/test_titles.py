@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from reasoning.events import Delta, Event, Settings, Step
-from reasoning.replies import Draft, Reply, parse_reply, read_partial
+from reasoning.parsing import Draft, Reply, parse_reply, read_partial
 from reasoning.titles import is_title, title_of
 from tests.scripted import Scripted, pieces, run
 

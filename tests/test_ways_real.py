@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from reasoning.boxes import boxes
-from reasoning.choosing import way_of
+from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint, Piece, Request
 from reasoning.events import Answer, Correction, Delta, Event, Notice, Steer, Step, Trace, Turn
 from reasoning.inquiry import Inquiry
@@ -463,7 +463,7 @@ def test_the_catalogue_that_serves_a_model_says_its_way(reciter: Server) -> None
 
 
 async def test_an_unknown_model_is_known_by_its_tokenizer(endpoint: Counting) -> None:
-    assert await way_of(endpoint, await endpoint.model(), {}) == "coat"
+    assert await detect_way(endpoint, await endpoint.model(), {}) == "coat"
     assert endpoint.requests == []
 
 
@@ -474,4 +474,4 @@ async def test_a_model_that_thinks_is_known_by_its_reply(endpoint: Counting) -> 
         return 3
 
     endpoint.count = strange  # type: ignore[method-assign]
-    assert await way_of(endpoint, await endpoint.model(), {}) == "native"
+    assert await detect_way(endpoint, await endpoint.model(), {}) == "native"

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Request, ServedModel
-from reasoning.metering import Server
+from reasoning.metering import ModelServer
 from reasoning.splitting import META_ACTIONS
 
 DEFAULT = "json_steps"
@@ -15,10 +15,10 @@ PROBE = "What is 1 + 1?"
 PROBE_TOKENS = 24  # a thought shows in its first tokens
 
 
-class Ways:
+class DetectedWays:
     """How each model thinks: what is known of it, else what it said when it was asked, once."""
 
-    def __init__(self, server: Server, known: Mapping[str, str]) -> None:
+    def __init__(self, server: ModelServer, known: Mapping[str, str]) -> None:
         self._server, self._known = server, dict(known)
         self._asking = asyncio.Lock()
 
@@ -30,11 +30,11 @@ class Ways:
         """A key of think.WAYS. Raises a StepwiseError when the server cannot be asked."""
         async with self._asking:
             if model.name not in self._known:
-                self._known[model.name] = await way_of(self._server, model, self._known)
+                self._known[model.name] = await detect_way(self._server, model, self._known)
         return self._known[model.name]
 
 
-async def way_of(server: Server, model: ServedModel, catalogue: Mapping[str, str]) -> str:
+async def detect_way(server: ModelServer, model: ServedModel, catalogue: Mapping[str, str]) -> str:
     """The way's word, a key of think.WAYS. `catalogue` maps served names to ways.
 
     An unknown model is Satori's kind when its tokenizer reads each meta-action as one
@@ -49,11 +49,11 @@ async def way_of(server: Server, model: ServedModel, catalogue: Mapping[str, str
     return "native" if await _thinks(server, model) else DEFAULT
 
 
-async def _knows_meta_actions(server: Server) -> bool:
+async def _knows_meta_actions(server: ModelServer) -> bool:
     return all([await server.count(token) == 1 for token in META_ACTIONS])
 
 
-async def _thinks(server: Server, model: ServedModel) -> bool:
+async def _thinks(server: ModelServer, model: ServedModel) -> bool:
     """Whether a reply comes with a reasoning field, or its text opens a <think> tag."""
     request = Request(model, ({"role": "user", "content": PROBE},), PROBE_TOKENS)
     text = ""

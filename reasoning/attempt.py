@@ -1,4 +1,4 @@
-"""One reply being read: what has come of it, how long it took, and trying again.
+"""An attempt at a reply: what has come of it, how long it took, and trying again.
 
 Every way of thinking reads its replies through here, so that the model's time and
 the waiting between tries are told apart in one place.
@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from reasoning.endpoint import Piece
 from reasoning.errors import StepwiseError
 from reasoning.events import Delta, Notice, Part, Retry
-from reasoning.persistence import Sleep, persist
+from reasoning.retry import Sleep, retry
 
 Take = Callable[[Piece], Awaitable[bool | None]]  # True: no more of the reply is wanted
 Again = Callable[[Retry | Notice], Awaitable[None]]  # what came of the reply is void
 
 
 @dataclass(slots=True)
-class Reading:
+class Attempt:
     """What came of the last try. `seconds` is the model's time over all of them.
 
     `number` is that of the step, or of the answer behind the last one, that is written now.
@@ -82,14 +82,14 @@ class Tally:
     seconds: float = 0.0
     tokens: int = 0
 
-    def add(self, reading: Reading) -> None:
+    def add(self, attempt: Attempt) -> None:
         self.attempts += 1
-        self.seconds += reading.seconds
-        self.tokens += reading.tokens
+        self.seconds += attempt.seconds
+        self.tokens += attempt.tokens
 
 
 async def read(
-    reading: Reading,
+    attempt: Attempt,
     ask: Callable[[], AsyncGenerator[Piece, None]],
     take: Take,
     again: Again,
@@ -97,23 +97,23 @@ async def read(
 ) -> None:
     """Reads the reply to `ask`, which is asked for anew where the server failed.
 
-    `take` gets each piece when `reading` has it, `again` the Retry before the wait.
+    `take` gets each piece when `attempt` has it, `again` the Retry before the wait.
     Raises the StepwiseError that no further try can cure.
     """
 
-    async def attempt() -> None:
-        reading.begin()
+    async def once() -> None:
+        attempt.begin()
         try:
             async with aclosing(ask()) as pieces:
                 async for piece in pieces:
-                    reading.take(piece)
+                    attempt.take(piece)
                     if await take(piece):
                         return
         finally:
-            reading.end()
+            attempt.end()
 
     async def pause(tries: int, error: StepwiseError, wait: float) -> None:
-        await again(Retry(reading.number, tries, error.code, str(error), wait))
+        await again(Retry(attempt.number, tries, error.code, str(error), wait))
         await sleep(wait)
 
-    await persist(attempt, pause)
+    await retry(once, pause)

@@ -6,8 +6,8 @@ import pytest
 
 from serving.catalogue import load
 from serving.cpu import Cpu
+from serving.hardware import Gpu, Machine, choose, misfit, parse_gpus, visible
 from serving.listing import table
-from serving.machine import Gpu, Machine, choose, misfit, parse_gpus, visible
 
 CATALOGUE = load()
 LAPTOP = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))

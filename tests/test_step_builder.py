@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.writing import TITLE_LENGTH, headline
+from reasoning.step_builder import TITLE_LENGTH, headline
 
 TITLES = {
     "First, we count. Then we add.": "First, we count",

@@ -1,6 +1,6 @@
 """The project's own Python environment, .venv: made once, mended when it was cut off.
 
-    python -m serving.environment [--dev]
+    python -m serving.setup [--dev]
 
 installs what serving needs on this machine (requirements.txt with an NVIDIA GPU,
 requirements-cpu.txt without) and, with --dev, requirements-dev.txt. It runs on the
@@ -28,11 +28,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Protocol
 
-from serving import machine as machines
+from serving import hardware
 from serving.catalogue import ROOT
-from serving.guard import die_with_parent
-from serving.machine import Machine
+from serving.hardware import Machine
 from serving.report import Report
+from serving.supervisor import die_with_parent
 
 UV = "uv==0.13.8"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
@@ -47,7 +47,7 @@ class SetupError(Exception):
     """The environment cannot be made: what happened and what to do, in few lines."""
 
 
-class Run(Protocol):
+class RunCommand(Protocol):
     def __call__(self, argv: Sequence[str], what: str) -> None:
         """Runs a command to its end, showing `what`; raises CommandFailed when it fails."""
 
@@ -156,7 +156,7 @@ def ensure(
     report: Report,
     dev: bool = False,
     place: Place | None = None,
-    run: Run | None = None,
+    run: RunCommand | None = None,
 ) -> Path:
     """The Python of a .venv that holds what is needed; makes it where it does not.
 
@@ -189,7 +189,9 @@ def _locked(place: Place, report: Report) -> Iterator[None]:
         yield
 
 
-def _install(place: Place, names: list[str], machine: Machine, report: Report, run: Run) -> None:
+def _install(
+    place: Place, names: list[str], machine: Machine, report: Report, run: RunCommand
+) -> None:
     _check_room(place, names)
     kind = "an NVIDIA GPU" if machine.gpus else "no GPU"
     report.say(f"Setting up .venv for a machine with {kind}. Once only; log: {_shown(place.log)}")
@@ -229,12 +231,12 @@ def _check_room(place: Place, names: Iterable[str]) -> None:
         )
 
 
-def _make(place: Place, run: Run) -> None:
+def _make(place: Place, run: RunCommand) -> None:
     base = getattr(sys, "_base_executable", sys.executable)  # .venv's own may be what is removed
     run([base, "-m", "venv", "--clear", str(place.folder)], "Making .venv (a few seconds)")
 
 
-def _add(place: Place, name: str, run: Run) -> None:
+def _add(place: Place, name: str, run: RunCommand) -> None:
     python = str(place.python)
     pip = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     if not (place.folder / "bin" / "uv").exists():
@@ -254,7 +256,7 @@ def _how_long(name: str) -> str:
     }.get(name, "a few seconds")
 
 
-def _add_torch(file: Path, pip: list[str], run: Run) -> None:
+def _add_torch(file: Path, pip: list[str], run: RunCommand) -> None:
     """PyTorch for the CPU by pip: from where pip is told to look, else from PyTorch itself."""
     lines = file.read_text(encoding="utf-8").splitlines()
     torch = next(line.strip() for line in lines if line.startswith("torch=="))
@@ -336,7 +338,7 @@ def library_missing(name: str = "libnuma.so.1") -> bool:
     return False
 
 
-def ensure_libnuma(machine: Machine, report: Report, run: Run | None = None) -> None:
+def ensure_libnuma(machine: Machine, report: Report, run: RunCommand | None = None) -> None:
     """vLLM on a CPU loads libnuma. Installs it where that needs no password, else says how."""
     if machine.gpus or not library_missing():
         return
@@ -356,12 +358,12 @@ def ensure_libnuma(machine: Machine, report: Report, run: Run | None = None) -> 
 
 def main(argv: Sequence[str]) -> int:
     report = Report()
-    machine = machines.look()
+    machine = hardware.look()
     if machine.system != "Linux":
         report.say("vLLM needs Linux; on Windows, WSL2 is one.")
         return 1
     if set(argv) - {"--dev"}:
-        report.say("Usage: python -m serving.environment [--dev]")
+        report.say("Usage: python -m serving.setup [--dev]")
         return 2
     try:
         ensure(machine, report, dev="--dev" in argv)

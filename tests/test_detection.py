@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from reasoning.choosing import Ways, way_of
+from reasoning.detection import DetectedWays, detect_way
 from reasoning.endpoint import Piece, ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import Failed
@@ -44,17 +44,17 @@ COAT = ("<|continue|>", "<|reflect|>", "<|explore|>")
     ],
 )
 async def test_an_unknown_model_is_asked(asked: Scripted, way: str) -> None:
-    assert await way_of(asked, NEW, {}) == way
+    assert await detect_way(asked, NEW, {}) == way
 
 
 async def test_a_server_that_cannot_be_asked_is_an_error_and_no_guess() -> None:
     with pytest.raises(Unreachable):
-        await way_of(Scripted(Unreachable("Gone.", "Start it.")), NEW, {})
+        await detect_way(Scripted(Unreachable("Gone.", "Start it.")), NEW, {})
 
 
 async def test_a_model_of_the_catalogue_is_not_asked() -> None:
     server = Scripted("It is 2.")
-    assert await way_of(server, NEW, {"brand-new": "direct"}) == "direct"
+    assert await detect_way(server, NEW, {"brand-new": "direct"}) == "direct"
     assert server.requests == []
 
 
@@ -71,7 +71,7 @@ async def test_a_way_that_does_not_exist_is_a_failure_that_names_those_that_do()
 
 async def test_a_model_is_asked_once_and_one_that_is_known_never() -> None:
     server = Scripted("It is 2.")
-    ways = Ways(server, {"known": "native"})
+    ways = DetectedWays(server, {"known": "native"})
     assert ways.known("known") == "native"
     assert ways.known(NEW.name) == ""
     assert (

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from serving.environment import (
+from serving.hardware import Gpu, Machine
+from serving.report import Report
+from serving.setup import (
     TORCH_INDEX,
     UV,
     CommandFailed,
@@ -26,8 +28,6 @@ from serving.environment import (
     pip_index_for_uv,
     requirements,
 )
-from serving.machine import Gpu, Machine
-from serving.report import Report
 from tests.processes import ROOT, start, until
 
 CPU = Machine()
@@ -210,10 +210,10 @@ def test_two_set_ups_at_once_install_once(place: Place, tmp_path: Path) -> None:
         "import sys, io, time\n"
         f"sys.path[:0] = [{str(ROOT)!r}, {str(ROOT / 'tests')!r}]\n"
         "from pathlib import Path\n"
-        "from serving.environment import Place, ensure\n"
-        "from serving.machine import Machine\n"
+        "from serving.setup import Place, ensure\n"
+        "from serving.hardware import Machine\n"
         "from serving.report import Report\n"
-        "from test_serving_environment import Installer\n"
+        "from test_serving_setup import Installer\n"
         "class Slow(Installer):\n"
         "    def __call__(self, argv, what):\n"
         "        time.sleep(0.2)\n"
@@ -246,7 +246,7 @@ def test_an_installer_does_not_outlive_a_kill_of_the_set_up(tmp_path: Path) -> N
     code = (
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
         "from pathlib import Path\n"
-        "from serving.environment import Runner\n"
+        "from serving.setup import Runner\n"
         "from serving.report import Report\n"
         f"runner = Runner(Path({str(tmp_path / 'log')!r}), Report())\n"
         f"runner([sys.executable, '-c', {sleeper!r}], 'Sleeping')"
@@ -261,7 +261,7 @@ def test_an_installer_does_not_outlive_a_kill_of_the_set_up(tmp_path: Path) -> N
 def test_the_library_of_the_system_is_installed_where_it_may(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.environment.library_missing", lambda: True)
+    monkeypatch.setattr("serving.setup.library_missing", lambda: True)
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     installer = Installer(place)
     ensure_libnuma(CPU, Report(io.StringIO()), installer)
@@ -273,7 +273,7 @@ def test_the_library_of_the_system_is_installed_where_it_may(
 def test_the_library_of_the_system_is_named_with_its_command_where_it_may_not(
     place: Place, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("serving.environment.library_missing", lambda: True)
+    monkeypatch.setattr("serving.setup.library_missing", lambda: True)
     with pytest.raises(SetupError, match="sudo apt-get install libnuma1"):
         ensure_libnuma(CPU, Report(io.StringIO()), Installer(place, lambda line: True))
 

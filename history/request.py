@@ -10,7 +10,7 @@ from reasoning.inquiry import Inquiry
 
 
 @dataclass(frozen=True, slots=True)
-class Asked(Inquiry):
+class RunRequest(Inquiry):
     """What a run is to think about, and how many chains its vote may draw: `most`.
 
     An empty way is the model's own.
@@ -38,18 +38,18 @@ class Link:
     group: str = ""
 
 
-def asked_to_json(asked: Asked) -> dict[str, Any]:
+def request_to_json(asked: RunRequest) -> dict[str, Any]:
     """As JSON values: the beginning of a run that no model has taken up yet, and the steps."""
     started = asked.started(model="", at=0.0)
     steps = [to_dict(step) for step in asked.steps]
     return {"started": to_dict(started), "steps": steps, "most": asked.most}
 
 
-def asked_from_json(values: dict[str, Any]) -> Asked:
+def request_from_json(values: dict[str, Any]) -> RunRequest:
     """The inverse. Raises ValueError for other values."""
     started = from_dict(values["started"])
     steps = tuple(from_dict(step) for step in values["steps"])
     if not isinstance(started, Started):
         raise ValueError(f"expected how a run began, got {type(started).__name__}")
-    asked = Asked.of(started, tuple(step for step in steps if isinstance(step, Step)))
+    asked = RunRequest.of(started, tuple(step for step in steps if isinstance(step, Step)))
     return replace(asked, most=int(values.get("most", 1)))  # an older history says nothing of it

@@ -18,7 +18,7 @@ FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within
 LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 
 
-async def persist(
+async def retry(
     call: Callable[[], Awaitable[None]],
     pause: Pause,
     jitter: Callable[[], float] = random.random,

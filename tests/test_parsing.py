@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.replies import (
+from reasoning.parsing import (
     MAX_CONTENT,
     MAX_TITLE,
     BadReply,

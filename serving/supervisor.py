@@ -1,9 +1,9 @@
 """A process that starts another and takes its whole family with it when it ends.
 
-    python serving/guard.py PARENT_PID COMMAND ...
+    python serving/supervisor.py PARENT_PID COMMAND ...
 
 vLLM's engine and workers outlive a `kill -9` of vLLM, and everything outlives a
-`kill -9` of serve.sh. So each server runs under a guard, which leads a session of
+`kill -9` of serve.sh. So each server runs under a supervisor, which leads a session of
 its own, adopts every orphan below it, and ends them all when the server has ended,
 when its parent has died, or when it is told to. Standard library alone, nothing of
 ours: it must come up at once and never fail.

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 
 from reasoning.events import Delta, Event, Step
 from reasoning.headings import unnumbered
+from reasoning.parsing import one_line
 from reasoning.prompts import untitled
-from reasoning.replies import one_line
 from reasoning.splitting import Cut, Opening, StepKind
 
 TITLE_LENGTH = 60  # characters; a title is the first words of its step
@@ -28,7 +28,7 @@ _BETWEEN = " \n\t.:;,，。：；"
 
 
 @dataclass(slots=True)
-class Writer:
+class StepBuilder:
     """Writes steps from `number` on. `tokens` is the count of completion tokens so far."""
 
     number: int
