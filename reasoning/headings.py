@@ -1,15 +1,16 @@
 """What a line of a text begins: a heading and what it says, an item, a conclusion. Pure.
 
 A heading is a line with Markdown's marks, a line that is nothing but bold, or one that
-begins with "Step 3:". What a line may still become is told from its beginning, so that
-the rest of a text need not wait.
+begins with "Step 3:". What a line may still become is told from its beginning, by partial
+matches, so that the rest of a text need not wait.
 """
 
 from __future__ import annotations
 
-import re
+import regex
 
 from reasoning.parsing import one_line
+from reasoning.splitting import is_open
 
 LONGEST_LINE = 120  # characters of a line without marks that is a heading
 
@@ -17,59 +18,44 @@ _DIGITS = r"[\d一二三四五六七八九十]"
 _NUMBER = rf"(?:step\s*\d+|步骤\s*{_DIGITS}+|第\s*{_DIGITS}+\s*步)"
 _AFTER = "[:：.)—-]"
 _LISTED = r"(?:\d{1,2}[.)][ \t]+)?"  # "1. **Title**"
-_MARKED = re.compile(r"#{1,6}(?:[ \t]+(\S.*)|[ \t]*)")
-_BOLD = re.compile(rf"{_LISTED}\*\*([^*]+)\*\*[:：]?\s*")
-_NUMBERED = re.compile(rf"{_NUMBER}\s*{_AFTER}\s*(\S.*)", re.I)
-_LEADING_NUMBER = re.compile(rf"\A{_NUMBER}\s*(?:{_AFTER}\s*|$)", re.I)
+_MARKED = regex.compile(r"#{1,6}(?:[ \t]+(\S.*)|[ \t]*)")
+_BOLD = regex.compile(rf"{_LISTED}\*\*([^*]+)\*\*[:：]?\s*")
+_NUMBERED = regex.compile(rf"{_NUMBER}\s*{_AFTER}\s*(\S.*)", regex.I)
+_LEADING_NUMBER = regex.compile(rf"\A{_NUMBER}\s*(?:{_AFTER}\s*|$)", regex.I)
 ORDINALS = (
     *("first", "second", "third", "fourth", "fifth", "sixth", "seventh", "eighth"),
     *("ninth", "tenth", "next", "last", "final"),
 )
-_LEADING_ORDINAL = re.compile(rf"\A(?:the\s+)?(?:{'|'.join(ORDINALS)})\s+step\s*{_AFTER}\s*", re.I)
-_MAY_BE_MARKED = re.compile(r"#{0,6}|#{1,6}[ \t].*")
-_MAY_BE_BARE = re.compile(
-    rf"\d{{0,2}}|\d{{1,2}}[.)][ \t]*|{_LISTED}\*(?:\*(?:[^*]+(?:\*(?:\*[:：]?\s*)?)?)?)?"
-    rf"|s(?:t(?:e(?:p\s*\d*\s*(?:{_AFTER}.*)?)?)?)?"
-    rf"|步(?:骤\s*{_DIGITS}*\s*(?:{_AFTER}.*)?)?"
-    rf"|第\s*{_DIGITS}*\s*(?:步\s*(?:{_AFTER}.*)?)?",
-    re.I,
+_LEADING_ORDINAL = regex.compile(
+    rf"\A(?:the\s+)?(?:{'|'.join(ORDINALS)})\s+step\s*{_AFTER}\s*", regex.I
 )
-_ANSWER = re.compile(
+_ANSWER = regex.compile(
     r"(?:(?:give|state|provide|write)\s+)?(?:the\s+|my\s+)?"
     r"(?:final\s+(?:answer|result|conclusion)|answer(?:\s+(?:to\s+)?the\s+question)?|conclusion)"
     r"\s*(?:\.|[:：]\s*(?P<told>.*))?"
     r"|(?:给出)?(?:(?:最终|最后)?(?:答案|结论)|最终结果)\s*(?:[:：]\s*(?P<zh>.*))?",
-    re.I,
+    regex.I,
 )
 
-_ITEM = re.compile(r"(\d{1,2})(?:[.)][ \t]{1,4}|[、．][ \t]{0,4})(\S.*)")
-_MAY_BE_ITEM = re.compile(r"\d{1,2}(?:[.)、．].*)?")
-_THOUGHT = re.compile(r"=|\w{2}[.!?][ \t]+\S|[。！？][^\n]")
-_BOLD_LEAD = re.compile(r"\d{1,2}[.)、．][ \t]{0,4}\*\*([^*]{3,60}?)[:：]?\*\*[:：.]?[ \t]")
-_BEGINS = re.compile(
+_ITEM = regex.compile(r"(\d{1,2})(?:[.)][ \t]{1,4}|[、．][ \t]{0,4})(\S.*)")
+_THOUGHT = regex.compile(r"=|\w{2}[.!?][ \t]+\S|[。！？][^\n]")
+_BOLD_LEAD = regex.compile(r"\d{1,2}[.)、．][ \t]{0,4}\*\*([^*]{3,60}?)[:：]?\*\*[:：.]?[ \t]")
+_BEGINS = regex.compile(
     r"(?:first(?:ly)?|second(?:ly)?|third(?:ly)?|next|then|now|after that|finally|lastly)\b"
     r"|首先|其次|接着|接下来|然后|现在|最后",
-    re.I,
+    regex.I,
 )
-_CONCLUDES = re.compile(
+_CONCLUDES = regex.compile(
     r"(?:therefore|thus|hence|so|consequently|in conclusion|in summary|to conclude"
     r"|(?:finally, )?the (?:final |correct )?answer)\b|因此|所以|综上|由此可得",
-    re.I,
+    regex.I,
 )
-_FIRST_WORDS = (  # of what begins, concludes, tells the answer, or turns (splitting.py)
-    *("first", "second", "third", "next", "then", "now", "after", "finally", "lastly"),
-    *("therefore", "thus", "hence", "so", "consequently", "in ", "to conclude", "the "),
-    *("answer", "final", "alternatively", "another", "let", "but ", "oh ", "wait", "hmm"),
-    *("hold", "actually", "首先", "其次", "接着", "接下来", "然后", "现在", "最后", "因此", "所以"),
-    *("综上", "由此可得", "最终", "答案", "换一种", "另一种", "或者", "等等", "等一下", "不对"),
-)
-_MAY_TURN = re.compile(r"the\b|finally", re.I)
-_LONGEST_WORDS = 32  # characters that decide on all of them
-ANSWER_LINE = re.compile(  # no longer than 32 characters, spaces before it aside
+ANSWER_LINE = regex.compile(
     r"^[ \t]*[>*_#-]{0,4}[ \t]{0,2}(?:(?:the )?(?:final )?answer|(?:最终|最后)?答案)"
     r"[ \t*_]{0,4}[:：][ \t*_]{0,4}",
-    re.I | re.M,
+    regex.I | regex.M,
 )
+_LINE_BEGINNINGS = (_BEGINS, _CONCLUDES, ANSWER_LINE)
 
 
 def heading(line: str) -> str | None:
@@ -101,18 +87,13 @@ def is_sentence(line: str) -> bool:
     """Whether a heading's line may be all that there is of its step: "Step 1: 3 + 4 = 7"."""
     if _marked(line) is not None:
         return False
-    return bool(_NUMBERED.fullmatch(line)) or bool(re.search(r"\d", heading(line) or ""))
+    return bool(_NUMBERED.fullmatch(line)) or bool(regex.search(r"\d", heading(line) or ""))
 
 
 def may_be_heading(line: str) -> bool:
     """Whether a line that is being written can become a heading; of a heading, always."""
-    return _may_be_marked(line) or (
-        len(line) <= LONGEST_LINE and _MAY_BE_BARE.fullmatch(line) is not None
-    )
-
-
-def _may_be_marked(line: str) -> bool:
-    return _MAY_BE_MARKED.fullmatch(line) is not None
+    known = (_MARKED, _BOLD, _NUMBERED) if len(line) <= LONGEST_LINE else (_MARKED,)
+    return any(words.fullmatch(line, partial=True) for words in known)
 
 
 def item(line: str) -> tuple[int, str] | None:
@@ -133,7 +114,7 @@ def is_thought(line: str) -> bool:
 
 
 def may_be_item(line: str) -> bool:
-    return _MAY_BE_ITEM.fullmatch(line) is not None
+    return _ITEM.fullmatch(line, partial=True) is not None
 
 
 def begins(line: str) -> bool:
@@ -147,17 +128,8 @@ def concludes(line: str) -> bool:
 
 
 def may_begin(line: str) -> bool:
-    """Whether more of a line may tell that it begins, concludes, tells the answer or turns."""
-    start = line.lstrip()
-    words = start.lstrip(">*_#- ").casefold()
-    known = any(words.startswith(word) or word.startswith(words) for word in _FIRST_WORDS)
-    return known and len(start) <= _LONGEST_WORDS and not _has_begun(line)
-
-
-def _has_begun(line: str) -> bool:
-    """Whether its first word is whole and has told; "The" and "Finally" may yet tell otherwise."""
-    found = _BEGINS.match(line) or _CONCLUDES.match(line)
-    return found is not None and found.end() < len(line) and not _MAY_TURN.match(line)
+    """Whether more of a line may tell that it begins, concludes or tells the answer."""
+    return any(is_open(words.match(line, partial=True)) for words in _LINE_BEGINNINGS)
 
 
 def answer_in(words: str) -> str | None:
@@ -170,4 +142,4 @@ def _words(text: str) -> str:
     """What is there to read of a heading; punctuation alone is nothing."""
     bare = text.strip("# *").rstrip(":：").strip("# *")
     words = one_line(unnumbered(bare)).rstrip(":：")
-    return words if re.search(r"\w", words) else ""
+    return words if regex.search(r"\w", words) else ""

@@ -28,7 +28,7 @@ from reasoning.headings import (
     may_be_item,
     may_begin,
 )
-from reasoning.splitting import LONG_ENOUGH, Conclusion, Opening, StepKind, turn
+from reasoning.splitting import LONG_ENOUGH, Conclusion, Opening, StepKind, may_turn, turn
 
 PREAMBLE = 200  # characters before the first step that are none: "Sure, let us think:"
 LONGEST_TITLE = 80  # characters of a numbered item that names a step and does not begin it
@@ -296,7 +296,7 @@ def _undecided(line: str) -> bool:
     """Whether more of a line may change what it begins."""
     start = line.lstrip()
     may_head = may_be_heading(start) or may_be_item(line) or "```".startswith(start[:3])
-    return may_begin(line) or (may_head and not _is_long(line))
+    return may_begin(line) or may_turn(line) or (may_head and not _is_long(line))
 
 
 def _is_long(line: str) -> bool:

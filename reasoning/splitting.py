@@ -7,9 +7,10 @@ cut into pieces, the steps are the same.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from typing import Literal, Protocol
+
+import regex
 
 StepKind = Literal["continue", "reflect", "explore"]
 
@@ -52,8 +53,8 @@ META_ACTIONS: dict[str, StepKind] = {
     "<|explore|>": "explore",
 }
 END_TOKENS = ("<|im_end|>", "<|endoftext|>")
-_META = re.compile("|".join(map(re.escape, META_ACTIONS)))
-_END = re.compile("|".join(map(re.escape, END_TOKENS)))
+_META = regex.compile("|".join(map(regex.escape, META_ACTIONS)))
+_END = regex.compile("|".join(map(regex.escape, END_TOKENS)))
 
 
 class TokenSplitter:
@@ -101,27 +102,26 @@ def _cut(text: str) -> list[Cut]:
 
 
 # How models say that they turn: Satori with its tokens stripped, and models that think natively.
-_TURNS: tuple[tuple[StepKind, re.Pattern[str]], ...] = (
+_TURNS: tuple[tuple[StepKind, regex.Pattern[str]], ...] = (
     (
         "explore",
-        re.compile(
+        regex.compile(
             r"(?:alternatively|another (?:way|approach|method)|let(?:'|\u2019)?s (?:switch to a new"
             r"|re-?evaluate|recompute|try (?:a different|another))|换一种|另一种|或者)",
-            re.I,
+            regex.I,
         ),
     ),
     (
         "reflect",
-        re.compile(
+        regex.compile(
             r"(?:(?:but |oh )?wait\b|hmm+\b|hold on|actually,|let(?:'|\u2019)?s reassess"
             r"|let me (?:re-?check|double[- ]check|verify|reconsider)|等等|等一下|不对)",
-            re.I,
+            regex.I,
         ),
     ),
 )
-_LONGEST_TURN = 32  # characters that decide how a paragraph begins
 LONG_ENOUGH = 400  # characters after which the next paragraph is a step of its own
-_BREAK = re.compile(r"\n[ \t]*\n\s*")
+_BREAK = regex.compile(r"\n[ \t]*\n\s*")
 
 
 class TurnSplitter:
@@ -149,7 +149,7 @@ class TurnSplitter:
             gap = None if not self._step else _BREAK.search(text)
             start = gap.end() if gap else 0
             undecided = more and (gap is not None or not self._step)
-            if undecided and len(text) - start < _LONGEST_TURN:
+            if undecided and may_turn(text[start:]):
                 kept = gap.start() if gap else 0
                 self._add(cuts, text[:kept])
                 self._held = text[kept:]
@@ -188,7 +188,7 @@ class TurnSplitter:
 
     def _closed(self) -> bool:
         """Whether the open step is outside of code and displayed formulas."""
-        fences = len(re.findall(r"^\s*```", self._step, re.M))
+        fences = len(regex.findall(r"^\s*```", self._step, regex.M))
         opened = self._step.count("\\[") - self._step.count("\\]")
         return fences % 2 == 0 and self._step.count("$$") % 2 == 0 and opened <= 0
 
@@ -198,9 +198,19 @@ def turn(paragraph: str) -> StepKind | None:
     return next((kind for kind, words in _TURNS if words.match(paragraph)), None)
 
 
+def may_turn(paragraph: str) -> bool:
+    """Whether more of a paragraph may tell that it turns, or whether it does."""
+    return any(is_open(words.match(paragraph, partial=True)) for _, words in _TURNS)
+
+
+def is_open(found: regex.Match[str] | None) -> bool:
+    """Whether more text may make, or unmake, a match that reaches to the text's end."""
+    return found is not None and (found.partial or found.end() == len(found.string))
+
+
 def _trailing_break(text: str) -> int:
     """How many last characters may be the beginning of a paragraph break."""
-    match = re.search(r"\n\s*\Z", text)
+    match = regex.search(r"\n\s*\Z", text)
     return len(match.group()) if match else 0
 
 
@@ -252,7 +262,7 @@ class ThinkSplitter:
     def feed(self, text: str) -> list[tuple[Voice, str]]:
         text = self._held + text
         parts: list[tuple[Voice, str]] = []
-        while self._voice == "thought" and (tag := re.search("</?think>", text)):
+        while self._voice == "thought" and (tag := regex.search("</?think>", text)):
             parts.append((self._voice, text[: tag.start()]))
             self.tagged, text = True, text[tag.end() :]
             self._voice = "answer" if tag.group() == "</think>" else "thought"

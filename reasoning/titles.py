@@ -8,9 +8,10 @@ a title only grows.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import islice
+
+import regex
 
 from reasoning.headings import ORDINALS, unnumbered
 from reasoning.parsing import Draft
@@ -22,18 +23,12 @@ SENTENCES = 3  # of a step that may give it a title; later ones do not say what 
 _WORDS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 _NUMBER = rf"(?:\d+(?:[./]\d+)*|[一二三四五六七八九十百]+|{'|'.join(_WORDS)})"
 _ORDINAL = rf"(?:the[\W_]+)?(?:{'|'.join(ORDINALS)})[\W_]+step"
-_NUMBERED = re.compile(
+_NUMBERED = regex.compile(
     rf"[\W_]*(?:(?:step|步骤|第)[\W_]*)?{_NUMBER}[\W_]*(?:of[\W_]*{_NUMBER}[\W_]*|步[\W_]*)?"
     rf"|[\W_]*{_ORDINAL}[\W_]*",
-    re.I,
+    regex.I,
 )
-_BARE = (
-    *("step 1 of 1", "步骤1", "第1步"),
-    *(f"step {word}" for word in _WORDS),
-    *(f"the {word} step" for word in ORDINALS),
-)
-_ENDS = {bare[start:] for bare in _BARE for start in range(len(bare) + 1)}
-_SENTENCE = re.compile(r"(?<=[.!?])\s+|[。！？]\s*|\s*\n\s*")
+_SENTENCE = regex.compile(r"(?<=[.!?])\s+|[。！？]\s*|\s*\n\s*")
 
 
 def is_title(text: str, last: str = "") -> bool:
@@ -64,7 +59,7 @@ def _may_be_none(text: str, last: str) -> bool:
         return True
     if last and "".join(_words(last)).startswith("".join(_words(text))):
         return True
-    return any(_NUMBERED.fullmatch(text + end) for end in _ENDS)
+    return _NUMBERED.fullmatch(text, partial=True) is not None
 
 
 def _words(text: str) -> list[str]:
