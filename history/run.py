@@ -71,11 +71,6 @@ class Run:
         with self._changed:
             return self._over and self._shown == len(self._events)
 
-    @property
-    def interrupted(self) -> bool:
-        """Whether it ended without an end: its process was killed."""
-        return self.ended and self.trace.end is None
-
     def events(self, since: int, timeout: float = 0.0) -> tuple[Event, ...]:
         """The events from number `since` on; waits up to `timeout` seconds for one."""
         with self._changed:

@@ -51,11 +51,6 @@ def prompt(language: str, name: str, **variables: object) -> str:
     return Template(prompt_text(language, name)).substitute(variables)
 
 
-def plain_prompt(name: str, **variables: object) -> str:
-    """A prompt that has one language only: the one its model was trained with."""
-    return prompt("", name, **variables)
-
-
 def check_prompt(language: str, name: str, text: str) -> None:
     """Raises BadPrompt where `text` cannot stand in the place of the prompt `name`."""
     mine, known = Template(text), set(Template(prompt_text(language, name)).get_identifiers())

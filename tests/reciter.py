@@ -28,7 +28,7 @@ from jinja2 import Template
 
 from reasoning.coat import CONCLUSION
 from reasoning.endpoint import Request
-from reasoning.prompts import plain_prompt
+from reasoning.prompts import prompt
 from tests.processes import OUTPUT
 from tests.real_servers import SERVE, Server, locked, shared
 from tests.reciter_steps import asked
@@ -125,7 +125,7 @@ BERRY_UNTHINKING = "Two times, I would say.<|im_end|>"
 
 
 def satori_prompt(question: str) -> str:
-    return plain_prompt("satori", question=question) + "\n"
+    return prompt("en", "satori", question=question) + "\n"
 
 
 def chat_prompt(question: str, think: bool = True) -> str:

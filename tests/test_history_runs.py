@@ -491,7 +491,8 @@ def test_a_run_is_found_after_a_restart(loop: Loop, store: Store) -> None:
     assert again is not None
     assert again is not run
     assert again.events(0) == run.events(0)
-    assert (again.ended, again.interrupted) == (True, False)
+    assert again.ended
+    assert again.trace.end is not None
     assert (again.asked, again.link, again.owner) == (WHY, run.link, "ann")
     assert again.seconds() == again.trace.seconds == 3.0
     assert later.get(run.id) is again
@@ -505,11 +506,11 @@ def test_a_run_whose_process_ended_is_interrupted_and_shows_what_was_being_writt
     runs = runs_on(loop, script, store)
     run = runs.start(WHY)
     until(lambda: len(run.events(0)) == 4)
-    assert not run.interrupted
+    assert not run.ended
     later = runs_on(loop, Script(ANSWER), store)
     again = later.get(run.id)
     assert again is not None
-    assert (again.ended, again.interrupted, again.trace.end) == (True, True, None)
+    assert (again.ended, again.trace.end) == (True, None)
     assert again.events(0) == (STARTED, STEP, Delta(2, "title", "Next"))
     script.gate.set()  # it lived on elsewhere
     until(lambda: run.settled)
@@ -573,7 +574,8 @@ def test_an_imported_run_is_shown_and_kept_as_any_other(loop: Loop, store: Store
     run = runs.put(trace, "ann")
     until(lambda: run.ended)
     assert (run.trace, run.question, run.seconds()) == (trace, "Why?", 3.0)
-    assert (run.asked.way, run.interrupted) == ("json_steps", False)
+    assert run.asked.way == "json_steps"
+    assert run.trace.end is not None
     assert runs.live("ann") == []
     assert store.events(run.id) == trace.events
     assert [entry.id for entry in store.figures("ann")] == [run.id]
@@ -590,7 +592,8 @@ def test_what_goes_on_from_an_imported_run_keeps_its_instructions(loop: Loop, st
 def test_an_imported_run_without_an_end_is_interrupted(loop: Loop, store: Store) -> None:
     run = runs_on(loop, Script(ANSWER), store).put(Trace((STARTED, STEP)))
     until(lambda: run.ended)
-    assert run.interrupted
+    assert run.ended
+    assert run.trace.end is None
     assert [entry.state for entry in store.runs_of(run.id)] == ["interrupted"]
 
 
