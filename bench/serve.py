@@ -150,9 +150,9 @@ async def _ask(
     """Of one stream, of eight, of a prompt; the wait after a cached prefix."""
     asker = openai.AsyncOpenAI(base_url=base_url, api_key="none", timeout=PATIENCE, max_retries=0)
     client = Client(asker, start.model.served_name, tokens)
-    await client.attempt(prompt)  # what is compiled on first use is no speed
+    await client.time_prompt(prompt)  # what is compiled on first use is no speed
     one, eight = await client.writing(1), await client.writing(8)
-    read, wait = await client.attempt(prompt)
+    read, wait = await client.time_prompt(prompt)
     await asker.close()
     return one, eight, read, wait
 

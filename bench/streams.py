@@ -76,7 +76,7 @@ class Client:
         replies = [self.reply(prompt, self.tokens) for prompt in prompts]
         return rate(await asyncio.gather(*replies))
 
-    async def attempt(self, length: int) -> tuple[float, float]:
+    async def time_prompt(self, length: int) -> tuple[float, float]:
         """Tokens/s of a new prompt; seconds to the first token of one that goes on from it."""
         prompt = new_prompt(length)
         fresh = await self.reply(prompt, 1)

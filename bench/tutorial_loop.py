@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from typing import Any
 
-from reasoning.copies import copied
+from evals.copies import copied
 from reasoning.repeats import repeats
 
 SYSTEM = """You are an expert AI assistant that explains your reasoning step by step. For each \

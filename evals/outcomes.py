@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.tutorial_loop import TutorialChain
-from reasoning.copies import copied
+from evals.copies import copied
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
 from reasoning.think import way_called

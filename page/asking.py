@@ -22,7 +22,7 @@ from page.site import Site, go, here
 from page.words import Words
 from reasoning.errors import StepwiseError
 from reasoning.events import Steer, Steering, Step, Trace, Turn
-from reasoning.steering import edited
+from reasoning.inquiry import edited
 from reasoning.think import clean_question, varied
 
 DIRECT = "direct"  # the way of the plain answer beside the steps

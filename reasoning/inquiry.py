@@ -7,12 +7,13 @@ think.py makes them fit to be sent.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 from zlib import crc32
 
 from reasoning.capabilities import Format
 from reasoning.events import Settings, Started, Steer, Steering, Step, Turn
+from reasoning.parsing import clean, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,3 +104,22 @@ class Inquiry:
         if self.settings.seed is None:
             return tried or None
         return self.settings.seed + tried
+
+
+def edited(step: Step, title: str, content: str) -> Step:
+    """The step with a reader's words, whole and not final: the chain goes on after it.
+
+    `raw` becomes the content alone, with the white space that stood around the model's text.
+    """
+    title, content = one_line(clean(title)) or step.title, clean(content)
+    action = "continue" if step.action == "final_answer" else step.action
+    raw = _around(step.raw, content)
+    return replace(
+        step, title=title, content=content, action=action, raw=raw, edited=True, cut=False
+    )
+
+
+def _around(raw: str, content: str) -> str:
+    start = raw[: len(raw) - len(raw.lstrip())]
+    end = raw[len(raw.rstrip()) :] if raw.strip() else ""
+    return start + content + end

@@ -239,8 +239,8 @@ def _from_bundle(
     bundle: Bundle, source: str | None, form: str, draft: Path, report: Report
 ) -> dict[str, Entry]:
     """The bundle's file, then what is made of it. The file is not kept."""
-    from serving.bundled import fetch_file, room
     from serving.conversion import check_packages, convert_apart
+    from serving.sources import fetch_file, room
     from serving.weights_download import check_space
 
     check_packages()

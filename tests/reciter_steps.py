@@ -14,10 +14,9 @@ from typing import Any
 from reasoning.budget import LEAST_ANSWER
 from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step, Turn
-from reasoning.inquiry import AnswerForm
+from reasoning.inquiry import AnswerForm, edited
 from reasoning.json_steps import written as in_json
 from reasoning.parsing import Reply
-from reasoning.steering import edited
 from tests.scripted import Scripted, run
 
 SUM = "What is 2+2?"

@@ -42,7 +42,7 @@ def test_several_replies_count_together_from_the_first_that_writes() -> None:
 
 
 async def asked(client: Client) -> tuple[tuple[float, float], float]:
-    found = await client.reading(20), await client.writing(3)
+    found = await client.time_prompt(20), await client.writing(3)
     await client.openai.close()
     return found
 

@@ -26,8 +26,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
-from reasoning.inquiry import AnswerForm, Inquiry
-from reasoning.steering import edited
+from reasoning.inquiry import AnswerForm, Inquiry, edited
 from reasoning.think import think
 from tests.real_servers import Server
 from tests.reciter_steps import SUM, SUM_ANSWER, SUM_STEPS

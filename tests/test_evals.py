@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.tutorial_loop import Call, Chain, Reply, tutorial_calls
+from bench.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from evals.answers import line, result
 from evals.arms import ARMS, Arm, Bounds, EvalServer, arm_named
 from evals.figures import Difference, Mean, figures, mean_of, paired
@@ -89,14 +89,16 @@ def test_satoris_arm_keeps_to_the_budget_too() -> None:
     assert outcome.tokens == sum(request["max_tokens"] for request in server.requests) <= BUDGET
 
 
-def finished(calls: Generator[Call, Reply, Chain], reply: Callable[[Call], Reply]) -> Chain:
+def finished(
+    calls: Generator[Call, Reply, TutorialChain], reply: Callable[[Call], Reply]
+) -> TutorialChain:
     """The chain that comes of the tutorial's loop with such replies."""
     call = next(calls)
     while True:
         try:
             call = calls.send(reply(call))
         except StopIteration as end:
-            chain: Chain = end.value
+            chain: TutorialChain = end.value
             return chain
 
 
@@ -222,7 +224,7 @@ def test_a_chains_failures_are_counted_by_kind(
     assert (outcome.left, outcome.mended) == (left, mended)
 
 
-def tutorial_chain(*texts: str, finish_reason: str = "stop", cap: int = 25) -> Chain:
+def tutorial_chain(*texts: str, finish_reason: str = "stop", cap: int = 25) -> TutorialChain:
     """The chain that comes of these replies, the last of them for ever."""
     said = chain(texts, repeat(texts[-1]))
     return finished(tutorial_calls("Why?", cap), lambda call: Reply(next(said), 50, finish_reason))

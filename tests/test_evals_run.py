@@ -21,7 +21,7 @@ from evals.outcomes import Marked
 from reasoning.detection import PROBE
 from tests.gateway_server import gateway
 from tests.processes import ROOT, start
-from tests.real_servers import EvalServer
+from tests.real_servers import Server
 from tests.stub import Play, Stub, says, status, step_number, step_text
 
 pytestmark = pytest.mark.slow  # whole runs
@@ -130,7 +130,7 @@ def answered(folder: Path, process: subprocess.Popen[bytes]) -> list[Marked]:
 
 def test_a_run_killed_in_the_middle_keeps_what_the_real_model_answered(
     tmp_path: Path,
-    reciter: EvalServer,
+    reciter: Server,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:

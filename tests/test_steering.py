@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Retry, Settings, Steer, Step
+from reasoning.inquiry import edited
 from reasoning.json_steps import CONCLUDE, DECIDE, written
 from reasoning.parsing import Reply
-from reasoning.steering import edited
 from reasoning.task import WARMER
 from reasoning.think import VOTE, WAYS, varied
 from tests.scripted import Scripted, good, run

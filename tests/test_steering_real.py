@@ -12,8 +12,8 @@ import pytest
 
 from reasoning.endpoint import Endpoint, Piece, Request
 from reasoning.events import Answer, Settings, Steer, Step, Trace, Turn
+from reasoning.inquiry import edited
 from reasoning.repeats import repeats
-from reasoning.steering import edited
 from reasoning.task import MARGIN
 from tests.real_servers import Server
 from tests.reciter_steps import APPLES, APPLES_AGAIN, APPLES_DOUBT

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.copies import copied
+from evals.copies import copied
 from reasoning.prompts import FOLDER, LANGUAGES, prompt_text
 
 OLD = ["Example: A train goes $speed km/h. First find the distance from speed and time."]
