@@ -232,7 +232,7 @@ SMALL: list[tuple[list[Event], str]] = [
     ([step(1, cut=True, attempts=3)], "cut short: three attempts"),
     ([step(1), Correction(1, "192", "204")], "Corrected: 192, then 204"),
     ([step(1, edited=True)], "Changed by you"),
-    ([step(1, asked="doubt")], "RunRequest to doubt"),
+    ([step(1, asked="doubt")], "Asked to doubt"),
     ([step(1), Notice("unreadable", "x")], "Three attempts gave nothing"),
 ]
 

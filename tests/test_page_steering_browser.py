@@ -111,7 +111,7 @@ def doubted(visitor: Visitor, stub: Stub, before: int) -> None:
     last = stub.requests[before]["messages"][-1]
     assert last["role"] == "user"
     assert "doubt step 1" in last["content"]
-    expect(visitor.steps.nth(1)).to_contain_text("RunRequest to doubt")
+    expect(visitor.steps.nth(1)).to_contain_text("Asked to doubt")
 
 
 def answered(visitor: Visitor, stub: Stub, before: int) -> None:
