@@ -16,12 +16,12 @@ import uvicorn
 from starlette.routing import Route
 
 from gateway.app import create_app
-from gateway.gate import GATEWAY_CALLS, KEY, Gate
 from gateway.metrics import Metrics, metrics_route
 from gateway.tracing import Tracing, TracingError, tracing
 from reasoning.endpoint import Endpoint
 from serving import ports
 from serving.command import GATEWAY_PORT, HOST, Listener, is_loopback, port_number
+from serving.gate import GET, KEY, POST, Calls, Gate
 
 BAD_USAGE = 2
 FAILED = 1
@@ -29,6 +29,17 @@ STOPPED = 130
 # Seconds. A client's pool keeps a connection for some 60 and must not meet one that just closed.
 KEEP_ALIVE = 75
 GRACE = 3  # seconds that open streams get at the end; serve.sh gives 6 to the whole process
+
+# What the gate lets through: the application's own calls, and /metrics beside them.
+GATEWAY_CALLS: Calls = {
+    "/health": GET,
+    "/metrics": GET,
+    "/openapi.json": GET,
+    "/v1/models": GET,
+    "/v1/models/*": GET,
+    "/v1/chat/completions": POST,
+    "/v1/completions": POST,
+}
 
 EPILOG = f"""\
 environment: OPENAI_BASE_URL (the model server, http://127.0.0.1:8000/v1), OPENAI_API_KEY (its

@@ -2,7 +2,7 @@
 
     app = create_app(Endpoint.from_environment())
 
-It keeps no state but what a request carries. It has no guard of its own: gateway/gate.py
+It keeps no state but what a request carries. It has no guard of its own: serving/gate.py
 is put around it.
 """
 

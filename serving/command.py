@@ -42,7 +42,7 @@ ALWAYS = (
     "--disable-uvicorn-access-log",
     "--no-enable-log-requests",  # questions stay out of the log, whatever the default
     "--middleware",
-    "gateway.gate.VLLMGate",
+    "serving.gate.VLLMGate",
 )
 
 # Compiling takes a minute and makes a CPU no faster; blocks of 128 tokens would lose

@@ -18,10 +18,11 @@ import uvicorn
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway import gate
-from gateway.gate import GATEWAY_CALLS, VLLM_CALLS, Gate, VLLMGate
+from gateway.__main__ import GATEWAY_CALLS
+from serving import gate
 from serving.catalogue import ROOT
 from serving.command import ALWAYS
+from serving.gate import VLLM_CALLS, Gate, VLLMGate
 
 KEY = "sesame-0815"
 BEARER = (b"authorization", f"Bearer {KEY}".encode())
@@ -443,5 +444,6 @@ def test_vllm_is_given_a_gate_that_it_can_import_and_that_pulls_in_nothing() -> 
     assert getattr(sys.modules[module], name) is VLLMGate
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r}); import {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd="/")
-    ours = {name for name in done.stdout.split() if name.startswith(("gateway", "reasoning"))}
-    assert ours == {"gateway", "gateway.gate"}, done.stderr
+    named = ("serving", "gateway", "reasoning")
+    ours = {name for name in done.stdout.split() if name.startswith(named)}
+    assert ours == {"serving", "serving.gate"}, done.stderr

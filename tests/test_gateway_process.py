@@ -22,9 +22,9 @@ from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import BaseRoute, Route
 
-from gateway.__main__ import guarded, main, without_secrets
-from gateway.gate import GATEWAY_CALLS, KEY
+from gateway.__main__ import GATEWAY_CALLS, guarded, main, without_secrets
 from reasoning.endpoint import Endpoint
+from serving.gate import KEY
 from tests.gateway_server import thinker
 from tests.processes import ROOT, free_port, start, until
 from tests.stub import NEVER, Stub, raw, step

@@ -39,15 +39,6 @@ POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 ANYBODY = ("GET", "/health")  # a load balancer has no key
 
 GET, POST = frozenset({"GET"}), frozenset({"POST"})
-GATEWAY_CALLS: Calls = {
-    "/health": GET,
-    "/metrics": GET,
-    "/openapi.json": GET,
-    "/v1/models": GET,
-    "/v1/models/*": GET,
-    "/v1/chat/completions": POST,
-    "/v1/completions": POST,
-}
 # OpenAI's own calls as far as vLLM has them, and what Stepwise and a monitor ask for.
 VLLM_CALLS: Calls = {
     "/health": GET,
