@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from gateway import problems
 from gateway.calls import Services, router
+from gateway.errors import install_handlers
 from gateway.observing import Observer
 from gateway.passing import Passing
 from gateway.upstream import Upstream
@@ -47,7 +47,7 @@ def create_app(
     )
     app.state.services = services
     app.include_router(router)
-    problems.install(app)
+    install_handlers(app)
     return app
 
 

@@ -17,14 +17,20 @@ from pydantic import BaseModel
 from starlette.responses import Response
 
 from gateway.chain import Chains, Order
-from gateway.chunks import DONE, Chunks, data
+from gateway.chunks import DONE, Chunks
 from gateway.completion import Completion, Gathering
+from gateway.errors import (
+    UNSUPPORTED,
+    ApiError,
+    ErrorBody,
+    from_stepwise,
+    model_not_found,
+    upstream_error,
+)
 from gateway.models import ModelEntry, ModelList, Plan, entries, entry_of
 from gateway.observing import Observer
 from gateway.passing import Passing
-from gateway.presence import while_there
-from gateway.problems import UNSUPPORTED, ErrorBody, Problem, failure, no_model, of_error
-from gateway.streaming import Lines, Stream
+from gateway.streaming import EventStream, Lines, event_data, run_while_connected
 from gateway.talk import talk_of
 from gateway.telling import ChainFailed
 from gateway.upstream import Upstream
@@ -133,7 +139,7 @@ async def one_model(name: str, services: Shared) -> JSONResponse:
     """One model, by any name that can be asked."""
     entry = entry_of(name, await services.passing.models())
     if entry is None:
-        raise no_model(name)
+        raise model_not_found(name)
     return JSONResponse(entry)
 
 
@@ -146,8 +152,9 @@ async def chat(wish: Wish, request: Request, services: Shared) -> Response:
     order = _order(wish, request)
     chains = Chains(order, services.upstream, services.observers)
     if wish.stream:
-        return await while_there(request, Stream(_streamed(chains)).open(services.keep_alive))
-    return JSONResponse((await while_there(request, _gathered(chains))).body)
+        stream = EventStream(_streamed(chains))
+        return await run_while_connected(request, stream.open(services.keep_alive))
+    return JSONResponse((await run_while_connected(request, _gathered(chains))).body)
 
 
 @by_name.post("/v1/completions", response_model=None, openapi_extra={"requestBody": NAMED})
@@ -155,9 +162,9 @@ async def completions(request: Request) -> Response:
     """A completion of a text, by the served model alone: it is passed through."""
     plan: Plan | None = request.state.plan
     if plan is None:
-        raise Problem(400, "invalid_value", "expected a JSON object that names a model.", "model")
+        raise ApiError(400, "invalid_value", "expected a JSON object that names a model.", "model")
     said = f"model: {plan.name} thinks in a chat; for a plain completion ask {plan.served.name}."
-    raise Problem(400, UNSUPPORTED, said, "model")
+    raise ApiError(400, UNSUPPORTED, said, "model")
 
 
 def _order(wish: Wish, request: Request) -> Order:
@@ -181,23 +188,23 @@ async def _streamed(chains: Chains) -> Lines:
         async with aclosing(chains.events()) as events:
             async for run, event in events:
                 for chunk in chunks.take(run, event):
-                    yield data(chunk)
+                    yield event_data(chunk)
     for chunk in chunks.end(chains.runs):
-        yield data(chunk)
+        yield event_data(chunk)
     yield DONE
 
 
 @contextmanager
 def _named(chains: Chains) -> Iterator[None]:
-    """What the chains could not do becomes a Problem."""
+    """What the chains could not do becomes an ApiError."""
     try:
         yield
     except ChainFailed as error:
         failed = error.failed
         said = f"{failed.message} {failed.remedy}".strip()
-        raise failure(failed.code, said, chains.retry_after) from None
+        raise upstream_error(failed.code, said, chains.retry_after) from None
     except StepwiseError as error:
-        raise of_error(error) from None
+        raise from_stepwise(error) from None
 
 
 # -- health
@@ -209,7 +216,7 @@ async def health(services: Shared) -> JSONResponse:
     try:
         model = await services.upstream.endpoint.model()
     except StepwiseError as error:
-        waiting = Health(status="waiting", message=of_error(error).message)
+        waiting = Health(status="waiting", message=from_stepwise(error).message)
         return JSONResponse(waiting.model_dump(exclude_none=True), 503)
     return JSONResponse(Health(status="ready", model=model.name).model_dump(exclude_none=True))
 

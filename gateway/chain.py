@@ -75,7 +75,7 @@ class Chains:
 
         A chain ends in an Answer or a Failed, unless its vote is decided without it.
 
-        Raises StepwiseError where the server cannot be asked, Problem where the model's way
+        Raises StepwiseError where the server cannot be asked, ApiError where the model's way
         of thinking has no use for a parameter.
         """
         way = await self._upstream.way(self.order.plan.served)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -73,8 +72,3 @@ class Chunks:
         """OpenAI has null in all chunks but the last, vLLM counts in each for who asks."""
         wanted = self._options.continuous_usage_stats
         return usage_so_far(self._runs.values()) if wanted else None
-
-
-def data(values: Chunk) -> str:
-    """The values as the data of one server-sent event."""
-    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))

@@ -15,8 +15,8 @@ import httpx2
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.presence import while_there
-from gateway.problems import failure
+from gateway.errors import upstream_error
+from gateway.streaming import run_while_connected
 from reasoning.endpoint import Endpoint, Patience
 
 PASSED_ON = ("content-type", "accept", "accept-encoding", "traceparent", "tracestate")
@@ -42,31 +42,31 @@ class Passing:
         await self._client.aclose()
 
     async def models(self) -> list[dict[str, object]]:
-        """The server's list of models, as it is. Raises Problem."""
+        """The server's list of models, as it is. Raises ApiError."""
         with _named():
             response = await self._client.get("models")
             listed = response.json() if response.is_success else None
         self._check_key(response)
         entries = listed.get("data") if isinstance(listed, dict) else None
         if not isinstance(entries, list):
-            raise failure("not_openai", "")
+            raise upstream_error("not_openai", "")
         return [entry for entry in entries if isinstance(entry, dict)]
 
     async def send(self, request: Request) -> Response:
-        """The server's own response, byte by byte. Raises Problem where there is none."""
+        """The server's own response, byte by byte. Raises ApiError where there is none."""
         kept = {name: value for name in PASSED_ON if (value := request.headers.get(name))}
         kept.setdefault("accept-encoding", "identity")  # or ours would be asked for
         path, body = request.url.path.removeprefix("/v1/"), await request.body()
         asked = self._client.build_request("POST", path, content=body, headers=kept)
         with _named():
-            response = await while_there(request, self._client.send(asked, stream=True))
+            response = await run_while_connected(request, self._client.send(asked, stream=True))
         self._check_key(response)
         back = {name: value for name in PASSED_BACK if (value := response.headers.get(name))}
         return StreamingResponse(_bytes(response), response.status_code, back)
 
     def _check_key(self, response: httpx2.Response) -> None:
         if response.status_code in (401, 403):  # it was ours, not the client's
-            raise failure("key", "")
+            raise upstream_error("key", "")
 
 
 async def _bytes(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
@@ -77,22 +77,22 @@ async def _bytes(response: httpx2.Response) -> AsyncGenerator[bytes, None]:
     except httpx2.TransportError:
         if "event-stream" not in response.headers.get("content-type", ""):
             raise
-        problem = failure("fault", BROKE_OFF)
-        yield f"\n\ndata: {json.dumps(problem.body)}\n\n".encode()
+        error = upstream_error("fault", BROKE_OFF)
+        yield f"\n\ndata: {json.dumps(error.body)}\n\n".encode()
     finally:
         await response.aclose()
 
 
 @contextmanager
 def _named() -> Iterator[None]:
-    """Whatever the connection does wrong becomes a Problem."""
+    """Whatever the connection does wrong becomes an ApiError."""
     try:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout):
-        raise failure("unreachable", "") from None
+        raise upstream_error("unreachable", "") from None
     except httpx2.TimeoutException:
-        raise failure("silent", "") from None
+        raise upstream_error("silent", "") from None
     except httpx2.TransportError:
-        raise failure("fault", BROKE_OFF) from None
+        raise upstream_error("fault", BROKE_OFF) from None
     except ValueError:  # a body that is no JSON
-        raise failure("not_openai", "") from None
+        raise upstream_error("not_openai", "") from None

@@ -1,20 +1,53 @@
-"""A reply as server-sent events: opened once there is something to say, then kept alive."""
+"""A reply that goes out while its client is there: as one result, or as server-sent events.
+
+A stream is opened once there is something to say, then kept alive.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+import json
+from collections.abc import AsyncGenerator, Coroutine, Mapping
+from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.background import BackgroundTask
+from starlette.requests import Request
 
-from gateway.chunks import data
-from gateway.problems import Problem
+from gateway.errors import ApiError, ClientDisconnected
 
 Lines = AsyncGenerator[str, None]
+T = TypeVar("T")
 
 
-class Stream:
+async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """The work's result. When the client leaves the work is cancelled; raises ClientDisconnected.
+
+    The request's body must have been read: what comes after it is the hang-up.
+    """
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        raise ClientDisconnected
+    finally:
+        task.cancel()
+        left.cancel()
+        await asyncio.gather(task, left, return_exceptions=True)
+
+
+async def _disconnect(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def event_data(values: Mapping[str, Any]) -> str:
+    """The values as the data of one server-sent event."""
+    return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+class EventStream:
     """The data of a reply's events, of which the first may still be under way."""
 
     def __init__(self, lines: Lines) -> None:
@@ -25,7 +58,7 @@ class Stream:
         """The response, with a comment every `keep_alive` seconds.
 
         As long is waited for the first event before it begins, so that what fails soon
-        fails with an HTTP status of its own. Raises Problem.
+        fails with an HTTP status of its own. Raises ApiError.
         """
         try:
             done, _ = await asyncio.wait({self._first}, timeout=keep_alive)
@@ -48,8 +81,8 @@ class Stream:
             yield await self._first
             async for line in self._lines:
                 yield line
-        except Problem as problem:
-            yield data(problem.body)
+        except ApiError as error:
+            yield event_data(error.body)
         finally:
             await self.close()
 

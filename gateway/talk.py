@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
-from gateway.problems import Problem
+from gateway.errors import ApiError
 from gateway.wishes import Message
 from reasoning.events import Turn
 from reasoning.think import clean_question
@@ -24,7 +24,7 @@ class Talk:
 
 
 def talk_of(messages: Sequence[Message]) -> Talk:
-    """The talk that ends in the question. Raises Problem, or BadQuestion for its length.
+    """The talk that ends in the question. Raises ApiError, or BadQuestion for its length.
 
     System and developer messages are joined, wherever they stand; so are several turns of
     one side in a row.
@@ -50,5 +50,5 @@ def _text(messages: Sequence[Message]) -> str:
     return "\n\n".join(one.content for one in messages)
 
 
-def _bad(said: str) -> Problem:
-    return Problem(400, "invalid_value", f"messages: {said}.", "messages")
+def _bad(said: str) -> ApiError:
+    return ApiError(400, "invalid_value", f"messages: {said}.", "messages")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from gateway.problems import words
+from gateway.errors import public_message
 from reasoning.events import (
     Answer,
     Correction,
@@ -117,7 +117,7 @@ class Telling:
     def _start_anew(self, retry: Retry) -> Iterator[Thought]:
         if not self._sent:
             between = "\n\n" if self._title else ""
-            yield Thought(f"{between}*Again: {words(retry.cause, retry.detail)}*\n\n")
+            yield Thought(f"{between}*Again: {public_message(retry.cause, retry.detail)}*\n\n")
         self._title = self._held = self._content = self._answer = ""
 
     def _say(self, text: str) -> Iterator[Said]:

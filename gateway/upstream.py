@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from gateway.errors import model_not_found
 from gateway.models import Plan, plan_of
-from gateway.problems import no_model
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
@@ -26,14 +26,14 @@ class Upstream:
     async def plan(self, name: str) -> Plan | None:
         """What the name asks for; None for a model that is served under that very name.
 
-        Raises Problem for any other name, StepwiseError where the server cannot be asked.
+        Raises ApiError for any other name, StepwiseError where the server cannot be asked.
         """
         served = await self.endpoint.models()
         if any(model.name == name for model in served):
             return None
         if plan := plan_of(name, served):
             return plan
-        raise no_model(name)
+        raise model_not_found(name)
 
     async def way(self, model: ServedModel) -> str:
         """How the model thinks, a key of think.WAYS. Raises StepwiseError."""

@@ -23,8 +23,8 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from gateway.errors import UNSUPPORTED, ApiError
 from gateway.models import MOST_CHAINS, Plan
-from gateway.problems import UNSUPPORTED, Problem
 from reasoning.events import Settings
 from reasoning.inquiry import AnswerForm
 from reasoning.think import WAYS, varied
@@ -239,7 +239,7 @@ class Wish(_Strict):
 
 
 def settings_of(wish: Wish, plan: Plan) -> tuple[Settings, ...]:
-    """Each chain's settings, choice after choice. Raises Problem where they would be too many.
+    """Each chain's settings, choice after choice. Raises ApiError where they would be too many.
 
     Several chains have a seed each, and are as warm as a vote needs unless the caller says
     how warm. The chains of a vote share the choice's budget as if all were drawn: it is a bound.
@@ -247,7 +247,7 @@ def settings_of(wish: Wish, plan: Plan) -> tuple[Settings, ...]:
     chains = wish.choices * plan.votes
     if chains > MOST_CHAINS:
         said = f"{wish.choices} votes of {plan.votes} chains are {chains} chains"
-        raise Problem(400, "invalid_value", f"n: {said}; at most {MOST_CHAINS} are run.", "n")
+        raise ApiError(400, "invalid_value", f"n: {said}; at most {MOST_CHAINS} are run.", "n")
     one = replace(EFFORTS[wish.reasoning_effort or "medium"], **_given(wish, plan))
     if chains == 1:
         return (one,)
@@ -261,7 +261,7 @@ def _given(wish: Wish, plan: Plan) -> dict[str, Any]:
     budget = wish.budget
     if budget is not None and budget < plan.votes:
         name, said = budget_name(wish), f"a vote of {plan.votes} needs at least a token for each"
-        raise Problem(400, "invalid_value", f"{name}: {said} chain.", name)
+        raise ApiError(400, "invalid_value", f"{name}: {said} chain.", name)
     values = {
         "temperature": wish.temperature,
         "top_p": wish.top_p,
@@ -276,7 +276,7 @@ def budget_name(wish: Wish) -> str:
 
 
 def check_heeded(wish: Wish, way: str) -> None:
-    """Raises Problem where the model's way of thinking has no use for a parameter given."""
+    """Raises ApiError where the model's way of thinking has no use for a parameter given."""
     wanted = {
         "temperature": (wish.temperature, "temperature"),
         "top_p": (wish.top_p, "top_p"),
@@ -287,4 +287,4 @@ def check_heeded(wish: Wish, way: str) -> None:
     for field, (value, name) in wanted.items():
         if value is not None and way in WAYS and field not in WAYS[way].settings:
             said = f"{name}: this model thinks in the way {way}, which has no use for it."
-            raise Problem(400, UNSUPPORTED, said, name)
+            raise ApiError(400, UNSUPPORTED, said, name)

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from gateway.errors import ApiError, from_validation
 from gateway.models import entries, entry_of, plan_of
-from gateway.problems import Problem, of_validation
 from gateway.talk import talk_of
 from gateway.wishes import EFFORTS, Wish, check_heeded, settings_of
 from reasoning.endpoint import ServedModel
@@ -28,11 +28,11 @@ def wish(**more: Any) -> Wish:
     return Wish.model_validate({**ASKED, **more})
 
 
-def refused(**more: Any) -> Problem:
+def refused(**more: Any) -> ApiError:
     with pytest.raises(ValidationError) as caught:
         wish(**more)
     errors = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
-    return of_validation(errors)
+    return from_validation(errors)
 
 
 def settings(name: str = "m-steps", **more: Any) -> tuple[Settings, ...]:
@@ -236,19 +236,19 @@ def test_a_temperature_that_was_asked_for_is_not_warmed() -> None:
 
 def test_a_vote_shares_its_choices_budget() -> None:
     assert {one.budget for one in settings("m-vote5", n=2, max_tokens=100)} == {20}
-    with pytest.raises(Problem, match="at least a token"):
+    with pytest.raises(ApiError, match="at least a token"):
         settings("m-vote5", max_tokens=4)
 
 
 def test_a_request_runs_at_most_16_chains() -> None:
     assert len(settings("m-vote5", n=3)) == 15
-    with pytest.raises(Problem, match="20 chains; at most 16"):
+    with pytest.raises(ApiError, match="20 chains; at most 16"):
         settings("m-vote5", n=4)
 
 
 @pytest.mark.parametrize("given", [{"temperature": 0.5}, {"reasoning_effort": "low"}])
 def test_what_the_models_way_has_no_use_for_is_refused(given: dict[str, Any]) -> None:
-    with pytest.raises(Problem, match="has no use") as caught:
+    with pytest.raises(ApiError, match="has no use") as caught:
         check_heeded(wish(**given), "coat")
     assert caught.value.param == next(iter(given))
     check_heeded(wish(**given), "json_steps")
@@ -316,7 +316,7 @@ def test_parts_that_are_no_text_are_refused(kind: Any) -> None:
     [[("assistant", "Hi."), ("user", "Q")], [("user", "Q"), ("assistant", "A")], [("system", "S")]],
 )
 def test_a_talk_begins_and_ends_with_the_user(messages: list[tuple[str, str]]) -> None:
-    with pytest.raises(Problem) as caught:
+    with pytest.raises(ApiError) as caught:
         talk(*messages)
     assert (caught.value.status, caught.value.param) == (400, "messages")
 
@@ -337,10 +337,10 @@ MESSAGES = st.lists(
 def test_any_talk_has_an_outcome_and_no_word_of_the_user_is_lost(
     messages: list[tuple[str, str]],
 ) -> None:
-    """A Talk that holds every word in its order, or a Problem or BadQuestion; nothing else."""
+    """A Talk that holds every word in its order, or an ApiError or BadQuestion; nothing else."""
     try:
         said = talk(*messages)
-    except (Problem, BadQuestion):
+    except (ApiError, BadQuestion):
         return
     told = [*(turn.question for turn in said.history), said.question]
     assert " ".join(told).split() == " ".join(t for r, t in messages if r == "user").split()

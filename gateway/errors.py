@@ -14,13 +14,16 @@ from fastapi.responses import JSONResponse, Response
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from gateway.presence import ClientGone
 from reasoning.errors import Busy, StepwiseError
 from reasoning.parsing import whole_characters
 
 UNSUPPORTED = "unsupported_parameter"
-CLIENT_GONE = 499  # nginx's word for it; nobody reads it
-COME_BACK = 5  # seconds, where a busy server names no time of its own
+CLIENT_CLOSED_REQUEST = 499  # nginx's word for it; nobody reads it
+RETRY_AFTER = 5  # seconds, where a busy server names no time of its own
+
+
+class ClientDisconnected(Exception):
+    """Nobody is left to answer."""
 
 
 class ErrorObject(BaseModel):
@@ -34,7 +37,7 @@ class ErrorBody(BaseModel):
     error: ErrorObject
 
 
-class Problem(Exception):
+class ApiError(Exception):
     """`status` is HTTP's; `code` a stable word; `param` the parameter to change."""
 
     def __init__(
@@ -61,9 +64,9 @@ class Problem(Exception):
         return JSONResponse(self.body, self.status, self.headers)
 
 
-def no_model(name: str) -> Problem:
+def model_not_found(name: str) -> ApiError:
     message = f"The model {name[:200]!r} does not exist. GET /v1/models lists those that do."
-    return Problem(404, "model_not_found", message, "model")
+    return ApiError(404, "model_not_found", message, "model")
 
 
 # -- what the core could not do
@@ -86,7 +89,7 @@ FAILURES: dict[str, tuple[int, str, str | None]] = {
     "refused": (400, "upstream_refused", None),
 }
 # The core's own words for these name the server's address, which is not the caller's business.
-WORDS = {
+PUBLIC_MESSAGES = {
     "unreachable": "The model server does not answer. Is it running? Try again.",
     "silent": "The model server stopped answering. Try again.",
     "not_openai": "What stands behind the gateway is no OpenAI-compatible server. "
@@ -97,37 +100,37 @@ WORDS = {
 }
 
 
-def words(code: str, message: str) -> str:
+def public_message(code: str, message: str) -> str:
     """The message, or what stands for one that is not for the caller's eyes."""
-    return WORDS.get(code, message)
+    return PUBLIC_MESSAGES.get(code, message)
 
 
-def failure(code: str, message: str, retry_after: float | None = None) -> Problem:
-    """The problem of a chain that failed. `retry_after` is in seconds, as the server asked."""
+def upstream_error(code: str, message: str, retry_after: float | None = None) -> ApiError:
+    """By the code of the core's error. `retry_after` is in seconds, as the server asked."""
     status, word, param = FAILURES.get(code, (500, "internal_error", None))
-    headers = {"Retry-After": f"{retry_after or COME_BACK:.0f}"} if code == "busy" else {}
-    return Problem(status, word, words(code, message), param, headers)
+    headers = {"Retry-After": f"{retry_after or RETRY_AFTER:.0f}"} if code == "busy" else {}
+    return ApiError(status, word, public_message(code, message), param, headers)
 
 
-def of_error(error: StepwiseError) -> Problem:
+def from_stepwise(error: StepwiseError) -> ApiError:
     after = error.retry_after if isinstance(error, Busy) else None
-    return failure(error.code, str(error), after)
+    return upstream_error(error.code, str(error), after)
 
 
 # -- what the request got wrong
 
 
-def of_validation(errors: Sequence[Any]) -> Problem:
+def from_validation(errors: Sequence[Any]) -> ApiError:
     """The first thing that is wrong, named as OpenAI names it: messages[0].content."""
     first = errors[0]
     if first["type"] == "json_invalid":
-        return Problem(400, "invalid_json", "The body is not valid JSON.")
+        return ApiError(400, "invalid_json", "The body is not valid JSON.")
     param = _path(first["loc"][1:])
     if first["type"] == "extra_forbidden":
-        return Problem(400, "unknown_parameter", f"There is no parameter {param}.", param)
+        return ApiError(400, "unknown_parameter", f"There is no parameter {param}.", param)
     code = UNSUPPORTED if first["type"] == UNSUPPORTED else "invalid_value"
     said = first["msg"].removeprefix("Value error, ")
-    return Problem(400, code, f"{param}: {said}." if param else f"{said}.", param)
+    return ApiError(400, code, f"{param}: {said}." if param else f"{said}.", param)
 
 
 def _path(loc: Sequence[int | str]) -> str | None:
@@ -138,42 +141,42 @@ def _path(loc: Sequence[int | str]) -> str | None:
 # -- in the place of the framework's own answers
 
 
-def install(app: FastAPI) -> None:
+def install_handlers(app: FastAPI) -> None:
     """Has the application answer whatever goes wrong in OpenAI's shape."""
-    app.add_exception_handler(Problem, _problem)
-    app.add_exception_handler(StepwiseError, _error)
-    app.add_exception_handler(RequestValidationError, _validation)
-    app.add_exception_handler(HTTPException, _http)
-    app.add_exception_handler(ClientGone, _nobody)
-    app.add_exception_handler(Exception, _bug)
+    app.add_exception_handler(ApiError, _answer_api_error)
+    app.add_exception_handler(StepwiseError, _answer_stepwise_error)
+    app.add_exception_handler(RequestValidationError, _answer_validation_error)
+    app.add_exception_handler(HTTPException, _answer_http_error)
+    app.add_exception_handler(ClientDisconnected, _answer_nobody)
+    app.add_exception_handler(Exception, _answer_bug)
 
 
-async def _problem(_: Request, problem: Any) -> JSONResponse:
-    answer: JSONResponse = problem.response
+async def _answer_api_error(_: Request, error: Any) -> JSONResponse:
+    answer: JSONResponse = error.response
     return answer
 
 
-async def _error(_: Request, error: Any) -> JSONResponse:
-    return of_error(error).response
+async def _answer_stepwise_error(_: Request, error: Any) -> JSONResponse:
+    return from_stepwise(error).response
 
 
-async def _validation(_: Request, error: Any) -> JSONResponse:
-    return of_validation(error.errors()).response
+async def _answer_validation_error(_: Request, error: Any) -> JSONResponse:
+    return from_validation(error.errors()).response
 
 
-async def _http(request: Request, error: Any) -> JSONResponse:
+async def _answer_http_error(request: Request, error: Any) -> JSONResponse:
     said = {
         404: ("unknown_url", f"There is no {request.method} {request.url.path}."),
         405: ("method_not_allowed", f"{request.method} is not allowed here."),
     }
     code, message = said.get(error.status_code, ("invalid_request", f"{error.detail}."))
-    return Problem(error.status_code, code, message, headers=error.headers).response
+    return ApiError(error.status_code, code, message, headers=error.headers).response
 
 
-async def _nobody(_: Request, __: Any) -> Response:
-    return Response(status_code=CLIENT_GONE)
+async def _answer_nobody(_: Request, __: Any) -> Response:
+    return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _bug(_: Request, error: Any) -> JSONResponse:
+async def _answer_bug(_: Request, error: Any) -> JSONResponse:
     message = "The gateway failed. Its log says why; try again."
-    return Problem(500, "internal_error", message).response
+    return ApiError(500, "internal_error", message).response
