@@ -27,14 +27,14 @@ from gateway.errors import (
     model_not_found,
     upstream_error,
 )
-from gateway.models import ModelEntry, ModelList, Plan, entries, entry_of
+from gateway.messages import read_conversation
+from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
 from gateway.observing import Observer
 from gateway.passing import Passing
+from gateway.schema import ChatRequest
 from gateway.streaming import EventStream, Lines, event_data, run_while_connected
-from gateway.talk import talk_of
 from gateway.telling import ChainFailed
 from gateway.upstream import Upstream
-from gateway.wishes import Wish
 from reasoning.errors import StepwiseError
 
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -91,7 +91,7 @@ Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 class ByName(APIRoute):
     """A model that is served under the very name asked for is passed through, unread.
 
-    Any other name is ours: then request.state.plan says what it means, None where the body
+    Any other name is ours: then request.state.alias says what it means, None where the body
     holds no name and is to be refused.
     """
 
@@ -100,10 +100,10 @@ class ByName(APIRoute):
 
         async def handle(request: Request) -> Response:
             services, name = _services(request), _name(await request.body())
-            request.state.plan = None
+            request.state.alias = None
             if name is not None:
-                request.state.plan = await services.upstream.plan(name)
-                if request.state.plan is None:
+                request.state.alias = await services.upstream.resolve(name)
+                if request.state.alias is None:
                     return await services.passing.send(request)
             return await ours(request)
 
@@ -130,14 +130,14 @@ by_name = APIRouter(route_class=ByName, responses=ERRORS)
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(services: Shared) -> JSONResponse:
     """The served models, and beside each what thinks with it."""
-    listed = entries(await services.passing.models())
+    listed = list_entries(await services.passing.models())
     return JSONResponse({"object": "list", "data": listed})
 
 
 @router.get("/v1/models/{name:path}", response_model=ModelEntry)
 async def one_model(name: str, services: Shared) -> JSONResponse:
     """One model, by any name that can be asked."""
-    entry = entry_of(name, await services.passing.models())
+    entry = find_entry(name, await services.passing.models())
     if entry is None:
         raise model_not_found(name)
     return JSONResponse(entry)
@@ -147,11 +147,11 @@ async def one_model(name: str, services: Shared) -> JSONResponse:
 
 
 @by_name.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
-async def chat(wish: Wish, request: Request, services: Shared) -> Response:
+async def chat(asked: ChatRequest, request: Request, services: Shared) -> Response:
     """An answer with the reasoning that led to it, streamed or in one body."""
-    order = _order(wish, request)
+    order = _order(asked, request)
     chains = Chains(order, services.upstream, services.observers)
-    if wish.stream:
+    if asked.stream:
         stream = EventStream(_streamed(chains))
         return await run_while_connected(request, stream.open(services.keep_alive))
     return JSONResponse((await run_while_connected(request, _gathered(chains))).body)
@@ -160,17 +160,17 @@ async def chat(wish: Wish, request: Request, services: Shared) -> Response:
 @by_name.post("/v1/completions", response_model=None, openapi_extra={"requestBody": NAMED})
 async def completions(request: Request) -> Response:
     """A completion of a text, by the served model alone: it is passed through."""
-    plan: Plan | None = request.state.plan
-    if plan is None:
+    alias: ModelAlias | None = request.state.alias
+    if alias is None:
         raise ApiError(400, "invalid_value", "expected a JSON object that names a model.", "model")
-    said = f"model: {plan.name} thinks in a chat; for a plain completion ask {plan.served.name}."
+    said = f"model: {alias.name} thinks in a chat; for a plain completion ask {alias.served.name}."
     raise ApiError(400, UNSUPPORTED, said, "model")
 
 
-def _order(wish: Wish, request: Request) -> Order:
+def _order(asked: ChatRequest, request: Request) -> Order:
     carrier = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
     id, now = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-    return Order(id, now, request.state.plan, wish, talk_of(wish.messages), carrier)
+    return Order(id, now, request.state.alias, asked, read_conversation(asked.messages), carrier)
 
 
 async def _gathered(chains: Chains) -> Completion:

@@ -11,11 +11,11 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from gateway.majority import vote_of
-from gateway.models import Plan
+from gateway.messages import Conversation
+from gateway.models import ModelAlias
 from gateway.observing import Chain, Observer, watching
-from gateway.talk import Talk
+from gateway.schema import ChatRequest, chain_settings, check_supported
 from gateway.upstream import Upstream
-from gateway.wishes import Wish, check_heeded, settings_of
 from reasoning.events import Event, Settings, Stopped, Trace
 from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
@@ -32,9 +32,9 @@ class Order:
 
     id: str
     created: int
-    plan: Plan
-    wish: Wish
-    talk: Talk
+    alias: ModelAlias
+    request: ChatRequest
+    conversation: Conversation
     carrier: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -62,7 +62,7 @@ class Chains:
         self.order = order
         self._upstream, self._observers = upstream, observers
         self._news: asyncio.Queue[tuple[Run, Event] | None] = asyncio.Queue()
-        settings = settings_of(order.wish, order.plan)
+        settings = chain_settings(order.request, order.alias)
         self.runs = [Run(n, one, Meter(upstream.endpoint)) for n, one in enumerate(settings)]
 
     @property
@@ -78,8 +78,8 @@ class Chains:
         Raises StepwiseError where the server cannot be asked, ApiError where the model's way
         of thinking has no use for a parameter.
         """
-        way = await self._upstream.way(self.order.plan.served)
-        check_heeded(self.order.wish, way)
+        way = await self._upstream.way(self.order.alias.served)
+        check_supported(self.order.request, way)
         tasks = [asyncio.create_task(self._vote(runs, way)) for runs in self._of_choices()]
         for task in tasks:
             task.add_done_callback(lambda _: self._news.put_nowait(None))
@@ -103,13 +103,13 @@ class Chains:
                 yield item
 
     def _of_choices(self) -> Iterator[Sequence[Run]]:
-        votes = self.order.plan.votes
+        votes = self.order.alias.votes
         for first in range(0, len(self.runs), votes):
             yield self.runs[first : first + votes]
 
     async def _vote(self, runs: Sequence[Run], way: str) -> None:
         """One choice: as many of its chains as decide it."""
-        format = self.order.wish.form.format
+        format = self.order.request.answer_form.format
         await draw(
             lambda number: self._think(runs[number], way),
             lambda run: vote_of(run.trace, format),
@@ -118,7 +118,7 @@ class Chains:
 
     async def _think(self, run: Run, way: str) -> Run:
         unfinished, order = Stopwatch(), self.order
-        names = (order.plan.name, order.plan.served.name, way)
+        names = (order.alias.name, order.alias.served.name, way)
         chain = Chain(order.id, run.number, *names, order.carrier)
         with watching(self._observers, chain) as watch:
             try:
@@ -137,13 +137,13 @@ class Chains:
         return run
 
     def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:
-        plan, talk = self.order.plan, self.order.talk
+        alias, conversation = self.order.alias, self.order.conversation
         inquiry = Inquiry(
-            talk.question,
+            conversation.question,
             way,
             run.settings,
-            history=talk.history,
-            instructions=talk.instructions,
-            answer_form=self.order.wish.form,
+            history=conversation.history,
+            instructions=conversation.instructions,
+            answer_form=self.order.request.answer_form,
         )
-        return think(inquiry, endpoint=run.meter, model=plan.served)
+        return think(inquiry, endpoint=run.meter, model=alias.served)

@@ -7,9 +7,9 @@ from typing import Any
 
 from gateway.chain import Order, Run
 from gateway.completion import trace_of, usage_of, usage_so_far
+from gateway.schema import StreamOptions
 from gateway.tellers import tellers
 from gateway.telling import Done, Said, Thought, Told
-from gateway.wishes import StreamOptions
 from reasoning.events import Event, Started
 
 DONE = "[DONE]"
@@ -21,11 +21,11 @@ class Chunks:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._tellers = tellers(order.wish, order.plan.votes)
+        self._tellers = tellers(order.request, order.alias.votes)
         self._begun: set[int] = set()
         self._runs: dict[int, Run] = {}
         self._answer_tokens = 0
-        self._options = order.wish.stream_options or StreamOptions()
+        self._options = order.request.stream_options or StreamOptions()
 
     def take(self, run: Run, event: Event) -> Iterator[Chunk]:
         """Raises telling.ChainFailed where a choice will have no answer."""
@@ -44,7 +44,7 @@ class Chunks:
         more: Chunk = {}
         if self._options.include_usage:
             more["usage"] = usage_of(runs, self._answer_tokens).model_dump()
-        if self._order.wish.include_trace:
+        if self._order.request.include_trace:
             more["trace"] = trace_of(runs)
         if more:
             yield {**self._chunk(), **more}
@@ -65,7 +65,7 @@ class Chunks:
 
     def _chunk(self) -> Chunk:
         made: Chunk = {"id": self._order.id, "object": "chat.completion.chunk"}
-        made |= {"created": self._order.created, "model": self._order.plan.name, "choices": []}
+        made |= {"created": self._order.created, "model": self._order.alias.name, "choices": []}
         return made | ({"usage": self._so_far()} if self._options.include_usage else {})
 
     def _so_far(self) -> dict[str, int] | None:

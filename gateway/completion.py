@@ -75,8 +75,8 @@ class Gathering:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._tellers = tellers(order.wish, order.plan.votes)
-        self._told: list[list[Told]] = [[] for _ in range(order.wish.choices)]
+        self._tellers = tellers(order.request, order.alias.votes)
+        self._told: list[list[Told]] = [[] for _ in range(order.request.choices)]
 
     def take(self, run: Run, event: Event) -> None:
         """Raises telling.ChainFailed where a choice will have no answer."""
@@ -89,11 +89,11 @@ class Gathering:
         return Completion(
             id=order.id,
             created=order.created,
-            model=order.plan.name,
+            model=order.alias.name,
             choices=[_choice(index, told) for index, told in enumerate(self._told)],
             usage=usage_of(runs, sum(_answered(told) for told in self._told)),
-            metadata=order.wish.metadata,
-            trace=trace_of(runs) if order.wish.include_trace else None,
+            metadata=order.request.metadata,
+            trace=trace_of(runs) if order.request.include_trace else None,
         )
 
 

@@ -18,7 +18,7 @@ _OURS = re.compile(r"(?P<served>.+)-(?:steps|vote(?P<votes>[1-9][0-9]?))", re.S)
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class ModelAlias:
     """What a model's name asks for: one chain, or the majority of at most `votes`."""
 
     name: str
@@ -26,8 +26,8 @@ class Plan:
     votes: int = 1
 
 
-def plan_of(name: str, served: Iterable[ServedModel]) -> Plan | None:
-    """The plan that `<served>-steps` or `<served>-vote<n>` names (n from 2 to 16), if any."""
+def find_alias(name: str, served: Iterable[ServedModel]) -> ModelAlias | None:
+    """What `<served>-steps` or `<served>-vote<n>` means (n from 2 to 16), if anything."""
     known = {model.name: model for model in served}
     match = _OURS.fullmatch(name)
     if match is None or match["served"] not in known:
@@ -35,7 +35,7 @@ def plan_of(name: str, served: Iterable[ServedModel]) -> Plan | None:
     votes = int(match["votes"] or 1)
     if votes > MOST_CHAINS or match["votes"] == "1":
         return None
-    return Plan(name, known[match["served"]], votes)
+    return ModelAlias(name, known[match["served"]], votes)
 
 
 Entry = Mapping[str, Any]  # as a server lists a model: a ModelEntry, and whatever else it tells
@@ -57,23 +57,25 @@ class ModelList(BaseModel):
     data: list[ModelEntry]
 
 
-def entries(upstream: Sequence[Entry]) -> list[Entry]:
-    """The server's entries as they are, and ours beside each."""
-    return [one for entry in upstream for one in (entry, *(ours(entry, kind) for kind in LISTED))]
+def list_entries(upstream: Sequence[Entry]) -> list[Entry]:
+    """The server's entries as they are, and those of the aliases beside each."""
+    return [
+        one for entry in upstream for one in (entry, *(alias_entry(entry, kind) for kind in LISTED))
+    ]
 
 
-def entry_of(name: str, upstream: Sequence[Entry]) -> Entry | None:
+def find_entry(name: str, upstream: Sequence[Entry]) -> Entry | None:
     """The entry of any name that can be asked, listed or not."""
     by_name = {str(entry.get("id")): entry for entry in upstream}
     if name in by_name:
         return by_name[name]
-    plan = plan_of(name, map(ServedModel, by_name))
-    if plan is None:
+    alias = find_alias(name, map(ServedModel, by_name))
+    if alias is None:
         return None
-    return ours(by_name[plan.served.name], name.removeprefix(f"{plan.served.name}-"))
+    return alias_entry(by_name[alias.served.name], name.removeprefix(f"{alias.served.name}-"))
 
 
-def ours(entry: Entry, kind: str) -> Entry:
+def alias_entry(entry: Entry, kind: str) -> Entry:
     """An entry beside the server's, in the shape that vLLM gives to what derives from a model."""
     name = str(entry.get("id"))
     made = {"id": f"{name}-{kind}", "object": "model", "created": entry.get("created") or 0}

@@ -47,10 +47,10 @@ class Passing:
             response = await self._client.get("models")
             listed = response.json() if response.is_success else None
         self._check_key(response)
-        entries = listed.get("data") if isinstance(listed, dict) else None
-        if not isinstance(entries, list):
+        list_entries = listed.get("data") if isinstance(listed, dict) else None
+        if not isinstance(list_entries, list):
             raise upstream_error("not_openai", "")
-        return [entry for entry in entries if isinstance(entry, dict)]
+        return [entry for entry in list_entries if isinstance(entry, dict)]
 
     async def send(self, request: Request) -> Response:
         """The server's own response, byte by byte. Raises ApiError where there is none."""

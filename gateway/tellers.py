@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from gateway.majority import Majority
+from gateway.schema import ChatRequest
 from gateway.telling import Telling, Told
-from gateway.wishes import Wish
 from reasoning.events import Event
 
 
@@ -23,11 +23,11 @@ class Teller:
     take: Callable[[Event], Iterator[Told]]
 
 
-def tellers(wish: Wish, votes: int) -> list[Teller]:
+def tellers(request: ChatRequest, votes: int) -> list[Teller]:
     """One for each chain: each is a choice, or up to `votes` of them make one."""
     if votes == 1:
-        return [Teller(choice, Telling().take) for choice in range(wish.choices)]
-    ballots = [Majority(votes, wish.form.format) for _ in range(wish.choices)]
+        return [Teller(choice, Telling().take) for choice in range(request.choices)]
+    ballots = [Majority(votes, request.answer_form.format) for _ in range(request.choices)]
     return [
         Teller(choice, partial(vote.take, chain))
         for choice, vote in enumerate(ballots)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from gateway.errors import model_not_found
-from gateway.models import Plan, plan_of
+from gateway.models import ModelAlias, find_alias
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
@@ -23,7 +23,7 @@ class Upstream:
         self.endpoint = endpoint
         self._ways = DetectedWays(endpoint, readable_ways())
 
-    async def plan(self, name: str) -> Plan | None:
+    async def resolve(self, name: str) -> ModelAlias | None:
         """What the name asks for; None for a model that is served under that very name.
 
         Raises ApiError for any other name, StepwiseError where the server cannot be asked.
@@ -31,8 +31,8 @@ class Upstream:
         served = await self.endpoint.models()
         if any(model.name == name for model in served):
             return None
-        if plan := plan_of(name, served):
-            return plan
+        if alias := find_alias(name, served):
+            return alias
         raise model_not_found(name)
 
     async def way(self, model: ServedModel) -> str:

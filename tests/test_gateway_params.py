@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from gateway.errors import ApiError, from_validation
-from gateway.models import entries, entry_of, plan_of
-from gateway.talk import talk_of
-from gateway.wishes import EFFORTS, Wish, check_heeded, settings_of
+from gateway.messages import read_conversation
+from gateway.models import find_alias, find_entry, list_entries
+from gateway.schema import EFFORTS, ChatRequest, chain_settings, check_supported
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion
 from reasoning.events import Settings, Turn
@@ -24,21 +24,21 @@ ASKED = {"model": "m-steps", "messages": [{"role": "user", "content": "Why?"}]}
 SERVED = (ServedModel("m"), ServedModel("a-steps"))
 
 
-def wish(**more: Any) -> Wish:
-    return Wish.model_validate({**ASKED, **more})
+def asked(**more: Any) -> ChatRequest:
+    return ChatRequest.model_validate({**ASKED, **more})
 
 
 def refused(**more: Any) -> ApiError:
     with pytest.raises(ValidationError) as caught:
-        wish(**more)
+        asked(**more)
     errors = [{**error, "loc": ("body", *error["loc"])} for error in caught.value.errors()]
     return from_validation(errors)
 
 
 def settings(name: str = "m-steps", **more: Any) -> tuple[Settings, ...]:
-    plan = plan_of(name, SERVED)
-    assert plan is not None
-    return settings_of(wish(**more), plan)
+    alias = find_alias(name, SERVED)
+    assert alias is not None
+    return chain_settings(asked(**more), alias)
 
 
 # -- names
@@ -48,9 +48,9 @@ def settings(name: str = "m-steps", **more: Any) -> tuple[Settings, ...]:
     ("name", "votes"), [("m-steps", 1), ("m-vote2", 2), ("m-vote16", 16), ("a-steps-vote3", 3)]
 )
 def test_a_name_says_how_many_chains_think(name: str, votes: int) -> None:
-    plan = plan_of(name, SERVED)
-    assert plan is not None
-    assert (plan.votes, name.startswith(plan.served.name)) == (votes, True)
+    alias = find_alias(name, SERVED)
+    assert alias is not None
+    assert (alias.votes, name.startswith(alias.served.name)) == (votes, True)
 
 
 @pytest.mark.parametrize(
@@ -61,18 +61,18 @@ def test_a_name_says_how_many_chains_think(name: str, votes: int) -> None:
     ],
 )
 def test_no_other_name_is_ours(name: str) -> None:
-    assert plan_of(name, SERVED) is None
+    assert find_alias(name, SERVED) is None
 
 
 def test_the_servers_entries_stand_unchanged_beside_ours() -> None:
     theirs = {"id": "m", "object": "model", "created": 7, "owned_by": "vllm", "root": "/w"}
     theirs |= {"max_model_len": 4096, "permission": [{"id": "p"}]}
-    listed = entries([theirs])
+    listed = list_entries([theirs])
     assert listed[0] == theirs
     assert [entry["id"] for entry in listed] == ["m", "m-steps", "m-vote8"]
     ours = {"object": "model", "created": 7, "owned_by": "stepwise", "root": "m", "parent": "m"}
-    assert entry_of("m-vote3", [theirs]) == {"id": "m-vote3", **ours, "max_model_len": 4096}
-    assert entry_of("m-vote99", [theirs]) is None
+    assert find_entry("m-vote3", [theirs]) == {"id": "m-vote3", **ours, "max_model_len": 4096}
+    assert find_entry("m-vote99", [theirs]) is None
 
 
 # -- parameters
@@ -123,12 +123,12 @@ def test_what_is_not_supported_is_refused_by_name(name: str) -> None:
 
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_what_changes_nothing_is_taken(name: str) -> None:
-    assert wish(**{name: NEUTRAL[name], "top_p": None}).model == "m-steps"
+    assert asked(**{name: NEUTRAL[name], "top_p": None}).model == "m-steps"
 
 
 def test_every_parameter_may_be_null_but_model_and_messages() -> None:
-    for name in set(Wish.model_fields) - set(ASKED):
-        wish(**{name: None})
+    for name in set(ChatRequest.model_fields) - set(ASKED):
+        asked(**{name: None})
 
 
 @pytest.mark.parametrize(
@@ -197,11 +197,13 @@ def test_a_json_schema_deeper_than_python_goes_is_refused() -> None:
 def test_the_answers_form_is_passed_to_the_chain() -> None:
     schema = {"type": "object"}
     form = {"type": "json_schema", "json_schema": {"name": "a", "schema": schema, "strict": True}}
-    assert wish(response_format=form, stop="END").form == AnswerForm(
+    assert asked(response_format=form, stop="END").answer_form == AnswerForm(
         ("END",), "json_schema", schema
     )
-    assert wish(response_format={"type": "json_object"}).form == AnswerForm((), "json_object")
-    assert wish(stop=["a", "b"]).form.stop == ("a", "b")
+    assert asked(response_format={"type": "json_object"}).answer_form == AnswerForm(
+        (), "json_object"
+    )
+    assert asked(stop=["a", "b"]).answer_form.stop == ("a", "b")
 
 
 # -- what they mean for the chains
@@ -249,22 +251,22 @@ def test_a_request_runs_at_most_16_chains() -> None:
 @pytest.mark.parametrize("given", [{"temperature": 0.5}, {"reasoning_effort": "low"}])
 def test_what_the_models_way_has_no_use_for_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(ApiError, match="has no use") as caught:
-        check_heeded(wish(**given), "coat")
+        check_supported(asked(**given), "coat")
     assert caught.value.param == next(iter(given))
-    check_heeded(wish(**given), "json_steps")
+    check_supported(asked(**given), "json_steps")
 
 
 # -- messages
 
 
-def talk(*messages: tuple[str, Any], **more: Any) -> Any:
-    return talk_of(
-        wish(messages=[{"role": role, "content": text} for role, text in messages]).messages
+def read(*messages: tuple[str, Any], **more: Any) -> Any:
+    return read_conversation(
+        asked(messages=[{"role": role, "content": text} for role, text in messages]).messages
     )
 
 
 def test_messages_become_instructions_turns_and_the_question() -> None:
-    said = talk(
+    said = read(
         ("system", "Be brief."), ("user", "1+1?"), ("assistant", "2."), ("user", "And 2+2?")
     )
     assert said.instructions == "Be brief."
@@ -273,7 +275,7 @@ def test_messages_become_instructions_turns_and_the_question() -> None:
 
 
 def test_turns_of_one_side_in_a_row_are_joined() -> None:
-    said = talk(
+    said = read(
         ("user", "A"),
         ("user", "B"),
         ("assistant", "C"),
@@ -286,13 +288,13 @@ def test_turns_of_one_side_in_a_row_are_joined() -> None:
 
 
 def test_system_and_developer_messages_are_joined_in_their_order() -> None:
-    said = talk(("system", "A"), ("developer", "B"), ("user", "Q"), ("system", "C"), ("user", "R"))
+    said = read(("system", "A"), ("developer", "B"), ("user", "Q"), ("system", "C"), ("user", "R"))
     assert (said.instructions, said.question) == ("A\n\nB\n\nC", "Q\n\nR")
 
 
 def test_text_parts_are_one_text() -> None:
     assert (
-        talk(("user", [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}])).question
+        read(("user", [{"type": "text", "text": "Wh"}, {"type": "text", "text": "y?"}])).question
         == "Why?"
     )
 
@@ -301,8 +303,8 @@ def test_earlier_reasoning_is_given_back() -> None:
     turns = [{"role": "user", "content": "1?"}, {"role": "user", "content": "2?"}]
     answer: Any = {"role": "assistant", "content": "1.", "refusal": None, "tool_calls": []}
     for name in ("reasoning", "reasoning_content"):
-        told = wish(messages=[turns[0], {**answer, name: "Because."}, turns[1]])
-        assert talk_of(told.messages).history == (Turn("1?", "1.", "Because."),)
+        told = asked(messages=[turns[0], {**answer, name: "Because."}, turns[1]])
+        assert read_conversation(told.messages).history == (Turn("1?", "1.", "Because."),)
 
 
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "refusal", None, 5])
@@ -317,14 +319,14 @@ def test_parts_that_are_no_text_are_refused(kind: Any) -> None:
 )
 def test_a_talk_begins_and_ends_with_the_user(messages: list[tuple[str, str]]) -> None:
     with pytest.raises(ApiError) as caught:
-        talk(*messages)
+        read(*messages)
     assert (caught.value.status, caught.value.param) == (400, "messages")
 
 
 @pytest.mark.parametrize("question", ["", "  \n", "x" * (MAX_QUESTION + 1)])
 def test_a_question_has_a_length(question: str) -> None:
     with pytest.raises(BadQuestion):
-        talk(("user", question))
+        read(("user", question))
 
 
 MESSAGES = st.lists(
@@ -337,9 +339,9 @@ MESSAGES = st.lists(
 def test_any_talk_has_an_outcome_and_no_word_of_the_user_is_lost(
     messages: list[tuple[str, str]],
 ) -> None:
-    """A Talk that holds every word in its order, or an ApiError or BadQuestion; nothing else."""
+    """A Conversation with every word in its order, or an ApiError or BadQuestion."""
     try:
-        said = talk(*messages)
+        said = read(*messages)
     except (ApiError, BadQuestion):
         return
     told = [*(turn.question for turn in said.history), said.question]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from gateway.errors import ApiError
-from gateway.wishes import Message
+from gateway.schema import Message
 from reasoning.events import Turn
 from reasoning.think import clean_question
 
@@ -15,7 +15,7 @@ SYSTEM = ("system", "developer")
 
 
 @dataclass(frozen=True, slots=True)
-class Talk:
+class Conversation:
     """`instructions` are the caller's system prompt, `history` the turns before the question."""
 
     question: str
@@ -23,8 +23,8 @@ class Talk:
     instructions: str = ""
 
 
-def talk_of(messages: Sequence[Message]) -> Talk:
-    """The talk that ends in the question. Raises ApiError, or BadQuestion for its length.
+def read_conversation(messages: Sequence[Message]) -> Conversation:
+    """The conversation that ends in the question. Raises ApiError, or BadQuestion for its length.
 
     System and developer messages are joined, wherever they stand; so are several turns of
     one side in a row.
@@ -33,12 +33,12 @@ def talk_of(messages: Sequence[Message]) -> Talk:
     turns = [one for one in messages if one.role not in SYSTEM]
     sides = [(role, list(group)) for role, group in groupby(turns, key=lambda one: one.role)]
     if not sides or sides[-1][0] != "user":
-        raise _bad("the last message must be the user's")
+        raise _bad_messages("the last message must be the user's")
     if sides[0][0] != "user":
-        raise _bad("the first turn must be the user's")
+        raise _bad_messages("the first turn must be the user's")
     pairs = zip(sides[:-1:2], sides[1::2], strict=True)
     history = tuple(_turn(asked, answered) for (_, asked), (_, answered) in pairs)
-    return Talk(clean_question(_text(sides[-1][1])), history, "\n\n".join(told))
+    return Conversation(clean_question(_text(sides[-1][1])), history, "\n\n".join(told))
 
 
 def _turn(asked: Sequence[Message], answered: Sequence[Message]) -> Turn:
@@ -50,5 +50,5 @@ def _text(messages: Sequence[Message]) -> str:
     return "\n\n".join(one.content for one in messages)
 
 
-def _bad(said: str) -> ApiError:
+def _bad_messages(said: str) -> ApiError:
     return ApiError(400, "invalid_value", f"messages: {said}.", "messages")

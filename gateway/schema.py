@@ -1,4 +1,4 @@
-"""What a caller may wish for: the body of a chat completion, and what it means for a chain.
+"""What a caller may ask for: the body of a chat completion, and what it means for a chain.
 
 Every parameter is honoured, or taken only at the value at which it changes nothing, or
 refused. None is ignored.
@@ -24,7 +24,7 @@ from pydantic import (
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from gateway.errors import UNSUPPORTED, ApiError
-from gateway.models import MOST_CHAINS, Plan
+from gateway.models import MOST_CHAINS, ModelAlias
 from reasoning.events import Settings
 from reasoning.inquiry import AnswerForm
 from reasoning.think import WAYS, varied
@@ -71,7 +71,7 @@ NO_PENALTY = Only((None, 0))
 NO_LIST = Only((None, []))
 
 
-def _joined(content: Any) -> Any:
+def _join_parts(content: Any) -> Any:
     """Text parts as one text. What is no text is left to be refused."""
     if not isinstance(content, list):
         return content
@@ -83,7 +83,7 @@ def _joined(content: Any) -> Any:
     return "".join(part["text"] for part in content)
 
 
-def _listed(stop: Any) -> Any:
+def _as_list(stop: Any) -> Any:
     return [stop] if isinstance(stop, str) else stop
 
 
@@ -93,7 +93,7 @@ TEXT_PART = {
     "required": ["type", "text"],
 }
 TEXT = {"anyOf": [{"type": "string"}, {"type": "array", "items": TEXT_PART}]}
-Text = Annotated[str, BeforeValidator(_joined), WithJsonSchema(TEXT)]
+Text = Annotated[str, BeforeValidator(_join_parts), WithJsonSchema(TEXT)]
 A_STOP = {"type": "string", "minLength": 1}
 STOPS = {"anyOf": [A_STOP, {"type": "array", "items": A_STOP, "maxItems": 4}, {"type": "null"}]}
 Stop = Annotated[str, Field(min_length=1)]
@@ -150,7 +150,7 @@ class ResponseFormat(_Strict):
         return self
 
 
-class Wish(_Strict):
+class ChatRequest(_Strict):
     """The body of POST /v1/chat/completions for a model that thinks in steps."""
 
     model: str
@@ -164,7 +164,7 @@ class Wish(_Strict):
     max_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
     max_completion_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
     stop: Annotated[
-        list[Stop] | None, Field(max_length=4), BeforeValidator(_listed), WithJsonSchema(STOPS)
+        list[Stop] | None, Field(max_length=4), BeforeValidator(_as_list), WithJsonSchema(STOPS)
     ] = None
     reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
@@ -211,7 +211,7 @@ class Wish(_Strict):
         return values
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> Wish:
+    def _agrees_with_itself(self) -> ChatRequest:
         if self.max_tokens and self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens mean the same; give one")
         if self.stream_options is not None and not self.stream:
@@ -228,7 +228,7 @@ class Wish(_Strict):
         return self.max_completion_tokens or self.max_tokens
 
     @property
-    def form(self) -> AnswerForm:
+    def answer_form(self) -> AnswerForm:
         """What the final answer must look like."""
         wanted = self.response_format or ResponseFormat(type="text")
         schema = wanted.json_schema.schema_ if wanted.json_schema else None
@@ -238,51 +238,52 @@ class Wish(_Strict):
 # -- what it means for the chains
 
 
-def settings_of(wish: Wish, plan: Plan) -> tuple[Settings, ...]:
+def chain_settings(request: ChatRequest, alias: ModelAlias) -> tuple[Settings, ...]:
     """Each chain's settings, choice after choice. Raises ApiError where they would be too many.
 
     Several chains have a seed each, and are as warm as a vote needs unless the caller says
     how warm. The chains of a vote share the choice's budget as if all were drawn: it is a bound.
     """
-    chains = wish.choices * plan.votes
+    chains = request.choices * alias.votes
     if chains > MOST_CHAINS:
-        said = f"{wish.choices} votes of {plan.votes} chains are {chains} chains"
+        said = f"{request.choices} votes of {alias.votes} chains are {chains} chains"
         raise ApiError(400, "invalid_value", f"n: {said}; at most {MOST_CHAINS} are run.", "n")
-    one = replace(EFFORTS[wish.reasoning_effort or "medium"], **_given(wish, plan))
+    one = replace(EFFORTS[request.reasoning_effort or "medium"], **_overrides(request, alias))
     if chains == 1:
         return (one,)
     several = varied(one, chains)
-    if wish.temperature is None:
+    if request.temperature is None:
         return several
-    return tuple(replace(settings, temperature=wish.temperature) for settings in several)
+    return tuple(replace(settings, temperature=request.temperature) for settings in several)
 
 
-def _given(wish: Wish, plan: Plan) -> dict[str, Any]:
-    budget = wish.budget
-    if budget is not None and budget < plan.votes:
-        name, said = budget_name(wish), f"a vote of {plan.votes} needs at least a token for each"
-        raise ApiError(400, "invalid_value", f"{name}: {said} chain.", name)
+def _overrides(request: ChatRequest, alias: ModelAlias) -> dict[str, Any]:
+    budget = request.budget
+    if budget is not None and budget < alias.votes:
+        name = budget_name(request)
+        said = f"{name}: a vote of {alias.votes} needs at least a token for each chain."
+        raise ApiError(400, "invalid_value", said, name)
     values = {
-        "temperature": wish.temperature,
-        "top_p": wish.top_p,
-        "seed": wish.seed,
-        "budget": budget and budget // plan.votes,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": request.seed,
+        "budget": budget and budget // alias.votes,
     }
     return {name: value for name, value in values.items() if value is not None}
 
 
-def budget_name(wish: Wish) -> str:
-    return "max_completion_tokens" if wish.max_completion_tokens else "max_tokens"
+def budget_name(request: ChatRequest) -> str:
+    return "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
 
 
-def check_heeded(wish: Wish, way: str) -> None:
+def check_supported(request: ChatRequest, way: str) -> None:
     """Raises ApiError where the model's way of thinking has no use for a parameter given."""
     wanted = {
-        "temperature": (wish.temperature, "temperature"),
-        "top_p": (wish.top_p, "top_p"),
-        "seed": (wish.seed, "seed"),
-        "budget": (wish.budget, budget_name(wish)),
-        "max_steps": (wish.reasoning_effort, "reasoning_effort"),
+        "temperature": (request.temperature, "temperature"),
+        "top_p": (request.top_p, "top_p"),
+        "seed": (request.seed, "seed"),
+        "budget": (request.budget, budget_name(request)),
+        "max_steps": (request.reasoning_effort, "reasoning_effort"),
     }
     for field, (value, name) in wanted.items():
         if value is not None and way in WAYS and field not in WAYS[way].settings:
