@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from gateway.app import create_app
 from gateway.metrics import Metrics, metrics_route
-from gateway.tracing import Tracing, TracingError, tracing
+from gateway.tracing import Tracing, TracingError, tracing_from
 from reasoning.endpoint import Endpoint
 from serving import ports
 from serving.command import GATEWAY_PORT, HOST, Listener, is_loopback, port_number
@@ -113,7 +113,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         listener = Listener("gateway", given.host, given.port, "--port")
         ports.check(listener.host, listener.port, listener.flag)
-        traced = tracing(os.environ)
+        traced = tracing_from(os.environ)
     except (ports.PortError, TracingError) as error:
         print(error, file=sys.stderr)
         return FAILED

@@ -17,7 +17,7 @@ from starlette.routing import BaseRoute
 
 from gateway.calls import Services, router
 from gateway.errors import install_handlers
-from gateway.observing import Observer
+from gateway.observers import Observer
 from gateway.passing import Passing
 from gateway.upstream import Upstream
 from reasoning.endpoint import Endpoint

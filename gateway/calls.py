@@ -29,7 +29,7 @@ from gateway.errors import (
 )
 from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
-from gateway.observing import Observer
+from gateway.observers import Observer
 from gateway.passing import Passing
 from gateway.schema import ChatRequest
 from gateway.streaming import EventStream, Lines, event_data, run_while_connected

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from gateway.majority import vote_of
 from gateway.messages import Conversation
 from gateway.models import ModelAlias
-from gateway.observing import Chain, Observer, watching
+from gateway.observers import Chain, Observer, observe
 from gateway.schema import ChatRequest, chain_settings, check_supported
 from gateway.upstream import Upstream
 from reasoning.events import Event, Settings, Stopped, Trace
@@ -120,20 +120,20 @@ class Chains:
         unfinished, order = Stopwatch(), self.order
         names = (order.alias.name, order.alias.served.name, way)
         chain = Chain(order.id, run.number, *names, order.carrier)
-        with watching(self._observers, chain) as watch:
+        with observe(self._observers, chain) as observer:
             try:
                 async with aclosing(self._thoughts(run, way)) as events:
                     async for event in events:
                         unfinished.note(event)
-                        watch.event(event)
+                        observer.event(event)
                         run.events.append(event)
                         self._news.put_nowait((run, event))
             except asyncio.CancelledError:
                 run.events.append(Stopped(unfinished.seconds()))
-                watch.event(run.events[-1])
+                observer.event(run.events[-1])
                 raise
             finally:
-                watch.spent(run.meter.prompt_tokens, run.meter.cached_tokens or 0)
+                observer.spent(run.meter.prompt_tokens, run.meter.cached_tokens or 0)
         return run
 
     def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:

@@ -22,7 +22,7 @@ from prometheus_client import (
 from starlette.requests import Request
 from starlette.responses import Response
 
-from gateway.observing import Chain
+from gateway.observers import Chain
 from reasoning.events import Answer, Delta, Event, Failed, Retry, Step, Trace
 
 CHAIN = ("model", "way")
@@ -75,17 +75,17 @@ class Metrics:
         return Histogram(name, what, CHAIN, buckets=buckets, registry=self.registry)
 
     @contextmanager
-    def chain(self, chain: Chain) -> Iterator[Counted]:
-        counted = Counted(self, chain)
-        running = self.running.labels(*counted.labels)
+    def chain(self, chain: Chain) -> Iterator[ChainCounts]:
+        counts = ChainCounts(self, chain)
+        running = self.running.labels(*counts.labels)
         with running.track_inprogress():
             try:
-                yield counted
+                yield counts
             finally:
-                counted.over()
+                counts.over()
 
 
-class Counted:
+class ChainCounts:
     """One chain being counted: what only its end tells is counted at its end."""
 
     def __init__(self, metrics: Metrics, chain: Chain) -> None:

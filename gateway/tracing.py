@@ -22,7 +22,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, set_span_in_
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from gateway.observing import Chain
+from gateway.observers import Chain
 from reasoning.events import (
     Answer,
     Delta,
@@ -60,8 +60,8 @@ class Tracing:
         self._clock = clock
 
     @contextmanager
-    def chain(self, chain: Chain) -> Iterator[Spans]:
-        spans = Spans(self._tracer, chain, self._clock)
+    def chain(self, chain: Chain) -> Iterator[ChainSpans]:
+        spans = ChainSpans(self._tracer, chain, self._clock)
         try:
             yield spans
         finally:
@@ -72,7 +72,7 @@ class Tracing:
         self.provider.shutdown()
 
 
-class Spans:
+class ChainSpans:
     """The spans of one chain. A step's begins where the one before it ended."""
 
     def __init__(self, tracer: Tracer, chain: Chain, clock: Callable[[], int]) -> None:
@@ -82,7 +82,7 @@ class Spans:
             f"chat {chain.model}",
             TraceContextTextMapPropagator().extract(dict(chain.carrier)),
             SpanKind.SERVER,
-            of_chain(chain),
+            chain_attributes(chain),
             start_time=self._began,
         )
         self._part: Span | None = None
@@ -96,7 +96,7 @@ class Spans:
         self._events.append(event)
         match event:
             case Started(settings=settings):
-                self._span.set_attributes(of_settings(settings))
+                self._span.set_attributes(settings_attributes(settings))
                 self._begin()
             case Retry(cause=cause, attempt=attempt, wait=wait):
                 noted: Attributes = {"cause": cause, "attempt": attempt, "wait": wait}
@@ -104,10 +104,10 @@ class Spans:
             case Notice(code=code):
                 self._span.add_event("notice", {"code": code}, self._clock())
             case Step():
-                self._end("step", of_step(event))
+                self._end("step", step_attributes(event))
                 self._begin()
             case Answer():
-                self._end("answer", of_answer(event))
+                self._end("answer", answer_attributes(event))
                 finish = "length" if event.cut else "stop"
                 self._span.set_attribute("gen_ai.response.finish_reasons", [finish])
             case Failed(code=code):
@@ -153,7 +153,7 @@ class Spans:
             span.set_status(StatusCode.ERROR)
 
 
-def of_chain(chain: Chain) -> Attributes:
+def chain_attributes(chain: Chain) -> Attributes:
     return {
         "gen_ai.operation.name": "chat",
         "gen_ai.provider.name": "stepwise",
@@ -165,7 +165,7 @@ def of_chain(chain: Chain) -> Attributes:
     }
 
 
-def of_settings(settings: Settings) -> Attributes:
+def settings_attributes(settings: Settings) -> Attributes:
     asked = {
         "gen_ai.request.temperature": settings.temperature,
         "gen_ai.request.top_p": settings.top_p,
@@ -175,7 +175,7 @@ def of_settings(settings: Settings) -> Attributes:
     return {name: value for name, value in asked.items() if value is not None}
 
 
-def of_step(step: Step) -> Attributes:
+def step_attributes(step: Step) -> Attributes:
     return {
         "gen_ai.usage.output_tokens": step.tokens,
         "stepwise.step.number": step.number,
@@ -186,7 +186,7 @@ def of_step(step: Step) -> Attributes:
     }
 
 
-def of_answer(answer: Answer) -> Attributes:
+def answer_attributes(answer: Answer) -> Attributes:
     return {"gen_ai.usage.output_tokens": answer.tokens, **_first_token(answer)}
 
 
@@ -195,7 +195,7 @@ def _first_token(part: Step | Answer) -> Attributes:
     return {"gen_ai.response.time_to_first_chunk": part.first_token or 0.0} if known else {}
 
 
-def tracing(environment: Mapping[str, str]) -> Tracing | None:
+def tracing_from(environment: Mapping[str, str]) -> Tracing | None:
     """What the environment asks for; None without a collector. Raises TracingError."""
     if not any(environment.get(name) for name in ENDPOINTS):
         return None
@@ -206,10 +206,10 @@ def tracing(environment: Mapping[str, str]) -> Tracing | None:
             "and give the collector's port for HTTP (mostly 4318)."
         )
     patience = None if any(environment.get(name) for name in TIMEOUTS) else PATIENCE
-    return Tracing(sending(SaysItOnce(trace_exporter.OTLPSpanExporter(timeout=patience))))
+    return Tracing(batched(OneWarningExporter(trace_exporter.OTLPSpanExporter(timeout=patience))))
 
 
-def sending(exporter: SpanExporter) -> TracerProvider:
+def batched(exporter: SpanExporter) -> TracerProvider:
     """One that sends in the background. It tells the collector who it is."""
     named = Resource.create({SERVICE_NAME: SERVICE}).merge(OTELResourceDetector().detect())
     made = TracerProvider(resource=named, shutdown_on_exit=False)
@@ -217,7 +217,7 @@ def sending(exporter: SpanExporter) -> TracerProvider:
     return made
 
 
-class SaysItOnce(SpanExporter):
+class OneWarningExporter(SpanExporter):
     """An exporter that says once that its collector is not there, and once that it is again."""
 
     def __init__(self, exporter: SpanExporter) -> None:

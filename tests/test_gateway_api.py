@@ -19,7 +19,7 @@ from openai._streaming import SSEDecoder
 from openai.types import ErrorObject, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from gateway.observing import Chain, Watch
+from gateway.observers import Chain, ChainObserver
 from reasoning.events import Answer, Event, Failed, Started, Stopped
 from reasoning.think import MAX_QUESTION
 from tests.examples import examples
@@ -528,7 +528,7 @@ class Recorder:
         self.over = threading.Event()
 
     @contextmanager
-    def chain(self, chain: Chain) -> Iterator[Watch]:
+    def chain(self, chain: Chain) -> Iterator[ChainObserver]:
         self.chains.append(chain)
         try:
             yield self

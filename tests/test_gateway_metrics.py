@@ -8,7 +8,7 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from gateway.metrics import Metrics
-from gateway.observing import Chain, watching
+from gateway.observers import Chain, observe
 from reasoning.errors import Busy
 from reasoning.events import Event, Settings, Stopped
 from tests.scripted import Line, Scripted, Time, good, pieces, run
@@ -40,12 +40,12 @@ def values(metrics: Metrics, name: str) -> dict[tuple[str, ...], float]:
 
 def told(metrics: Metrics, events: Sequence[Event], time: Time | None = None) -> None:
     """A chain of these events, an event a second; then 100 prompt tokens, 80 of them cached."""
-    with watching([metrics], CHAIN) as watch:
+    with observe([metrics], CHAIN) as observer:
         for event in events:
             if time is not None:
                 time.now += 1
-            watch.event(event)
-        watch.spent(100, 80)
+            observer.event(event)
+        observer.spent(100, 80)
 
 
 async def test_a_chain_is_counted_with_what_it_cost() -> None:
@@ -113,7 +113,7 @@ async def test_the_thinking_time_is_the_runs_own() -> None:
 def test_a_chain_runs_until_its_context_ends_however_it_ends() -> None:
     metrics = Metrics()
     try:
-        with watching([metrics], CHAIN):
+        with observe([metrics], CHAIN):
             assert values(metrics, "stepwise_chains_running") == {(): 1}
             raise KeyError("a fault of ours")
     except KeyError:

@@ -18,8 +18,8 @@ from opentelemetry.semconv._incubating.attributes import gen_ai_attributes as ge
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
 from opentelemetry.trace import SpanKind, StatusCode
 
-from gateway.observing import Chain, watching
-from gateway.tracing import Tracing, TracingError, tracing
+from gateway.observers import Chain, observe
+from gateway.tracing import Tracing, TracingError, tracing_from
 from reasoning.errors import Busy
 from reasoning.events import Event, Settings, Stopped
 from tests.processes import free_port
@@ -46,10 +46,10 @@ class Clock:
 
 
 def told(traced: Tracing, events: Sequence[Event]) -> None:
-    with watching([traced], CHAIN) as watch:
+    with observe([traced], CHAIN) as observer:
         for event in events:
-            watch.event(event)
-        watch.spent(100, 80)
+            observer.event(event)
+        observer.spent(100, 80)
 
 
 def spans_of(events: Sequence[Event]) -> tuple[ReadableSpan, list[ReadableSpan]]:
@@ -210,7 +210,7 @@ def configured(monkeypatch: pytest.MonkeyPatch, url: str, **more: str) -> Tracin
     settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": url, **more}
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
-    traced = tracing(settings)
+    traced = tracing_from(settings)
     assert traced is not None
     return traced
 
@@ -240,14 +240,14 @@ async def test_the_usual_variables_name_the_service(monkeypatch: pytest.MonkeyPa
 
 
 def test_without_a_collector_there_is_no_tracing() -> None:
-    assert tracing({}) is None
-    assert tracing({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}) is None
+    assert tracing_from({}) is None
+    assert tracing_from({"OTEL_EXPORTER_OTLP_ENDPOINT": ""}) is None
 
 
 def test_a_protocol_that_we_do_not_speak_is_refused_with_what_to_do() -> None:
     asked = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://x", "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc"}
     with pytest.raises(TracingError, match=r"http/protobuf, got 'grpc'.*4318"):
-        tracing(asked)
+        tracing_from(asked)
 
 
 @pytest.mark.parametrize("alive", [True, False], ids=["refuses", "is gone"])

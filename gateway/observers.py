@@ -31,8 +31,8 @@ class Chain:
     carrier: Mapping[str, str] = field(default_factory=dict)
 
 
-class Watch(Protocol):
-    """One chain being watched."""
+class ChainObserver(Protocol):
+    """One chain being observed."""
 
     def event(self, event: Event) -> None:
         """An event, as it comes. The last one is an Answer, a Failed, or a Stopped (gone)."""
@@ -42,7 +42,7 @@ class Watch(Protocol):
 
 
 class Observer(Protocol):
-    def chain(self, chain: Chain) -> AbstractContextManager[Watch]:
+    def chain(self, chain: Chain) -> AbstractContextManager[ChainObserver]:
         """A chain begins; it is over when the context ends.
 
         Each chain has a task of its own, which enters and leaves the context; a client that
@@ -50,23 +50,23 @@ class Observer(Protocol):
         """
 
 
-class Watches:
-    """Several watches as one."""
+class ChainObservers:
+    """Several as one."""
 
-    def __init__(self, watches: Sequence[Watch]) -> None:
-        self._watches = watches
+    def __init__(self, observers: Sequence[ChainObserver]) -> None:
+        self._observers = observers
 
     def event(self, event: Event) -> None:
-        for watch in self._watches:
-            watch.event(event)
+        for observer in self._observers:
+            observer.event(event)
 
     def spent(self, prompt_tokens: int, cached_tokens: int) -> None:
-        for watch in self._watches:
-            watch.spent(prompt_tokens, cached_tokens)
+        for observer in self._observers:
+            observer.spent(prompt_tokens, cached_tokens)
 
 
 @contextmanager
-def watching(observers: Sequence[Observer], chain: Chain) -> Iterator[Watch]:
-    """The chain, watched by all of the observers; by none where there is none."""
+def observe(observers: Sequence[Observer], chain: Chain) -> Iterator[ChainObserver]:
+    """The chain, seen by all of the observers; by none where there is none."""
     with ExitStack() as stack:
-        yield Watches([stack.enter_context(observer.chain(chain)) for observer in observers])
+        yield ChainObservers([stack.enter_context(observer.chain(chain)) for observer in observers])
