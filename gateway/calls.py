@@ -16,7 +16,6 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.chain import Chains, Order
 from gateway.chunks import DONE, Chunks
 from gateway.completion import Completion, Gathering
 from gateway.errors import (
@@ -31,6 +30,7 @@ from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
 from gateway.observers import Observer
 from gateway.passing import Passing
+from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
 from gateway.streaming import EventStream, Lines, event_data, run_while_connected
 from gateway.telling import ChainFailed
@@ -149,12 +149,12 @@ async def one_model(name: str, services: Shared) -> JSONResponse:
 @by_name.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
 async def chat(asked: ChatRequest, request: Request, services: Shared) -> Response:
     """An answer with the reasoning that led to it, streamed or in one body."""
-    order = _order(asked, request)
-    chains = Chains(order, services.upstream, services.observers)
+    job = _job(asked, request)
+    runner = ChainRunner(job, services.upstream, services.observers)
     if asked.stream:
-        stream = EventStream(_streamed(chains))
+        stream = EventStream(_stream(runner))
         return await run_while_connected(request, stream.open(services.keep_alive))
-    return JSONResponse((await run_while_connected(request, _gathered(chains))).body)
+    return JSONResponse((await run_while_connected(request, _complete(runner))).body)
 
 
 @by_name.post("/v1/completions", response_model=None, openapi_extra={"requestBody": NAMED})
@@ -167,42 +167,42 @@ async def completions(request: Request) -> Response:
     raise ApiError(400, UNSUPPORTED, said, "model")
 
 
-def _order(asked: ChatRequest, request: Request) -> Order:
+def _job(asked: ChatRequest, request: Request) -> ReplyJob:
     carrier = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
     id, now = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
-    return Order(id, now, request.state.alias, asked, read_conversation(asked.messages), carrier)
+    return ReplyJob(id, now, request.state.alias, asked, read_conversation(asked.messages), carrier)
 
 
-async def _gathered(chains: Chains) -> Completion:
-    gathering = Gathering(chains.order)
-    with _named(chains):
-        async with aclosing(chains.events()) as events:
+async def _complete(runner: ChainRunner) -> Completion:
+    gathering = Gathering(runner.job)
+    with _as_api_errors(runner):
+        async with aclosing(runner.events()) as events:
             async for run, event in events:
                 gathering.take(run, event)
-    return gathering.end(chains.runs)
+    return gathering.end(runner.runs)
 
 
-async def _streamed(chains: Chains) -> Lines:
-    chunks = Chunks(chains.order)
-    with _named(chains):
-        async with aclosing(chains.events()) as events:
+async def _stream(runner: ChainRunner) -> Lines:
+    chunks = Chunks(runner.job)
+    with _as_api_errors(runner):
+        async with aclosing(runner.events()) as events:
             async for run, event in events:
                 for chunk in chunks.take(run, event):
                     yield event_data(chunk)
-    for chunk in chunks.end(chains.runs):
+    for chunk in chunks.end(runner.runs):
         yield event_data(chunk)
     yield DONE
 
 
 @contextmanager
-def _named(chains: Chains) -> Iterator[None]:
+def _as_api_errors(runner: ChainRunner) -> Iterator[None]:
     """What the chains could not do becomes an ApiError."""
     try:
         yield
     except ChainFailed as error:
         failed = error.failed
         said = f"{failed.message} {failed.remedy}".strip()
-        raise upstream_error(failed.code, said, chains.retry_after) from None
+        raise upstream_error(failed.code, said, runner.retry_after) from None
     except StepwiseError as error:
         raise from_stepwise(error) from None
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from gateway.chain import Order, Run
 from gateway.completion import trace_of, usage_of, usage_so_far
+from gateway.runner import ChainRun, ReplyJob
 from gateway.schema import StreamOptions
 from gateway.tellers import tellers
 from gateway.telling import Done, Said, Thought, Told
@@ -19,15 +19,15 @@ Chunk = dict[str, Any]
 class Chunks:
     """The chunks of one reply. Each choice begins with its role and ends with a reason."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._tellers = tellers(order.request, order.alias.votes)
+    def __init__(self, job: ReplyJob) -> None:
+        self._job = job
+        self._tellers = tellers(job.request, job.alias.votes)
         self._begun: set[int] = set()
-        self._runs: dict[int, Run] = {}
+        self._runs: dict[int, ChainRun] = {}
         self._answer_tokens = 0
-        self._options = order.request.stream_options or StreamOptions()
+        self._options = job.request.stream_options or StreamOptions()
 
-    def take(self, run: Run, event: Event) -> Iterator[Chunk]:
+    def take(self, run: ChainRun, event: Event) -> Iterator[Chunk]:
         """Raises telling.ChainFailed where a choice will have no answer."""
         self._runs[run.number] = run
         if isinstance(event, Started):
@@ -39,12 +39,12 @@ class Chunks:
                 yield self._of(teller.choice, {"role": "assistant", "content": ""})
             yield self._told(teller.choice, told)
 
-    def end(self, runs: Sequence[Run]) -> Iterator[Chunk]:
+    def end(self, runs: Sequence[ChainRun]) -> Iterator[Chunk]:
         """One more chunk, with no choices, where the usage or the trace was asked for."""
         more: Chunk = {}
         if self._options.include_usage:
             more["usage"] = usage_of(runs, self._answer_tokens).model_dump()
-        if self._order.request.include_trace:
+        if self._job.request.include_trace:
             more["trace"] = trace_of(runs)
         if more:
             yield {**self._chunk(), **more}
@@ -64,8 +64,8 @@ class Chunks:
         return {**self._chunk(), "choices": [entry]}
 
     def _chunk(self) -> Chunk:
-        made: Chunk = {"id": self._order.id, "object": "chat.completion.chunk"}
-        made |= {"created": self._order.created, "model": self._order.alias.name, "choices": []}
+        made: Chunk = {"id": self._job.id, "object": "chat.completion.chunk"}
+        made |= {"created": self._job.created, "model": self._job.alias.name, "choices": []}
         return made | ({"usage": self._so_far()} if self._options.include_usage else {})
 
     def _so_far(self) -> dict[str, int] | None:

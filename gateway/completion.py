@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
-from gateway.chain import Order, Run
+from gateway.runner import ChainRun, ReplyJob
 from gateway.tellers import tellers
 from gateway.telling import ON_THE_WAY, Done, Finish, Said, Thought, Told
 from reasoning.events import Event
@@ -73,27 +73,27 @@ class Completion(BaseModel):
 class Gathering:
     """The reply that is not streamed: what its chains tell, kept until they have ended."""
 
-    def __init__(self, order: Order) -> None:
-        self._order = order
-        self._tellers = tellers(order.request, order.alias.votes)
-        self._told: list[list[Told]] = [[] for _ in range(order.request.choices)]
+    def __init__(self, job: ReplyJob) -> None:
+        self._job = job
+        self._tellers = tellers(job.request, job.alias.votes)
+        self._told: list[list[Told]] = [[] for _ in range(job.request.choices)]
 
-    def take(self, run: Run, event: Event) -> None:
+    def take(self, run: ChainRun, event: Event) -> None:
         """Raises telling.ChainFailed where a choice will have no answer."""
         if not isinstance(event, ON_THE_WAY):
             teller = self._tellers[run.number]
             self._told[teller.choice] += teller.take(event)
 
-    def end(self, runs: Sequence[Run]) -> Completion:
-        order = self._order
+    def end(self, runs: Sequence[ChainRun]) -> Completion:
+        job = self._job
         return Completion(
-            id=order.id,
-            created=order.created,
-            model=order.alias.name,
+            id=job.id,
+            created=job.created,
+            model=job.alias.name,
             choices=[_choice(index, told) for index, told in enumerate(self._told)],
             usage=usage_of(runs, sum(_answered(told) for told in self._told)),
-            metadata=order.request.metadata,
-            trace=trace_of(runs) if order.request.include_trace else None,
+            metadata=job.request.metadata,
+            trace=trace_of(runs) if job.request.include_trace else None,
         )
 
 
@@ -109,7 +109,7 @@ def _answered(told: Sequence[Told]) -> int:
     return sum(part.tokens for part in told if isinstance(part, Done))
 
 
-def usage_of(runs: Sequence[Run], answer_tokens: int) -> Usage:
+def usage_of(runs: Sequence[ChainRun], answer_tokens: int) -> Usage:
     """What the chains cost together; all that is no answer given is reasoning."""
     told = [run.meter.cached_tokens for run in runs if run.meter.cached_tokens is not None]
     counts = usage_so_far(runs)
@@ -121,7 +121,7 @@ def usage_of(runs: Sequence[Run], answer_tokens: int) -> Usage:
     )
 
 
-def usage_so_far(runs: Iterable[Run]) -> dict[str, int]:
+def usage_so_far(runs: Iterable[ChainRun]) -> dict[str, int]:
     """What the chains have cost until now; what of it is reasoning is known at the end."""
     prompt = completion = 0
     for run in runs:
@@ -131,10 +131,10 @@ def usage_so_far(runs: Iterable[Run]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
-def trace_of(runs: Sequence[Run]) -> dict[str, Any] | list[dict[str, Any]]:
+def trace_of(runs: Sequence[ChainRun]) -> dict[str, Any] | list[dict[str, Any]]:
     """The chain's trace, in the format of docs/trace.schema.json; a list where there are more.
 
-    Chains that a vote did not need to draw have none.
+    ChainRunner that a vote did not need to draw have none.
     """
     traces = [trace_to_json(run.trace) for run in runs if run.events]
     return traces[0] if len(traces) == 1 else traces

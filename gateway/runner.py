@@ -1,4 +1,4 @@
-"""Chains of thought for one request: run side by side, watched, and ended with it.
+"""ChainRunner of thought for one request: run side by side, watched, and ended with it.
 
 A choice's chains are begun as its vote needs them.
 """
@@ -24,7 +24,7 @@ from reasoning.think import Stopwatch, think
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class ReplyJob:
     """What is to be thought about, for the reply `id`.
 
     `created` is in seconds since the epoch; `carrier` holds the W3C trace headers.
@@ -39,8 +39,8 @@ class Order:
 
 
 @dataclass(slots=True)
-class Run:
-    """One chain, number `number` of the order's: its events so far and what it cost."""
+class ChainRun:
+    """One chain, number `number` of the job's: its events so far and what it cost."""
 
     number: int
     settings: Settings
@@ -52,25 +52,25 @@ class Run:
         return Trace(tuple(self.events))
 
 
-class Chains:
-    """The chains of an order. Closing `events` ends their work on the server.
+class ChainRunner:
+    """Runs the chains of a job. Closing `events` ends their work on the server.
 
     `runs` are all that may be drawn; those that are not have no events.
     """
 
-    def __init__(self, order: Order, upstream: Upstream, observers: Sequence[Observer]) -> None:
-        self.order = order
+    def __init__(self, job: ReplyJob, upstream: Upstream, observers: Sequence[Observer]) -> None:
+        self.job = job
         self._upstream, self._observers = upstream, observers
-        self._news: asyncio.Queue[tuple[Run, Event] | None] = asyncio.Queue()
-        settings = chain_settings(order.request, order.alias)
-        self.runs = [Run(n, one, Meter(upstream.endpoint)) for n, one in enumerate(settings)]
+        self._news: asyncio.Queue[tuple[ChainRun, Event] | None] = asyncio.Queue()
+        settings = chain_settings(job.request, job.alias)
+        self.runs = [ChainRun(n, one, Meter(upstream.endpoint)) for n, one in enumerate(settings)]
 
     @property
     def retry_after(self) -> float | None:
         """Seconds that a busy server asked to wait."""
         return next((run.meter.retry_after for run in self.runs if run.meter.retry_after), None)
 
-    async def events(self) -> AsyncGenerator[tuple[Run, Event], None]:
+    async def events(self) -> AsyncGenerator[tuple[ChainRun, Event], None]:
         """What happens in any of the chains, until the votes are decided.
 
         A chain ends in an Answer or a Failed, unless its vote is decided without it.
@@ -78,9 +78,9 @@ class Chains:
         Raises StepwiseError where the server cannot be asked, ApiError where the model's way
         of thinking has no use for a parameter.
         """
-        way = await self._upstream.way(self.order.alias.served)
-        check_supported(self.order.request, way)
-        tasks = [asyncio.create_task(self._vote(runs, way)) for runs in self._of_choices()]
+        way = await self._upstream.way(self.job.alias.served)
+        check_supported(self.job.request, way)
+        tasks = [asyncio.create_task(self._vote(runs, way)) for runs in self._by_choice()]
         for task in tasks:
             task.add_done_callback(lambda _: self._news.put_nowait(None))
         try:
@@ -94,7 +94,7 @@ class Chains:
                 task.cancel()
             await asyncio.wait(tasks)
 
-    async def _until_ended(self, running: int) -> AsyncGenerator[tuple[Run, Event], None]:
+    async def _until_ended(self, running: int) -> AsyncGenerator[tuple[ChainRun, Event], None]:
         while running:
             item = await self._news.get()
             if item is None:
@@ -102,27 +102,27 @@ class Chains:
             else:
                 yield item
 
-    def _of_choices(self) -> Iterator[Sequence[Run]]:
-        votes = self.order.alias.votes
+    def _by_choice(self) -> Iterator[Sequence[ChainRun]]:
+        votes = self.job.alias.votes
         for first in range(0, len(self.runs), votes):
             yield self.runs[first : first + votes]
 
-    async def _vote(self, runs: Sequence[Run], way: str) -> None:
+    async def _vote(self, runs: Sequence[ChainRun], way: str) -> None:
         """One choice: as many of its chains as decide it."""
-        format = self.order.request.answer_form.format
+        format = self.job.request.answer_form.format
         await draw(
             lambda number: self._think(runs[number], way),
             lambda run: vote_of(run.trace, format),
             len(runs),
         )
 
-    async def _think(self, run: Run, way: str) -> Run:
-        unfinished, order = Stopwatch(), self.order
-        names = (order.alias.name, order.alias.served.name, way)
-        chain = Chain(order.id, run.number, *names, order.carrier)
+    async def _think(self, run: ChainRun, way: str) -> ChainRun:
+        unfinished, job = Stopwatch(), self.job
+        names = (job.alias.name, job.alias.served.name, way)
+        chain = Chain(job.id, run.number, *names, job.carrier)
         with observe(self._observers, chain) as observer:
             try:
-                async with aclosing(self._thoughts(run, way)) as events:
+                async with aclosing(self._events(run, way)) as events:
                     async for event in events:
                         unfinished.note(event)
                         observer.event(event)
@@ -136,14 +136,14 @@ class Chains:
                 observer.spent(run.meter.prompt_tokens, run.meter.cached_tokens or 0)
         return run
 
-    def _thoughts(self, run: Run, way: str) -> AsyncGenerator[Event, None]:
-        alias, conversation = self.order.alias, self.order.conversation
+    def _events(self, run: ChainRun, way: str) -> AsyncGenerator[Event, None]:
+        alias, conversation = self.job.alias, self.job.conversation
         inquiry = Inquiry(
             conversation.question,
             way,
             run.settings,
             history=conversation.history,
             instructions=conversation.instructions,
-            answer_form=self.order.request.answer_form,
+            answer_form=self.job.request.answer_form,
         )
         return think(inquiry, endpoint=run.meter, model=alias.served)
