@@ -30,10 +30,10 @@ from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
 from gateway.observers import Observer
 from gateway.passing import Passing
+from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
 from gateway.streaming import EventStream, Lines, event_data, run_while_connected
-from gateway.telling import ChainFailed
 from gateway.upstream import Upstream
 from reasoning.errors import StepwiseError
 

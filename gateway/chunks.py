@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from gateway.completion import trace_of, usage_of, usage_so_far
+from gateway.render import AnswerEnd, AnswerText, ReasoningText, ReplyPart, renderers
 from gateway.runner import ChainRun, ReplyJob
 from gateway.schema import StreamOptions
-from gateway.tellers import tellers
-from gateway.telling import Done, Said, Thought, Told
 from reasoning.events import Event, Started
 
 DONE = "[DONE]"
@@ -21,23 +20,23 @@ class Chunks:
 
     def __init__(self, job: ReplyJob) -> None:
         self._job = job
-        self._tellers = tellers(job.request, job.alias.votes)
+        self._renderers = renderers(job.request, job.alias.votes)
         self._begun: set[int] = set()
         self._runs: dict[int, ChainRun] = {}
         self._answer_tokens = 0
         self._options = job.request.stream_options or StreamOptions()
 
     def take(self, run: ChainRun, event: Event) -> Iterator[Chunk]:
-        """Raises telling.ChainFailed where a choice will have no answer."""
+        """Raises render.ChainFailed where a choice will have no answer."""
         self._runs[run.number] = run
         if isinstance(event, Started):
             return
-        teller = self._tellers[run.number]
-        for told in teller.take(event):
-            if teller.choice not in self._begun:
-                self._begun.add(teller.choice)
-                yield self._of(teller.choice, {"role": "assistant", "content": ""})
-            yield self._told(teller.choice, told)
+        renderer = self._renderers[run.number]
+        for part in renderer.render(event):
+            if renderer.choice not in self._begun:
+                self._begun.add(renderer.choice)
+                yield self._of(renderer.choice, {"role": "assistant", "content": ""})
+            yield self._rendered(renderer.choice, part)
 
     def end(self, runs: Sequence[ChainRun]) -> Iterator[Chunk]:
         """One more chunk, with no choices, where the usage or the trace was asked for."""
@@ -49,13 +48,13 @@ class Chunks:
         if more:
             yield {**self._chunk(), **more}
 
-    def _told(self, choice: int, told: Told) -> Chunk:
-        match told:
-            case Thought(text):
+    def _rendered(self, choice: int, part: ReplyPart) -> Chunk:
+        match part:
+            case ReasoningText(text):
                 return self._of(choice, {"reasoning": text, "reasoning_content": text})
-            case Said(text):
+            case AnswerText(text):
                 return self._of(choice, {"content": text})
-            case Done(finish, tokens):
+            case AnswerEnd(finish, tokens):
                 self._answer_tokens += tokens
                 return self._of(choice, {}, finish)
 

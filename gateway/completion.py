@@ -7,9 +7,16 @@ from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from gateway.render import (
+    TRANSIENT,
+    AnswerEnd,
+    AnswerText,
+    FinishReason,
+    ReasoningText,
+    ReplyPart,
+    renderers,
+)
 from gateway.runner import ChainRun, ReplyJob
-from gateway.tellers import tellers
-from gateway.telling import ON_THE_WAY, Done, Finish, Said, Thought, Told
 from reasoning.events import Event
 from reasoning.traces import trace_to_json
 
@@ -49,7 +56,7 @@ class AnswerMessage(BaseModel):
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
-    finish_reason: Finish
+    finish_reason: FinishReason
     logprobs: None = None
 
 
@@ -75,14 +82,14 @@ class Gathering:
 
     def __init__(self, job: ReplyJob) -> None:
         self._job = job
-        self._tellers = tellers(job.request, job.alias.votes)
-        self._told: list[list[Told]] = [[] for _ in range(job.request.choices)]
+        self._renderers = renderers(job.request, job.alias.votes)
+        self._parts: list[list[ReplyPart]] = [[] for _ in range(job.request.choices)]
 
     def take(self, run: ChainRun, event: Event) -> None:
-        """Raises telling.ChainFailed where a choice will have no answer."""
-        if not isinstance(event, ON_THE_WAY):
-            teller = self._tellers[run.number]
-            self._told[teller.choice] += teller.take(event)
+        """Raises render.ChainFailed where a choice will have no answer."""
+        if not isinstance(event, TRANSIENT):
+            renderer = self._renderers[run.number]
+            self._parts[renderer.choice] += renderer.render(event)
 
     def end(self, runs: Sequence[ChainRun]) -> Completion:
         job = self._job
@@ -90,23 +97,23 @@ class Gathering:
             id=job.id,
             created=job.created,
             model=job.alias.name,
-            choices=[_choice(index, told) for index, told in enumerate(self._told)],
-            usage=usage_of(runs, sum(_answered(told) for told in self._told)),
+            choices=[_choice(index, parts) for index, parts in enumerate(self._parts)],
+            usage=usage_of(runs, sum(_answer_tokens(parts) for parts in self._parts)),
             metadata=job.request.metadata,
             trace=trace_of(runs) if job.request.include_trace else None,
         )
 
 
-def _choice(index: int, told: Sequence[Told]) -> Choice:
-    reasoning = "".join(part.text for part in told if isinstance(part, Thought))
-    content = "".join(part.text for part in told if isinstance(part, Said))
-    finish = next(part.finish for part in told if isinstance(part, Done))
+def _choice(index: int, parts: Sequence[ReplyPart]) -> Choice:
+    reasoning = "".join(part.text for part in parts if isinstance(part, ReasoningText))
+    content = "".join(part.text for part in parts if isinstance(part, AnswerText))
+    finish = next(part.finish for part in parts if isinstance(part, AnswerEnd))
     message = AnswerMessage(content=content, reasoning=reasoning, reasoning_content=reasoning)
     return Choice(index=index, message=message, finish_reason=finish)
 
 
-def _answered(told: Sequence[Told]) -> int:
-    return sum(part.tokens for part in told if isinstance(part, Done))
+def _answer_tokens(parts: Sequence[ReplyPart]) -> int:
+    return sum(part.tokens for part in parts if isinstance(part, AnswerEnd))
 
 
 def usage_of(runs: Sequence[ChainRun], answer_tokens: int) -> Usage:

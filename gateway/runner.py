@@ -10,10 +10,10 @@ from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 
-from gateway.majority import vote_of
 from gateway.messages import Conversation
 from gateway.models import ModelAlias
 from gateway.observers import Chain, Observer, observe
+from gateway.render import vote_of
 from gateway.schema import ChatRequest, chain_settings, check_supported
 from gateway.upstream import Upstream
 from reasoning.events import Event, Settings, Stopped, Trace

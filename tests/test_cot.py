@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.telling import Telling
+from gateway.render import ChainRenderer
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import Refused, TooLong, Unreachable
 from reasoning.events import (
@@ -628,10 +628,10 @@ async def test_whatever_a_model_says_the_chain_ends_in_an_answer_or_a_failure(
     assert len(steps) <= 4
     assert len(server.requests) <= 30
     if not broken:  # else the answer may truly change
-        telling = Telling()
-        assert all(list(telling.take(event)) or True for event in events[:-1])
+        renderer = ChainRenderer()
+        assert all(list(renderer.render(event)) or True for event in events[:-1])
         if isinstance(events[-1], Answer):
-            list(telling.take(events[-1]))  # raises where what was sent is not the answer
+            list(renderer.render(events[-1]))  # raises where what was sent is not the answer
 
 
 async def test_a_second_heading_over_the_answer_is_no_part_of_it() -> None:

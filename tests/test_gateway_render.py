@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gateway.majority import Majority
-from gateway.telling import ON_THE_WAY, ChainFailed, Done, Said, Telling, Thought, Told
+from gateway.render import (
+    TRANSIENT,
+    AnswerEnd,
+    AnswerText,
+    ChainFailed,
+    ChainRenderer,
+    ReasoningText,
+    ReplyPart,
+    VoteRenderer,
+)
 from reasoning.events import (
     Answer,
     Correction,
@@ -28,17 +36,17 @@ def step(number: int, title: str, content: str) -> Step:
     return Step(number, title, content, "continue", 1.0, 10)
 
 
-def told(*events: Event) -> list[Told]:
-    teller = Telling()
-    return [part for event in events for part in teller.take(event)]
+def told(*events: Event) -> list[ReplyPart]:
+    renderer = ChainRenderer()
+    return [part for event in events for part in renderer.render(event)]
 
 
-def reasoning(parts: list[Told]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Thought))
+def reasoning(parts: list[ReplyPart]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, ReasoningText))
 
 
-def content(parts: list[Told]) -> str:
-    return "".join(part.text for part in parts if isinstance(part, Said))
+def content(parts: list[ReplyPart]) -> str:
+    return "".join(part.text for part in parts if isinstance(part, AnswerText))
 
 
 # -- steps
@@ -126,8 +134,8 @@ def test_notices_and_corrections_are_lines_of_the_reasoning() -> None:
 
 def test_the_answer_is_content_and_ends_with_a_reason() -> None:
     parts = told(Delta(4, "answer", "It is "), Delta(4, "answer", "42."), Answer("It is 42.", 1, 5))
-    assert parts == [Said("It is "), Said("42."), Done("stop", 5)]
-    assert told(Answer("It is", 1, 5, cut=True)) == [Said("It is"), Done("length", 5)]
+    assert parts == [AnswerText("It is "), AnswerText("42."), AnswerEnd("stop", 5)]
+    assert told(Answer("It is", 1, 5, cut=True)) == [AnswerText("It is"), AnswerEnd("length", 5)]
 
 
 def test_white_space_that_was_sent_behind_the_answer_is_no_other_answer() -> None:
@@ -143,16 +151,16 @@ def test_an_answer_that_begins_again_the_same_is_sent_once(
     again = [Delta(1, "answer", piece) for piece in sliced(text, data)]
     parts = told(*first, Retry(1, 1, "fault", "It broke."), *again, Answer(text, 1, 5))
     assert content(parts) == text
-    assert isinstance(parts[-1], Done)
+    assert isinstance(parts[-1], AnswerEnd)
 
 
 def test_an_answer_that_begins_again_otherwise_is_never_mixed() -> None:
-    teller = Telling()
-    sent = [*teller.take(Delta(1, "answer", "It is 4"))]
-    sent += teller.take(Retry(1, 1, "fault", "It broke."))
-    sent += teller.take(Delta(1, "answer", "It "))
+    renderer = ChainRenderer()
+    sent = [*renderer.render(Delta(1, "answer", "It is 4"))]
+    sent += renderer.render(Retry(1, 1, "fault", "It broke."))
+    sent += renderer.render(Delta(1, "answer", "It "))
     with pytest.raises(ChainFailed) as caught:
-        list(teller.take(Delta(1, "answer", "was")))
+        list(renderer.render(Delta(1, "answer", "was")))
     assert content(sent) == "It is 4"
     assert caught.value.failed.code == "changed"
 
@@ -170,20 +178,20 @@ def test_a_chain_that_failed_has_no_answer() -> None:
 
 def test_a_budget_that_the_steps_used_up_ends_in_length() -> None:
     parts = told(step(1, "A", "a"), Failed("budget", "The tokens ran out.", "Allow more."))
-    assert (content(parts), parts[-1]) == ("", Done("length"))
+    assert (content(parts), parts[-1]) == ("", AnswerEnd("length"))
 
 
 # -- a vote
 
 
-def vote(*chains: list[Event], format: str = "text", most: int = 0) -> list[Told]:
+def vote(*chains: list[Event], format: str = "text", most: int = 0) -> list[ReplyPart]:
     """The chains told one after another, of at most `most`."""
-    majority = Majority(most or len(chains), format)  # type: ignore[arg-type]
+    renderer = VoteRenderer(most or len(chains), format)  # type: ignore[arg-type]
     return [
         part
         for number, events in enumerate(chains)
         for event in events
-        for part in majority.take(number, event)
+        for part in renderer.render(number, event)
     ]
 
 
@@ -195,7 +203,7 @@ def chain(name: str, answer: str, tokens: int = 5) -> list[Event]:
 def test_the_answer_of_the_most_chains_is_given_once() -> None:
     parts = vote(chain("A", "It is 41."), chain("B", "It is 42.", 7), chain("C", "42"))
     assert content(parts) == "It is 42."
-    assert parts[-1] == Done("stop", 7)
+    assert parts[-1] == AnswerEnd("stop", 7)
 
 
 def test_a_reader_is_told_of_each_chain_and_then_the_winners_steps() -> None:
@@ -210,7 +218,7 @@ def test_a_reader_is_told_of_each_chain_and_then_the_winners_steps() -> None:
 
 def test_three_that_agree_end_the_vote_and_nothing_follows() -> None:
     parts = vote(*(chain(name, "It is 42.") for name in "ABCD"), most=8)
-    assert [part for part in parts if isinstance(part, Done)] == [Done("stop", 5)]
+    assert [part for part in parts if isinstance(part, AnswerEnd)] == [AnswerEnd("stop", 5)]
     assert "*3 of 3 chains, of at most 8, agree on the answer of this one.*" in reasoning(parts)
     assert "Chain 4" not in reasoning(parts)
 
@@ -234,7 +242,7 @@ def test_a_vote_in_which_nobody_answers_has_failed() -> None:
 
 def test_a_vote_whose_budget_the_steps_used_up_ends_in_length() -> None:
     spent = Failed("budget", "The tokens ran out.", "Allow more.")
-    assert vote([spent], [spent])[-1] == Done("length")
+    assert vote([spent], [spent])[-1] == AnswerEnd("length")
 
 
 def test_unclear_answers_are_outvoted_by_a_clear_one() -> None:
@@ -250,5 +258,5 @@ def test_json_answers_agree_when_they_say_the_same() -> None:
 
 
 def test_a_reader_of_the_whole_is_not_told_what_was_void() -> None:
-    assert isinstance(Retry(1, 1, "cut", ""), ON_THE_WAY)
-    assert not isinstance(step(1, "A", "a"), ON_THE_WAY)
+    assert isinstance(Retry(1, 1, "cut", ""), TRANSIENT)
+    assert not isinstance(step(1, "A", "a"), TRANSIENT)

@@ -1,0 +1,246 @@
+"""The events of chains -> what a caller reads: reasoning, the answer, how it ended. Pure.
+
+A stream cannot take back what it sent. So a step that is written anew says so, and an
+answer that is written anew must begin with what was sent of it.
+
+The chains of a vote think at the same time, and one text cannot hold five that grow. So a
+reader is told of each chain as it ends, then the steps of the one that stands for the majority.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal
+
+from gateway.errors import public_message
+from gateway.schema import ChatRequest
+from reasoning.capabilities import Format
+from reasoning.events import (
+    ENDS,
+    Answer,
+    Correction,
+    Delta,
+    Event,
+    Failed,
+    Notice,
+    Retry,
+    Step,
+    Trace,
+)
+from reasoning.self_consistency import Vote, needed, rank
+from reasoning.voting import final_answer
+
+SHOWN = 200  # characters of an answer in the line that says how a chain ended
+FinishReason = Literal["stop", "length"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReasoningText:
+    """More text of the reasoning, in Markdown."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """More text of the answer."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerEnd:
+    """The answer is whole, or cut ("length"). `tokens` are the answer's own."""
+
+    finish: FinishReason
+    tokens: int = 0
+
+
+ReplyPart = ReasoningText | AnswerText | AnswerEnd
+TRANSIENT = (Delta, Retry)  # what a reader of the whole need not be told
+
+
+class ChainFailed(Exception):
+    """There will be no answer."""
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.code)
+        self.failed = failed
+
+
+CHANGED = Failed(
+    "changed",
+    "The model server broke off in the middle of the answer, and then answered otherwise.",
+    "Ask again.",
+)
+
+
+class ChainRenderer:
+    """One chain, told as it is written. What comes back from `render` is to be sent on."""
+
+    def __init__(self) -> None:
+        self._title = self._held = self._content = ""  # of the step being written
+        self._answer = self._sent = ""  # of the answer: this try's, and what was sent
+
+    def render(self, event: Event) -> Iterator[ReplyPart]:
+        """Raises ChainFailed where the event is the end without an answer."""
+        match event:
+            case Delta(part="answer"):
+                yield from self._add_answer(event.text)
+            case Delta(number, "title", text):
+                yield ReasoningText(text if self._title else f"### {number}. {text}")
+                self._title += text
+            case Delta(part="content"):
+                yield from self._add_content(event.text)
+            case Step():
+                yield from self._finish_step(event)
+            case Retry():
+                yield from self._restart(event)
+            case Notice():
+                yield ReasoningText(f"*{event.detail}*\n\n")
+            case Correction():
+                yield ReasoningText(f"*Corrected: {event.earlier} → {event.later}*\n\n")
+            case Answer() | Failed():
+                yield from self._finish(event)
+
+    def _add_content(self, text: str) -> Iterator[ReasoningText]:
+        """A step's text, behind its title; where the title is still to come it is held."""
+        self._held += text
+        if self._title and (more := self._held if self._content else self._held.lstrip()):
+            yield ReasoningText(more if self._content else f"\n\n{more}")
+            self._content += more
+            self._held = ""
+
+    def _finish_step(self, step: Step) -> Iterator[ReasoningText]:
+        """What was not sent of the step yet."""
+        rest = "" if self._title else f"### {step.number}. {step.title}"
+        if not self._content:
+            rest += f"\n\n{step.content}"
+        elif step.content.startswith(self._content):
+            rest += step.content[len(self._content) :]
+        yield ReasoningText(f"{rest}\n\n")
+        self._title = self._held = self._content = ""
+
+    def _restart(self, retry: Retry) -> Iterator[ReasoningText]:
+        if not self._sent:
+            between = "\n\n" if self._title else ""
+            why = public_message(retry.cause, retry.detail)
+            yield ReasoningText(f"{between}*Again: {why}*\n\n")
+        self._title = self._held = self._content = self._answer = ""
+
+    def _add_answer(self, text: str) -> Iterator[AnswerText]:
+        self._answer += text
+        if self._sent.startswith(self._answer):
+            return
+        if not self._answer.startswith(self._sent):
+            raise ChainFailed(CHANGED)
+        more, self._sent = self._answer[len(self._sent) :], self._answer
+        yield AnswerText(more)
+
+    def _finish(self, event: Answer | Failed) -> Iterator[AnswerText | AnswerEnd]:
+        if isinstance(event, Failed):
+            if event.code != "budget":
+                raise ChainFailed(event)
+            yield AnswerEnd("length")  # as where a model's reasoning takes all the tokens allowed
+            return
+        if event.content.startswith(self._sent):
+            if more := event.content[len(self._sent) :]:
+                yield AnswerText(more)
+        elif self._sent.strip() != event.content:
+            raise ChainFailed(CHANGED)
+        yield AnswerEnd("length" if event.cut else "stop", event.tokens)
+
+
+# -- a vote
+
+
+class VoteRenderer:
+    """A vote of at most `chains`, told until it is decided; then nothing more is.
+
+    Chains without an answer do not vote; unclear answers agree with none.
+    """
+
+    def __init__(self, chains: int, format: Format = "text") -> None:
+        self._format = format
+        self._events: list[list[Event]] = [[] for _ in range(chains)]
+        self._ended: list[Trace] = []
+        self._votes: list[Vote] = []
+
+    def render(self, chain: int, event: Event) -> Iterator[ReplyPart]:
+        """An event of chain number `chain`, from 0. Raises ChainFailed if none answers."""
+        most = len(self._events)
+        if not needed(self._votes, most):
+            return
+        self._events[chain].append(event)
+        if isinstance(event, ENDS):
+            self._ended.append(Trace(tuple(self._events[chain])))
+            self._votes.append(vote_of(self._ended[-1], self._format))
+            end = self._describe_end(event)
+            yield ReasoningText(f"*Chain {chain + 1} of at most {most}: {end}*\n\n")
+            if not needed(self._votes, most):
+                yield from self._render_winner()
+
+    def _describe_end(self, end: Event) -> str:
+        if isinstance(end, Answer):
+            value = end.content if self._format != "text" else final_answer(end.content)
+            return " ".join(value.split())[:SHOWN] or "no clear answer"
+        return f"no answer ({end.code})" if isinstance(end, Failed) else "stopped"
+
+    def _render_winner(self) -> Iterator[ReplyPart]:
+        if ranked := rank(self._votes):
+            share = f"{len(ranked[0])} of {len(self._ended)} chains"
+            if len(self._ended) < len(self._events):
+                share += f", of at most {len(self._events)},"
+            yield ReasoningText(f"*{share} agree on the answer of this one.*\n\n")
+        renderer = ChainRenderer()
+        for event in self._ended[ranked[0][0]].events if ranked else self._without_majority():
+            if not isinstance(event, TRANSIENT):
+                yield from renderer.render(event)
+
+    def _without_majority(self) -> tuple[Event, ...]:
+        """Where nothing was voted for: the first chain that answers, else why none does."""
+        answers = (trace.events for trace in self._ended if trace.answer is not None)
+        return next(answers, self._ended[0].events[-1:])
+
+
+def vote_of(trace: Trace, format: Format) -> Vote:
+    """What a chain that has ended votes for; answers in JSON agree when they say the same."""
+    answer = trace.answer.content if trace.answer else ""
+    return Vote(final_answer(answer) if format == "text" else _same_json(answer), trace.tokens)
+
+
+def _same_json(answer: str) -> str:
+    """One text for JSON that says the same; "" for what is none."""
+    try:
+        return json.dumps(json.loads(answer), sort_keys=True)
+    except (ValueError, RecursionError):
+        return ""
+
+
+# -- a request
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceRenderer:
+    """Renders the events of one chain: what choice number `choice` gets of them.
+
+    Raises ChainFailed where that choice will have no answer.
+    """
+
+    choice: int
+    render: Callable[[Event], Iterator[ReplyPart]]
+
+
+def renderers(request: ChatRequest, votes: int) -> list[ChoiceRenderer]:
+    """One for each chain: each is a choice, or up to `votes` of them make one."""
+    if votes == 1:
+        return [ChoiceRenderer(choice, ChainRenderer().render) for choice in range(request.choices)]
+    ballots = [VoteRenderer(votes, request.answer_form.format) for _ in range(request.choices)]
+    return [
+        ChoiceRenderer(choice, partial(vote.render, chain))
+        for choice, vote in enumerate(ballots)
+        for chain in range(votes)
+    ]
