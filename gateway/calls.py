@@ -16,8 +16,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.chunks import DONE, Chunks
-from gateway.completion import Completion, Gathering
+from gateway.completion import DONE, ChunkBuilder, Completion, CompletionBuilder
 from gateway.errors import (
     UNSUPPORTED,
     ApiError,
@@ -174,22 +173,22 @@ def _job(asked: ChatRequest, request: Request) -> ReplyJob:
 
 
 async def _complete(runner: ChainRunner) -> Completion:
-    gathering = Gathering(runner.job)
+    builder = CompletionBuilder(runner.job)
     with _as_api_errors(runner):
         async with aclosing(runner.events()) as events:
             async for run, event in events:
-                gathering.take(run, event)
-    return gathering.end(runner.runs)
+                builder.add(run, event)
+    return builder.finish(runner.runs)
 
 
 async def _stream(runner: ChainRunner) -> Lines:
-    chunks = Chunks(runner.job)
+    builder = ChunkBuilder(runner.job)
     with _as_api_errors(runner):
         async with aclosing(runner.events()) as events:
             async for run, event in events:
-                for chunk in chunks.take(run, event):
+                for chunk in builder.add(run, event):
                     yield event_data(chunk)
-    for chunk in chunks.end(runner.runs):
+    for chunk in builder.finish(runner.runs):
         yield event_data(chunk)
     yield DONE
 

@@ -1,8 +1,8 @@
-"""The chains of a request -> one chat.completion, and the shape it has. Pure."""
+"""The chains of a request -> one chat.completion, or its chunks as they think. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel
@@ -17,8 +17,12 @@ from gateway.render import (
     renderers,
 )
 from gateway.runner import ChainRun, ReplyJob
-from reasoning.events import Event
+from gateway.schema import StreamOptions
+from reasoning.events import Event, Started
 from reasoning.traces import trace_to_json
+
+DONE = "[DONE]"  # the data of a stream's last event
+Chunk = dict[str, Any]
 
 
 class PromptDetails(BaseModel):
@@ -77,7 +81,7 @@ class Completion(BaseModel):
         return self.model_dump(exclude=absent)
 
 
-class Gathering:
+class CompletionBuilder:
     """The reply that is not streamed: what its chains tell, kept until they have ended."""
 
     def __init__(self, job: ReplyJob) -> None:
@@ -85,22 +89,22 @@ class Gathering:
         self._renderers = renderers(job.request, job.alias.votes)
         self._parts: list[list[ReplyPart]] = [[] for _ in range(job.request.choices)]
 
-    def take(self, run: ChainRun, event: Event) -> None:
+    def add(self, run: ChainRun, event: Event) -> None:
         """Raises render.ChainFailed where a choice will have no answer."""
         if not isinstance(event, TRANSIENT):
             renderer = self._renderers[run.number]
             self._parts[renderer.choice] += renderer.render(event)
 
-    def end(self, runs: Sequence[ChainRun]) -> Completion:
+    def finish(self, runs: Sequence[ChainRun]) -> Completion:
         job = self._job
         return Completion(
             id=job.id,
             created=job.created,
             model=job.alias.name,
             choices=[_choice(index, parts) for index, parts in enumerate(self._parts)],
-            usage=usage_of(runs, sum(_answer_tokens(parts) for parts in self._parts)),
+            usage=total_usage(runs, sum(_answer_tokens(parts) for parts in self._parts)),
             metadata=job.request.metadata,
-            trace=trace_of(runs) if job.request.include_trace else None,
+            trace=traces_json(runs) if job.request.include_trace else None,
         )
 
 
@@ -116,10 +120,71 @@ def _answer_tokens(parts: Sequence[ReplyPart]) -> int:
     return sum(part.tokens for part in parts if isinstance(part, AnswerEnd))
 
 
-def usage_of(runs: Sequence[ChainRun], answer_tokens: int) -> Usage:
+class ChunkBuilder:
+    """The chunks of one reply. Each choice begins with its role and ends with a reason."""
+
+    def __init__(self, job: ReplyJob) -> None:
+        self._job = job
+        self._renderers = renderers(job.request, job.alias.votes)
+        self._begun: set[int] = set()
+        self._runs: dict[int, ChainRun] = {}
+        self._answer_tokens = 0
+        self._options = job.request.stream_options or StreamOptions()
+
+    def add(self, run: ChainRun, event: Event) -> Iterator[Chunk]:
+        """Raises render.ChainFailed where a choice will have no answer."""
+        self._runs[run.number] = run
+        if isinstance(event, Started):
+            return
+        renderer = self._renderers[run.number]
+        for part in renderer.render(event):
+            if renderer.choice not in self._begun:
+                self._begun.add(renderer.choice)
+                yield self._of(renderer.choice, {"role": "assistant", "content": ""})
+            yield self._rendered(renderer.choice, part)
+
+    def finish(self, runs: Sequence[ChainRun]) -> Iterator[Chunk]:
+        """One more chunk, with no choices, where the usage or the trace was asked for."""
+        more: Chunk = {}
+        if self._options.include_usage:
+            more["usage"] = total_usage(runs, self._answer_tokens).model_dump()
+        if self._job.request.include_trace:
+            more["trace"] = traces_json(runs)
+        if more:
+            yield {**self._chunk(), **more}
+
+    def _rendered(self, choice: int, part: ReplyPart) -> Chunk:
+        match part:
+            case ReasoningText(text):
+                return self._of(choice, {"reasoning": text, "reasoning_content": text})
+            case AnswerText(text):
+                return self._of(choice, {"content": text})
+            case AnswerEnd(finish, tokens):
+                self._answer_tokens += tokens
+                return self._of(choice, {}, finish)
+
+    def _of(self, choice: int, delta: Chunk, finish: str | None = None) -> Chunk:
+        entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}
+        return {**self._chunk(), "choices": [entry]}
+
+    def _chunk(self) -> Chunk:
+        made: Chunk = {"id": self._job.id, "object": "chat.completion.chunk"}
+        made |= {"created": self._job.created, "model": self._job.alias.name, "choices": []}
+        return made | ({"usage": self._usage_so_far()} if self._options.include_usage else {})
+
+    def _usage_so_far(self) -> dict[str, int] | None:
+        """OpenAI has null in all chunks but the last, vLLM counts in each for who asks."""
+        wanted = self._options.continuous_usage_stats
+        return count_tokens(self._runs.values()) if wanted else None
+
+
+# -- what it cost, and the run itself
+
+
+def total_usage(runs: Sequence[ChainRun], answer_tokens: int) -> Usage:
     """What the chains cost together; all that is no answer given is reasoning."""
     told = [run.meter.cached_tokens for run in runs if run.meter.cached_tokens is not None]
-    counts = usage_so_far(runs)
+    counts = count_tokens(runs)
     reasoning = counts["completion_tokens"] - answer_tokens
     return Usage(
         **counts,
@@ -128,7 +193,7 @@ def usage_of(runs: Sequence[ChainRun], answer_tokens: int) -> Usage:
     )
 
 
-def usage_so_far(runs: Iterable[ChainRun]) -> dict[str, int]:
+def count_tokens(runs: Iterable[ChainRun]) -> dict[str, int]:
     """What the chains have cost until now; what of it is reasoning is known at the end."""
     prompt = completion = 0
     for run in runs:
@@ -138,10 +203,10 @@ def usage_so_far(runs: Iterable[ChainRun]) -> dict[str, int]:
     return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": total}
 
 
-def trace_of(runs: Sequence[ChainRun]) -> dict[str, Any] | list[dict[str, Any]]:
+def traces_json(runs: Sequence[ChainRun]) -> dict[str, Any] | list[dict[str, Any]]:
     """The chain's trace, in the format of docs/trace.schema.json; a list where there are more.
 
-    ChainRunner that a vote did not need to draw have none.
+    Chains that a vote did not need to draw have none.
     """
     traces = [trace_to_json(run.trace) for run in runs if run.events]
     return traces[0] if len(traces) == 1 else traces
