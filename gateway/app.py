@@ -15,11 +15,11 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
-from gateway.calls import Services, router
 from gateway.errors import install_handlers
 from gateway.observers import Observer
 from gateway.passing import Passing
-from gateway.upstream import Upstream
+from gateway.routes import router
+from gateway.upstream import GatewayState, Upstream
 from reasoning.endpoint import Endpoint
 
 KEEP_ALIVE = 10.0  # seconds; proxies give up on a connection that is silent for 30 to 60
@@ -37,7 +37,7 @@ def create_app(
     `observers` see every chain, `routes` stand beside ours. While a stream has nothing to
     say, a comment goes out every `keep_alive` seconds.
     """
-    services = Services(Upstream(endpoint), Passing(endpoint), tuple(observers), keep_alive)
+    state = GatewayState(Upstream(endpoint), Passing(endpoint), tuple(observers), keep_alive)
     app = FastAPI(
         title="Stepwise gateway",
         docs_url=None,  # the pages load scripts from elsewhere
@@ -45,7 +45,7 @@ def create_app(
         routes=list(routes),
         lifespan=_lifespan,
     )
-    app.state.services = services
+    app.state.gateway = state
     app.include_router(router)
     install_handlers(app)
     return app
@@ -53,12 +53,12 @@ def create_app(
 
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    services: Services = app.state.services
-    greeting = asyncio.create_task(services.upstream.greet())
+    state: GatewayState = app.state.gateway
+    greeting = asyncio.create_task(state.upstream.greet())
     try:
         yield
     finally:
         greeting.cancel()
         await asyncio.wait({greeting})
-        await services.passing.close()
-        await services.upstream.endpoint.close()
+        await state.passing.close()
+        await state.upstream.endpoint.close()

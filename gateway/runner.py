@@ -1,4 +1,4 @@
-"""ChainRunner of thought for one request: run side by side, watched, and ended with it.
+"""Chains of thought for one request: run side by side, watched, and ended with it.
 
 A choice's chains are begun as its vote needs them.
 """

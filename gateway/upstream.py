@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 
 from gateway.errors import model_not_found
 from gateway.models import ModelAlias, find_alias
+from gateway.observers import Observer
+from gateway.passing import Passing
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
@@ -51,3 +54,13 @@ class Upstream:
                 await warm(self.endpoint, reader_language())
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayState:
+    """What the routes share."""
+
+    upstream: Upstream
+    passing: Passing
+    observers: tuple[Observer, ...]
+    keep_alive: float

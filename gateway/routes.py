@@ -1,4 +1,4 @@
-"""The calls that the gateway answers."""
+"""The routes: the calls that the gateway answers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import time
 import uuid
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Request
@@ -27,13 +26,11 @@ from gateway.errors import (
 )
 from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
-from gateway.observers import Observer
-from gateway.passing import Passing
 from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
 from gateway.streaming import EventStream, Lines, event_data, run_while_connected
-from gateway.upstream import Upstream
+from gateway.upstream import GatewayState
 from reasoning.errors import StepwiseError
 
 TRACE_HEADERS = ("traceparent", "tracestate")
@@ -46,7 +43,7 @@ EVENT = {"type": "object", "properties": {"data": {"type": "string"}}, "required
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"content": {"text/event-stream": {"schema": EVENT}}},
 }
-NAMED = {
+MODEL_BODY = {
     "required": True,
     "content": {
         "application/json": {
@@ -68,26 +65,16 @@ class Health(BaseModel):
     message: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Services:
-    """What the calls share."""
-
-    upstream: Upstream
-    passing: Passing
-    observers: tuple[Observer, ...]
-    keep_alive: float
-
-
-def _services(request: Request) -> Services:
-    shared: Services = request.app.state.services
+def _state(request: Request) -> GatewayState:
+    shared: GatewayState = request.app.state.gateway
     return shared
 
 
-Shared = Annotated[Services, Depends(_services)]
+Shared = Annotated[GatewayState, Depends(_state)]
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
 
 
-class ByName(APIRoute):
+class PassThroughRoute(APIRoute):
     """A model that is served under the very name asked for is passed through, unread.
 
     Any other name is ours: then request.state.alias says what it means, None where the body
@@ -98,18 +85,18 @@ class ByName(APIRoute):
         ours = super().get_route_handler()
 
         async def handle(request: Request) -> Response:
-            services, name = _services(request), _name(await request.body())
+            state, name = _state(request), _model_name(await request.body())
             request.state.alias = None
             if name is not None:
-                request.state.alias = await services.upstream.resolve(name)
+                request.state.alias = await state.upstream.resolve(name)
                 if request.state.alias is None:
-                    return await services.passing.send(request)
+                    return await state.passing.send(request)
             return await ours(request)
 
         return handle
 
 
-def _name(body: bytes) -> str | None:
+def _model_name(body: bytes) -> str | None:
     """The model that a body names; None for a body that cannot be read."""
     try:
         values = json.loads(body)
@@ -120,23 +107,23 @@ def _name(body: bytes) -> str | None:
 
 
 router = APIRouter(responses=ERRORS)
-by_name = APIRouter(route_class=ByName, responses=ERRORS)
+pass_through = APIRouter(route_class=PassThroughRoute, responses=ERRORS)
 
 
 # -- models
 
 
 @router.get("/v1/models", response_model=ModelList)
-async def list_models(services: Shared) -> JSONResponse:
+async def list_models(state: Shared) -> JSONResponse:
     """The served models, and beside each what thinks with it."""
-    listed = list_entries(await services.passing.models())
+    listed = list_entries(await state.passing.models())
     return JSONResponse({"object": "list", "data": listed})
 
 
 @router.get("/v1/models/{name:path}", response_model=ModelEntry)
-async def one_model(name: str, services: Shared) -> JSONResponse:
+async def one_model(name: str, state: Shared) -> JSONResponse:
     """One model, by any name that can be asked."""
-    entry = find_entry(name, await services.passing.models())
+    entry = find_entry(name, await state.passing.models())
     if entry is None:
         raise model_not_found(name)
     return JSONResponse(entry)
@@ -145,18 +132,20 @@ async def one_model(name: str, services: Shared) -> JSONResponse:
 # -- completions
 
 
-@by_name.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
-async def chat(asked: ChatRequest, request: Request, services: Shared) -> Response:
+@pass_through.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
+async def chat(asked: ChatRequest, request: Request, state: Shared) -> Response:
     """An answer with the reasoning that led to it, streamed or in one body."""
     job = _job(asked, request)
-    runner = ChainRunner(job, services.upstream, services.observers)
+    runner = ChainRunner(job, state.upstream, state.observers)
     if asked.stream:
         stream = EventStream(_stream(runner))
-        return await run_while_connected(request, stream.open(services.keep_alive))
+        return await run_while_connected(request, stream.open(state.keep_alive))
     return JSONResponse((await run_while_connected(request, _complete(runner))).body)
 
 
-@by_name.post("/v1/completions", response_model=None, openapi_extra={"requestBody": NAMED})
+@pass_through.post(
+    "/v1/completions", response_model=None, openapi_extra={"requestBody": MODEL_BODY}
+)
 async def completions(request: Request) -> Response:
     """A completion of a text, by the served model alone: it is passed through."""
     alias: ModelAlias | None = request.state.alias
@@ -210,14 +199,14 @@ def _as_api_errors(runner: ChainRunner) -> Iterator[None]:
 
 
 @router.get("/health", response_model=Health, responses={503: {"model": Health}})
-async def health(services: Shared) -> JSONResponse:
+async def health(state: Shared) -> JSONResponse:
     """Whether the model server can be asked."""
     try:
-        model = await services.upstream.endpoint.model()
+        model = await state.upstream.endpoint.model()
     except StepwiseError as error:
         waiting = Health(status="waiting", message=from_stepwise(error).message)
         return JSONResponse(waiting.model_dump(exclude_none=True), 503)
     return JSONResponse(Health(status="ready", model=model.name).model_dump(exclude_none=True))
 
 
-router.include_router(by_name)
+router.include_router(pass_through)
