@@ -17,7 +17,6 @@ from starlette.routing import BaseRoute
 
 from gateway.errors import install_handlers
 from gateway.observers import Observer
-from gateway.passing import Passing
 from gateway.routes import router
 from gateway.upstream import GatewayState, Upstream
 from reasoning.endpoint import Endpoint
@@ -37,7 +36,7 @@ def create_app(
     `observers` see every chain, `routes` stand beside ours. While a stream has nothing to
     say, a comment goes out every `keep_alive` seconds.
     """
-    state = GatewayState(Upstream(endpoint), Passing(endpoint), tuple(observers), keep_alive)
+    state = GatewayState(Upstream(endpoint), tuple(observers), keep_alive)
     app = FastAPI(
         title="Stepwise gateway",
         docs_url=None,  # the pages load scripts from elsewhere
@@ -60,5 +59,4 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     finally:
         greeting.cancel()
         await asyncio.wait({greeting})
-        await state.passing.close()
         await state.upstream.endpoint.close()

@@ -26,6 +26,7 @@ from gateway.errors import (
 )
 from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
+from gateway.proxy import fetch_models, pass_through
 from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
@@ -90,7 +91,7 @@ class PassThroughRoute(APIRoute):
             if name is not None:
                 request.state.alias = await state.upstream.resolve(name)
                 if request.state.alias is None:
-                    return await state.passing.send(request)
+                    return await pass_through(request, state.upstream.endpoint)
             return await ours(request)
 
         return handle
@@ -107,7 +108,7 @@ def _model_name(body: bytes) -> str | None:
 
 
 router = APIRouter(responses=ERRORS)
-pass_through = APIRouter(route_class=PassThroughRoute, responses=ERRORS)
+by_model = APIRouter(route_class=PassThroughRoute, responses=ERRORS)
 
 
 # -- models
@@ -116,14 +117,14 @@ pass_through = APIRouter(route_class=PassThroughRoute, responses=ERRORS)
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(state: Shared) -> JSONResponse:
     """The served models, and beside each what thinks with it."""
-    listed = list_entries(await state.passing.models())
+    listed = list_entries(await fetch_models(state.upstream.endpoint))
     return JSONResponse({"object": "list", "data": listed})
 
 
 @router.get("/v1/models/{name:path}", response_model=ModelEntry)
 async def one_model(name: str, state: Shared) -> JSONResponse:
     """One model, by any name that can be asked."""
-    entry = find_entry(name, await state.passing.models())
+    entry = find_entry(name, await fetch_models(state.upstream.endpoint))
     if entry is None:
         raise model_not_found(name)
     return JSONResponse(entry)
@@ -132,7 +133,7 @@ async def one_model(name: str, state: Shared) -> JSONResponse:
 # -- completions
 
 
-@pass_through.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
+@by_model.post("/v1/chat/completions", response_model=Completion, responses=EVENTS)
 async def chat(asked: ChatRequest, request: Request, state: Shared) -> Response:
     """An answer with the reasoning that led to it, streamed or in one body."""
     job = _job(asked, request)
@@ -143,9 +144,7 @@ async def chat(asked: ChatRequest, request: Request, state: Shared) -> Response:
     return JSONResponse((await run_while_connected(request, _complete(runner))).body)
 
 
-@pass_through.post(
-    "/v1/completions", response_model=None, openapi_extra={"requestBody": MODEL_BODY}
-)
+@by_model.post("/v1/completions", response_model=None, openapi_extra={"requestBody": MODEL_BODY})
 async def completions(request: Request) -> Response:
     """A completion of a text, by the served model alone: it is passed through."""
     alias: ModelAlias | None = request.state.alias
@@ -209,4 +208,4 @@ async def health(state: Shared) -> JSONResponse:
     return JSONResponse(Health(status="ready", model=model.name).model_dump(exclude_none=True))
 
 
-router.include_router(pass_through)
+router.include_router(by_model)

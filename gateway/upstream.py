@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from gateway.errors import model_not_found
 from gateway.models import ModelAlias, find_alias
 from gateway.observers import Observer
-from gateway.passing import Passing
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
@@ -61,6 +60,5 @@ class GatewayState:
     """What the routes share."""
 
     upstream: Upstream
-    passing: Passing
     observers: tuple[Observer, ...]
     keep_alive: float

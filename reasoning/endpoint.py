@@ -12,7 +12,7 @@ import json
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -94,6 +94,30 @@ class Patience:
     whole: float = 900.0
 
 
+class RawReply:
+    """A server's response as it is, of which only status and headers were read. Close it."""
+
+    def __init__(self, response: httpx2.Response, named_failures: Callable[[], Any]) -> None:
+        self._response, self._named_failures = response, named_failures
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = response.headers
+
+    async def parts(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes, in the encoding it has. Raises a StepwiseError."""
+        with self._named_failures():
+            async for part in self._response.aiter_raw():
+                yield part
+
+    async def whole(self) -> bytes:
+        """The whole body, decoded. Raises a StepwiseError."""
+        with self._named_failures():
+            return await self._response.aread()
+
+    async def close(self) -> None:
+        """Ends the server's work on it. More than once is once."""
+        await self._response.aclose()
+
+
 class Endpoint:
     """An OpenAI-compatible server. One keep-alive client, for one event loop.
 
@@ -115,13 +139,16 @@ class Endpoint:
         self._special: dict[str, bool] = {}
         self._served: tuple[ServedModel, ...] = ()
         local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
+        self._http = openai.DefaultAsyncHttpxClient(
+            limits=httpx2.Limits(max_connections=None),  # a server has a queue of its own
+            trust_env=not local,  # this machine is not beyond its HTTP_PROXY
+        )
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
             api_key=api_key or "none",
             max_retries=0,
             timeout=httpx2.Timeout(patience.first, connect=patience.connect),
-            # this machine is not beyond its HTTP_PROXY
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=False) if local else None,
+            http_client=self._http,  # which it closes
         )
 
     @classmethod
@@ -182,6 +209,29 @@ class Endpoint:
         if request.prompt:
             return await self._client.completions.create(**_arguments(request))
         return await self._client.chat.completions.create(**_arguments(request))
+
+    async def forward(
+        self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> RawReply:
+        """A request sent on as it is, with our key; `path` is below the base URL.
+
+        Whatever the server answers is a reply, but a refused key, which is ours: then, and
+        where there is no reply, a StepwiseError is raised.
+        """
+        key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
+        request = self._http.build_request(
+            method,
+            f"{self.base_url}/{path}",
+            content=body,
+            headers={**(headers or {}), **key},
+            timeout=httpx2.Timeout(self._patience.whole, connect=self._patience.connect),
+        )
+        with self._named_failures():
+            response = await self._http.send(request, stream=True, follow_redirects=False)
+        if response.status_code in (401, 403):
+            await response.aclose()
+            raise self._key_refused(response.status_code)
+        return RawReply(response, self._named_failures)
 
     async def count(self, text: str) -> int | None:
         """How many tokens the text is, special ones included; None where no /tokenize tells."""
@@ -254,13 +304,12 @@ class Endpoint:
             raise errors.ServerFault("The server's reply could not be read.", _LOOK) from None
 
     def _late(self, error: Exception) -> errors.StepwiseError:
-        if isinstance(error.__cause__, httpx2.ConnectTimeout):
+        if httpx2.ConnectTimeout in (type(error), type(error.__cause__)):
             return self._no_connection(error)
         return errors.Silent(f"The server at {self.base_url} stopped answering.", _LOOK)
 
     def _no_connection(self, error: Exception) -> errors.StepwiseError:
-        began = isinstance(error, (httpx2.ReadError, httpx2.RemoteProtocolError))
-        if began or isinstance(error.__cause__, (httpx2.ReadError, httpx2.RemoteProtocolError)):
+        if isinstance(error, _BROKEN) or isinstance(error.__cause__, _BROKEN):
             return errors.ServerFault("The connection to the server broke.", _LOOK)
         host = urlsplit(self.base_url).netloc or self.base_url
         if "known" in str(error.__cause__) or "resolution" in str(error.__cause__):
@@ -288,10 +337,7 @@ class Endpoint:
     ) -> errors.StepwiseError:
         status, said = error.status_code, _said(error.body)
         if status in (401, 403):
-            return errors.KeyRefused(
-                f"The server at {self.base_url} refuses the API key ({status}).",
-                "Set OPENAI_API_KEY to the key the server was started with.",
-            )
+            return self._key_refused(status)
         if status == 404:
             return self._not_found(said, request)
         if status in (408, 409, 425, 429, 503):
@@ -300,6 +346,12 @@ class Endpoint:
         if status >= 500:
             return errors.ServerFault(f"The server failed ({status}). {said}".strip(), _LOOK)
         return _refusal(status, said, request)
+
+    def _key_refused(self, status: int) -> errors.StepwiseError:
+        return errors.KeyRefused(
+            f"The server at {self.base_url} refuses the API key ({status}).",
+            "Set OPENAI_API_KEY to the key the server was started with.",
+        )
 
     def _not_found(self, said: str, request: Request | None) -> errors.StepwiseError:
         if request is None or "model" not in said.casefold():
@@ -314,6 +366,8 @@ class Endpoint:
         )
 
 
+# What was begun did not come to its end.
+_BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.CloseError, httpx2.ProtocolError)
 _LOOK = "Look at the server's log, then try again."
 _CHECK_URL = "Check OPENAI_BASE_URL: it usually ends in /v1."
 _TOO_LONG = re.compile(

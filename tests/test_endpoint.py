@@ -1,6 +1,7 @@
 """Every way a server can misbehave becomes a named failure, on real sockets."""
 
 import asyncio
+import gzip
 import json
 import time
 from collections.abc import AsyncIterator
@@ -11,7 +12,7 @@ import pytest
 from reasoning import errors
 from reasoning.endpoint import Endpoint, Patience, Piece, Request, ServedModel, retry_after
 from tests.processes import until
-from tests.stub import EVENTS, NEVER, Play, Stub, chunk, raw, says, status, step
+from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
 MODEL = ServedModel("stub")
 HASTY = Patience(connect=5, first=2, idle=2, whole=4)  # a busy machine stops for a second
@@ -187,6 +188,84 @@ async def test_a_server_on_this_machine_is_not_asked_through_a_proxy(
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     async with talking(says("Hello")) as (_, endpoint):
         assert await ask(endpoint)
+
+
+# -- a request sent on as it is
+
+
+ASKED = b'{ "model":"stub",  "made_up": {"\\u00e9": 1.50} }'
+
+
+async def test_a_request_and_its_reply_go_through_byte_by_byte_with_our_key() -> None:
+    """A body that is packed stays so: whoever asked for it in that encoding unpacks it."""
+    packed = gzip.compress(b'{"odd" :  1}')
+    told = head(200, "application/json", "Content-Encoding: gzip", length=len(packed))
+    async with talking(raw(told, packed)) as (stub, endpoint):
+        given = {"accept-encoding": "gzip", "content-type": "application/json"}
+        reply = await endpoint.forward("POST", "chat/completions", ASKED, given)
+        async with aclosing(reply.parts()) as parts:
+            assert b"".join([part async for part in parts]) == packed
+        await reply.close()
+    assert (reply.status, reply.headers["content-encoding"]) == (200, "gzip")
+    sent = stub.headers[0].lower()
+    assert stub.headers[0].startswith("POST /v1/chat/completions HTTP/1.1")
+    assert "authorization: bearer secret-key\r\n" in sent
+    assert "accept-encoding: gzip\r\n" in sent
+    assert f"content-length: {len(ASKED)}\r\n" in sent
+    assert stub.requests == [json.loads(ASKED)]
+
+
+async def test_a_reply_that_is_read_whole_is_unpacked() -> None:
+    packed = gzip.compress(b"said")
+    told = head(200, "text/plain", "Content-Encoding: gzip", length=len(packed))
+    async with talking(models=raw(told, packed)) as (_, endpoint):
+        reply = await endpoint.forward("GET", "models")
+        assert await reply.whole() == b"said"
+        await reply.close()
+
+
+async def test_a_refusal_is_a_reply_too() -> None:
+    async with talking(status(400, error("No."))) as (_, endpoint):
+        reply = await endpoint.forward("POST", "chat/completions", ASKED)
+        assert (reply.status, json.loads(await reply.whole())) == (400, error("No."))
+        await reply.close()
+
+
+@pytest.mark.parametrize(
+    ("play", "expected"),
+    [
+        pytest.param(status(401, error("bad key")), errors.KeyRefused, id="our key"),
+        pytest.param(raw(end="reset"), errors.ServerFault, id="reset at once"),
+        pytest.param(raw(EVENTS, HELLO, end="reset"), errors.ServerFault, id="reset in the body"),
+        pytest.param(raw(end="hang"), errors.Silent, id="hangs"),
+        pytest.param(raw(b"\x00\x01 not http\r\n\r\n"), errors.ServerFault, id="not HTTP"),
+    ],
+)
+async def test_a_reply_that_cannot_be_had_is_named(
+    play: Play, expected: type[errors.StepwiseError]
+) -> None:
+    async with talking(play) as (_, endpoint):
+        with pytest.raises(errors.StepwiseError) as caught:
+            await (await endpoint.forward("POST", "chat/completions", ASKED)).whole()
+    assert type(caught.value) is expected
+
+
+async def test_nobody_to_forward_to_is_unreachable() -> None:
+    with Stub() as stub:
+        gone = stub.base_url
+    endpoint = Endpoint(gone, patience=HASTY)
+    with pytest.raises(errors.Unreachable):
+        await endpoint.forward("GET", "models")
+    await endpoint.close()
+
+
+async def test_a_forwarded_reply_that_is_closed_hangs_up() -> None:
+    async with talking(says("word " * 500, until=NEVER)) as (stub, endpoint):
+        reply = await endpoint.forward("POST", "chat/completions", ASKED)
+        async with aclosing(reply.parts()) as parts:
+            await anext(parts)
+        await reply.close()
+        await asyncio.to_thread(until, lambda: stub.gone == 1)
 
 
 # -- models

@@ -69,6 +69,7 @@ def test_the_history_knows_no_page(path: Path) -> None:
 @pytest.mark.parametrize("path", rooms("gateway"), ids=lambda path: path.name)
 def test_the_gateway_knows_no_page_no_history_and_no_client(path: Path) -> None:
     assert not tops(path) & {"streamlit", "page", "history", "evals", "openai", "vllm"}
+    assert not tops(path) & {"httpx", "httpx2", "aiohttp"}  # the core's endpoint asks for it
 
 
 def test_the_gate_needs_only_the_standard_library() -> None:
