@@ -42,9 +42,10 @@ class Answering:
 
     async def answer(self, emit: Emit) -> Answer:
         """The answer; what is emitted is its text as it comes. Raises StepwiseError."""
-        tally, most, why = Tally(), self._task.inquiry.settings.attempts, EMPTY
+        tally, most = Tally(), self._task.inquiry.settings.attempts
+        why, failed = EMPTY, 0
         while tally.attempts < most:
-            attempt = Attempt(self._task.clock, self._number)
+            attempt = Attempt(self._task.clock, self._number, failed)
             await self._attempt(tally.attempts, attempt, emit)
             tally.add(attempt)
             if content := self._content(attempt) or attempt.refusal:
@@ -55,7 +56,8 @@ class Answering:
             if tally.attempts < most:
                 self._shown = ""
                 cause = "not_json" if why == NOT_JSON else "empty"
-                await emit(Retry(self._number, tally.attempts, cause, why))
+                await emit(attempt.fail(cause, why))
+            failed = attempt.failed
         raise _no_answer(why)
 
     async def _attempt(self, tried: int, attempt: Attempt, emit: Emit) -> None:

@@ -23,11 +23,13 @@ Again = Callable[[Retry | Notice], Awaitable[None]]  # what came of the reply is
 class Attempt:
     """What came of the last try. `seconds` is the model's time over all of them.
 
-    `number` is that of the step, or of the answer behind the last one, that is written now.
+    `number` is that of the step, or of the answer behind the last one, that is written now;
+    `failed` counts the attempts at it that came to nothing, the server's fault or the model's.
     """
 
     clock: Callable[[], float]
     number: int
+    failed: int = 0
     text: str = ""
     refusal: str = ""
     finish_reason: str | None = None
@@ -56,6 +58,16 @@ class Attempt:
         self.finish_reason = piece.finish_reason or self.finish_reason
         self.prompt_tokens = piece.prompt_tokens or self.prompt_tokens
         self.tokens = piece.completion_tokens or self.tokens
+
+    def fail(self, cause: str, detail: str, wait: float = 0.0) -> Retry:
+        """It came to nothing, and another follows: the Retry that tells so."""
+        self.failed += 1
+        return Retry(self.number, self.failed, cause, detail, wait)
+
+    def turn_to(self, number: int) -> None:
+        """What is written from now on is that step's, at which nothing has failed yet."""
+        if number != self.number:
+            self.number, self.failed = number, 0
 
     @property
     def cut(self) -> bool:
@@ -112,8 +124,8 @@ async def read(
         finally:
             attempt.end()
 
-    async def pause(tries: int, error: StepwiseError, wait: float) -> None:
-        await again(Retry(attempt.number, tries, error.code, str(error), wait))
+    async def pause(error: StepwiseError, wait: float) -> None:
+        await again(attempt.fail(error.code, str(error), wait))
         await sleep(wait)
 
     await retry(once, pause)

@@ -142,7 +142,7 @@ class Coat:
                     yield from self._finished(event)
                 else:
                     yield event
-        self._attempt.number = self._writer.number
+        self._attempt.turn_to(self._writer.number)
 
     def _finished(self, step: Step) -> Iterator[Event]:
         if self._task.inquiry.asked_of(step.number) == "doubt":

@@ -83,6 +83,7 @@ class ChainOfThought:
         self._answer: str | None = None  # as far as it told one
         self._begun = ""  # of an answer whose tokens ended before it did
         self._lead = Lead()
+        self._attempt = Attempt(task.clock, self.number)
 
     @property
     def number(self) -> int:
@@ -177,7 +178,7 @@ class ChainOfThought:
 
     def _failed(self, detail: str) -> Event:
         if self._may_fail():
-            return Retry(self.number, self._tries, self._end, detail)
+            return self._attempt.fail(self._end, detail)
         owed, self._owed = self._owed, (0.0, 0)
         code = "unreadable" if self._end == "empty" else "repeat"
         return Notice(code, "The model repeats itself." if code == "repeat" else detail, *owed)
@@ -187,7 +188,7 @@ class ChainOfThought:
     async def _replied(self, lead: Lead) -> End:
         """One streamed reply, cut into steps: why it has ended."""
         self._lead, self._end, self._answer = lead, "", None
-        self._attempt = Attempt(self._task.clock, self.number)
+        self._attempt = Attempt(self._task.clock, self.number, self._attempt.failed)
         self._begin()
         await self._task.read(self._attempt, self._request, self._take, self._again, self._cure)
         await self._emit(*self._reply.ended())
@@ -248,7 +249,7 @@ class ChainOfThought:
             asked="doubt" if doubts else "",
         )
         self.steps.append(step)
-        self._attempt.number = self.number
+        self._attempt.turn_to(self.number)
         self._tries, self._owed = 0, (0.0, 0)
         self._lead = Lead(self._task.prompt("go_on"), tried=self._lead.tried)
         return step

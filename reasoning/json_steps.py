@@ -20,7 +20,7 @@ from reasoning.attempt import Attempt, Tally
 from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
-from reasoning.events import Answer, Emit, Notice, Retry, Step
+from reasoning.events import Answer, Emit, Notice, Step
 from reasoning.parsing import (
     KEYS,
     WENT_ROUND,
@@ -152,9 +152,9 @@ class JsonSteps:
 
     async def _step(self, number: int) -> Step | None:
         """The attempts at a step; a Notice tells why none gave one."""
-        tally, bad = Tally(), BadReply("empty", "")
+        tally, bad, failed = Tally(), BadReply("empty", ""), 0
         while self._may_try(tally):
-            attempt = Attempt(self._task.clock, number)
+            attempt = Attempt(self._task.clock, number, failed)
             await self._read_step(number, tally.attempts, bad, attempt)
             tally.add(attempt)
             outcome = self._judge(number, attempt)
@@ -162,7 +162,8 @@ class JsonSteps:
                 return self._finished(number, outcome, attempt, tally)
             bad = outcome
             if self._may_try(tally):
-                await self._emit(Retry(number, tally.attempts, bad.cause, bad.detail))
+                await self._emit(attempt.fail(bad.cause, bad.detail))
+            failed = attempt.failed
         return await self._given_up(number, bad, attempt, tally)
 
     def _may_try(self, tally: Tally) -> bool:

@@ -87,7 +87,7 @@ class Native:
 
     async def _take(self, piece: Piece) -> bool:
         await self._emit(*self._taken(piece))
-        self._attempt.number = self._writer.number
+        self._attempt.turn_to(self._writer.number)
         return self._apart and self._answering
 
     async def _again(self, why: Retry | Notice) -> None:

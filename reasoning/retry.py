@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from reasoning.errors import Busy, StepwiseError
 
 Sleep = Callable[[float], Awaitable[None]]
-Pause = Callable[[int, StepwiseError, float], Awaitable[None]]
+Pause = Callable[[StepwiseError, float], Awaitable[None]]
 
 TRIES = 4
 FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within 5 s
@@ -25,8 +25,8 @@ async def retry(
 ) -> None:
     """Makes the call; after a retryable failure `pause`, then the call anew.
 
-    `pause` is told which try failed, from 1, with what, and the seconds to wait. The last
-    failure is let through, and so is one that no second try can cure.
+    `pause` is told what the try failed with, and the seconds to wait. The last failure is
+    let through, and so is one that no second try can cure.
     """
     for attempt in range(TRIES):
         try:
@@ -36,7 +36,7 @@ async def retry(
             wait = wait_after(error, attempt, jitter())
             if not error.retryable or attempt == TRIES - 1 or wait > LONGEST_WAIT:
                 raise
-            await pause(attempt + 1, error, wait)
+            await pause(error, wait)
 
 
 def wait_after(error: StepwiseError, attempt: int, jitter: float) -> float:

@@ -162,7 +162,7 @@ async def test_a_stream_that_breaks_goes_on_after_the_last_finished_step() -> No
     broken = [*said(AYA[:at])[:-1], Unreachable("Gone.", "Start it.")]
     server = Scripted(broken, said(AYA[AYA.index("<|reflect|>") :]))
     events = await coat(server)
-    assert [retry.number for retry in only(events, Retry)] == [3]
+    assert [(retry.number, retry.attempt) for retry in only(events, Retry)] == [(3, 1)]
     assert [step.content for step in only(events, Step)] == [
         step.content for step in only(await coat(said(AYA)), Step)
     ]

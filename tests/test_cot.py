@@ -425,6 +425,20 @@ async def test_a_broken_connection_goes_on_after_the_steps_that_were_finished() 
     assert (events[-1].content, Trace(tuple(events)).seconds) == ("Seven.", 0.0)
 
 
+async def test_attempts_are_counted_from_one_at_each_step() -> None:
+    """Whether the server fails or the reply, and where one reply holds several steps."""
+    gone = Unreachable("Gone.", "Start it.")
+    broken = [*counted(part(1) + part(2))[:-1], gone]
+    lines = [gone, broken, gone, counted(part(1))]
+    events = await cot(Scripted(*lines, counted(part(2) + "### Answer\n\nSeven.")))
+    assert [(r.number, r.attempt, r.cause) for r in only(events, Retry)] == [
+        (1, 1, "unreachable"),
+        (2, 1, "unreachable"),
+        (2, 2, "unreachable"),
+        (2, 3, "repeat"),
+    ]
+
+
 async def test_a_server_that_stays_away_is_a_failure_and_the_steps_stay() -> None:
     at = APPLES.index("### Check") // 4 + 6
     gone = Unreachable("Gone.", "r")

@@ -132,6 +132,17 @@ async def test_a_steps_span_says_which_it_is_and_what_it_cost() -> None:
     assert not parts[1].events
 
 
+async def test_a_spans_retries_are_one_count_whatever_failed() -> None:
+    busy = Busy("The server is busy (503).", "Try again later.")
+    _, parts = spans_of(await run(Scripted(busy, "no step at all", busy, *THREE)))
+    told = [(event.attributes or {}) for event in parts[0].events]
+    assert [(one["attempt"], one["cause"]) for one in told] == [
+        (1, "busy"),
+        (2, "not_json"),
+        (3, "busy"),
+    ]
+
+
 async def test_an_answer_that_was_cut_ended_for_its_length() -> None:
     chain, _ = spans_of(await run(Scripted(*THREE[:3], pieces("Bread", "length"))))
     assert attributes(chain)[gen_ai.GEN_AI_RESPONSE_FINISH_REASONS] == ("length",)

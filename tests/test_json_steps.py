@@ -305,6 +305,26 @@ async def test_a_transport_failure_costs_no_attempt_at_the_step() -> None:
     assert only(events, Step)[0].attempts == 1
 
 
+async def test_failures_of_the_server_and_of_replies_are_one_count_of_each_step() -> None:
+    """A reader is told of attempts 1, 2, 3 in a row, whatever each of them failed at."""
+    first, *others, answer = FINAL
+    lines = [DOWN, "nonsense", DOWN, first, DOWN, *others, DOWN, " ", DOWN, answer]
+    events = await run(Scripted(*lines))
+    assert [(retry.number, retry.attempt) for retry in only(events, Retry)] == [
+        *((1, 1), (1, 2), (1, 3)),
+        (2, 1),
+        *((4, 1), (4, 2), (4, 3)),
+    ]
+
+
+async def test_the_answers_attempts_are_counted_from_one_after_a_step_that_was_given_up() -> None:
+    events = await run(Scripted(good(1), "", DOWN, "", "", DOWN, "The answer."))
+    assert [(retry.number, retry.attempt) for retry in only(events, Retry)] == [
+        *((2, 1), (2, 2), (2, 3)),
+        (2, 1),
+    ]
+
+
 async def test_a_dead_server_fails_within_five_seconds_and_keeps_the_steps() -> None:
     time = Time()
     server = Scripted(good(1), DOWN)
