@@ -61,7 +61,7 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def guarded(endpoint: Endpoint, traced: Tracing | None, key: str) -> Gate:
+def guarded_app(endpoint: Endpoint, traced: Tracing | None, key: str) -> Gate:
     """The gateway as it faces the world."""
     metrics = Metrics()
     app = create_app(
@@ -75,7 +75,7 @@ def guarded(endpoint: Endpoint, traced: Tracing | None, key: str) -> Gate:
 def serve(listener: Listener, endpoint: Endpoint, traced: Tracing | None, key: str) -> int:
     """Until it is stopped: the exit status."""
     config = uvicorn.Config(
-        guarded(endpoint, traced, key),
+        guarded_app(endpoint, traced, key),
         listener.host,
         listener.port,
         ws="none",

@@ -53,10 +53,10 @@ def create_app(
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: GatewayState = app.state.gateway
-    greeting = asyncio.create_task(state.upstream.greet())
+    warming = asyncio.create_task(state.upstream.warm_up())
     try:
         yield
     finally:
-        greeting.cancel()
-        await asyncio.wait({greeting})
+        warming.cancel()
+        await asyncio.wait({warming})
         await state.upstream.endpoint.close()

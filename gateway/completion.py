@@ -14,7 +14,7 @@ from gateway.render import (
     FinishReason,
     ReasoningText,
     ReplyPart,
-    renderers,
+    choice_renderers,
 )
 from gateway.runner import ChainRun, ReplyJob
 from gateway.schema import StreamOptions
@@ -86,7 +86,7 @@ class CompletionBuilder:
 
     def __init__(self, job: ReplyJob) -> None:
         self._job = job
-        self._renderers = renderers(job.request, job.alias.votes)
+        self._renderers = choice_renderers(job.request, job.alias.votes)
         self._parts: list[list[ReplyPart]] = [[] for _ in range(job.request.choices)]
 
     def add(self, run: ChainRun, event: Event) -> None:
@@ -125,7 +125,7 @@ class ChunkBuilder:
 
     def __init__(self, job: ReplyJob) -> None:
         self._job = job
-        self._renderers = renderers(job.request, job.alias.votes)
+        self._renderers = choice_renderers(job.request, job.alias.votes)
         self._begun: set[int] = set()
         self._runs: dict[int, ChainRun] = {}
         self._answer_tokens = 0
@@ -140,8 +140,8 @@ class ChunkBuilder:
         for part in renderer.render(event):
             if renderer.choice not in self._begun:
                 self._begun.add(renderer.choice)
-                yield self._of(renderer.choice, {"role": "assistant", "content": ""})
-            yield self._rendered(renderer.choice, part)
+                yield self._choice_chunk(renderer.choice, {"role": "assistant", "content": ""})
+            yield self._part_chunk(renderer.choice, part)
 
     def finish(self, runs: Sequence[ChainRun]) -> Iterator[Chunk]:
         """One more chunk, with no choices, where the usage or the trace was asked for."""
@@ -151,23 +151,23 @@ class ChunkBuilder:
         if self._job.request.include_trace:
             more["trace"] = traces_json(runs)
         if more:
-            yield {**self._chunk(), **more}
+            yield {**self._empty_chunk(), **more}
 
-    def _rendered(self, choice: int, part: ReplyPart) -> Chunk:
+    def _part_chunk(self, choice: int, part: ReplyPart) -> Chunk:
         match part:
             case ReasoningText(text):
-                return self._of(choice, {"reasoning": text, "reasoning_content": text})
+                return self._choice_chunk(choice, {"reasoning": text, "reasoning_content": text})
             case AnswerText(text):
-                return self._of(choice, {"content": text})
+                return self._choice_chunk(choice, {"content": text})
             case AnswerEnd(finish, tokens):
                 self._answer_tokens += tokens
-                return self._of(choice, {}, finish)
+                return self._choice_chunk(choice, {}, finish)
 
-    def _of(self, choice: int, delta: Chunk, finish: str | None = None) -> Chunk:
+    def _choice_chunk(self, choice: int, delta: Chunk, finish: str | None = None) -> Chunk:
         entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}
-        return {**self._chunk(), "choices": [entry]}
+        return {**self._empty_chunk(), "choices": [entry]}
 
-    def _chunk(self) -> Chunk:
+    def _empty_chunk(self) -> Chunk:
         made: Chunk = {"id": self._job.id, "object": "chat.completion.chunk"}
         made |= {"created": self._job.created, "model": self._job.alias.name, "choices": []}
         return made | ({"usage": self._usage_so_far()} if self._options.include_usage else {})

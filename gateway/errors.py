@@ -125,7 +125,7 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     first = errors[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "invalid_json", "The body is not valid JSON.")
-    param = _path(first["loc"][1:])
+    param = _parameter_path(first["loc"][1:])
     if first["type"] == "extra_forbidden":
         return ApiError(400, "unknown_parameter", f"There is no parameter {param}.", param)
     code = UNSUPPORTED if first["type"] == UNSUPPORTED else "invalid_value"
@@ -133,7 +133,7 @@ def from_validation(errors: Sequence[Any]) -> ApiError:
     return ApiError(400, code, f"{param}: {said}." if param else f"{said}.", param)
 
 
-def _path(loc: Sequence[int | str]) -> str | None:
+def _parameter_path(loc: Sequence[int | str]) -> str | None:
     path = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc)
     return path.removeprefix(".")[:200] or None
 

@@ -14,7 +14,7 @@ from reasoning.self_consistency import MOST
 
 MOST_CHAINS = 16  # of one request: more only wait for each other in the server's queue
 LISTED = ("steps", f"vote{MOST}")
-_OURS = re.compile(r"(?P<served>.+)-(?:steps|vote(?P<votes>[1-9][0-9]?))", re.S)
+_ALIAS = re.compile(r"(?P<served>.+)-(?:steps|vote(?P<votes>[1-9][0-9]?))", re.S)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class ModelAlias:
 def find_alias(name: str, served: Iterable[ServedModel]) -> ModelAlias | None:
     """What `<served>-steps` or `<served>-vote<n>` means (n from 2 to 16), if anything."""
     known = {model.name: model for model in served}
-    match = _OURS.fullmatch(name)
+    match = _ALIAS.fullmatch(name)
     if match is None or match["served"] not in known:
         return None
     votes = int(match["votes"] or 1)

@@ -234,7 +234,7 @@ class ChoiceRenderer:
     render: Callable[[Event], Iterator[ReplyPart]]
 
 
-def renderers(request: ChatRequest, votes: int) -> list[ChoiceRenderer]:
+def choice_renderers(request: ChatRequest, votes: int) -> list[ChoiceRenderer]:
     """One for each chain: each is a choice, or up to `votes` of them make one."""
     if votes == 1:
         return [ChoiceRenderer(choice, ChainRenderer().render) for choice in range(request.choices)]

@@ -124,7 +124,7 @@ class StreamOptions(_Strict):
     continuous_usage_stats: bool | None = None  # vLLM's: the usage so far with every chunk
 
     @model_validator(mode="after")
-    def _is_included(self) -> StreamOptions:
+    def _check_usage_included(self) -> StreamOptions:
         if self.continuous_usage_stats and not self.include_usage:
             raise ValueError("continuous_usage_stats needs include_usage")
         return self
@@ -144,7 +144,7 @@ class ResponseFormat(_Strict):
     json_schema: NamedSchema | None = None
 
     @model_validator(mode="after")
-    def _has_its_schema(self) -> ResponseFormat:
+    def _check_schema_given(self) -> ResponseFormat:
         if (self.type == "json_schema") != (self.json_schema is not None):
             raise ValueError("expected json_schema with the type json_schema, and only with it")
         return self
@@ -198,7 +198,7 @@ class ChatRequest(_Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _can_be_sent_on(cls, values: Any) -> Any:
+    def _check_sendable(cls, values: Any) -> Any:
         """Python reads NaN and half characters from JSON, and no server takes them."""
         if not isinstance(values, dict):
             raise ValueError("expected a JSON object, sent as Content-Type: application/json")
@@ -211,7 +211,7 @@ class ChatRequest(_Strict):
         return values
 
     @model_validator(mode="after")
-    def _agrees_with_itself(self) -> ChatRequest:
+    def _check_consistent(self) -> ChatRequest:
         if self.max_tokens and self.max_completion_tokens:
             raise ValueError("max_tokens and max_completion_tokens mean the same; give one")
         if self.stream_options is not None and not self.stream:

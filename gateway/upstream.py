@@ -41,7 +41,7 @@ class Upstream:
         """How the model thinks, a key of think.WAYS. Raises StepwiseError."""
         return await self._ways.of(model)
 
-    async def greet(self) -> None:
+    async def warm_up(self) -> None:
         """Spares the first caller the wait: asks for the way, compiles the steps' grammars.
 
         What ./serve.sh serves on this machine it warms itself.

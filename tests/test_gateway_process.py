@@ -22,7 +22,7 @@ from fastapi.routing import APIRoute
 from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import BaseRoute, Route
 
-from gateway.__main__ import GATEWAY_CALLS, guarded, main, without_secrets
+from gateway.__main__ import GATEWAY_CALLS, guarded_app, main, without_secrets
 from reasoning.endpoint import Endpoint
 from serving.gate import KEY
 from tests.gateway_server import thinker
@@ -222,7 +222,7 @@ def test_a_client_that_goes_away_is_counted_as_gone(gateway: Running) -> None:
 
 
 def test_the_gates_list_is_what_the_gateway_answers() -> None:
-    app: Any = guarded(Endpoint("http://127.0.0.1:1/v1"), None, "")._app
+    app: Any = guarded_app(Endpoint("http://127.0.0.1:1/v1"), None, "")._app
     there = set(_calls(app.routes))
     listed = {(method, path) for path, methods in GATEWAY_CALLS.items() for method in methods}
     assert there == listed

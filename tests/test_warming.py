@@ -68,6 +68,6 @@ async def test_what_serve_sh_serves_here_it_warms_itself(by_us: bool, requests: 
     with Stub(says("{"), models=models(SERVED, "vllm")) as server:
         upstream = Upstream(Endpoint(server.base_url))
         with noted(Served(SERVED, "SmolLM2 135M", by_us=by_us), server.port):
-            await upstream.greet()
+            await upstream.warm_up()
         await upstream.endpoint.close()
     assert len(server.requests) == requests
