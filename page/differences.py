@@ -16,8 +16,8 @@ from itertools import groupby, pairwise
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from page.html_export import Renderer
 from page.markdown import blocks
-from page.standalone import Renderer
 from reasoning.events import Step
 
 COLOURS = ("orange", "blue")

@@ -16,10 +16,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from history.store import StoreError, Thread
+from page.exports import read_trace
 from page.keyboard import NEW
 from page.markdown import title
 from page.site import Site, go
-from page.taking import read_trace
 
 PAGE = 30  # lines that are asked for at a time
 FILE = 20  # megabytes that a trace to be shown may have

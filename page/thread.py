@@ -19,7 +19,7 @@ from history.tree import branches, find, follow_ups, path, together
 from page.asking import answer_now, ask_again, go_on, group_of, stop, way_of
 from page.charts import run_charts
 from page.choices import chosen
-from page.export import export_menu
+from page.export_menu import export_menu
 from page.flow import Flow
 from page.markdown import title
 from page.several import Group, beside, panel

@@ -15,8 +15,8 @@ from playwright.sync_api import Locator, Page
 
 from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store
+from page.exports import as_json
 from page.sidebar import PAGE, period
-from page.taking import as_json
 from reasoning.events import Answer, Settings, Started, Step, Trace
 from tests.page_browser import PHONE, PageServer, expect, on_stage, thinking, until
 from tests.stub import NEVER, Stub, step

@@ -1,4 +1,4 @@
-"""The menu to take a run away: four forms, with the steps or without."""
+"""The menu of a run's exports: four forms, with the steps or without."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Callable
 from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
+from page.exports import as_json, as_markdown, as_messages, file_name
+from page.html_export import as_html
 from page.site import Site
-from page.taking import as_html, as_json, as_markdown, as_messages, file_name
 
 
 def export_menu(site: Site, run: Run, place: DeltaGenerator) -> None:

@@ -1,4 +1,4 @@
-"""A run told in words, from the question to the total: what every export says, in its order.
+"""A run as a report, from the question to the total: what every export says, in its order.
 
 All strings are safe Markdown of one line or, where they came from a model, of one block
 (page/markdown.py); the question alone is plain text. Pure; how it looks is for others.
@@ -30,11 +30,11 @@ from reasoning.events import (
 from reasoning.traces import compact
 
 TURNS = ("reflect", "explore")
-NOTHING = Started("", "", "", "en", 0.0)
+NOT_STARTED = Started("", "", "", "en", 0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class ToldStep:
+class ReportStep:
     """A step: its title, what it cost and who had a hand in it, what is remarked, its blocks."""
 
     number: int
@@ -45,7 +45,7 @@ class ToldStep:
 
 
 @dataclass(frozen=True, slots=True)
-class ToldTurn:
+class ReportTurn:
     """An earlier question of the conversation and its answer."""
 
     question: str
@@ -53,25 +53,25 @@ class ToldTurn:
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Report:
     """The run. `question` is "" where the headline has all of it, `ending` after an answer."""
 
     headline: str
     question: str
     made: str
-    earlier: tuple[ToldTurn, ...]
-    steps: tuple[ToldStep, ...]
+    earlier: tuple[ReportTurn, ...]
+    steps: tuple[ReportStep, ...]
     remarks: tuple[str, ...]
     answer: tuple[str, ...]
     ending: str
     total: str
 
 
-def told(trace: Trace, words: Words, steps: bool = True) -> Told:
+def make_report(trace: Trace, words: Words, steps: bool = True) -> Report:
     """The run in words; without its steps nothing is said of them."""
-    started = trace.started or NOTHING
+    started = trace.started or NOT_STARTED
     shown = tuple(_steps(trace, words)) if steps else ()
-    return Told(
+    return Report(
         title(started.question),
         "" if _fits_a_line(started.question) else started.question,
         _made(started, words),
@@ -88,9 +88,9 @@ def _fits_a_line(question: str) -> bool:
     return question.strip() == " ".join(question.split()) and len(question) <= TITLE_LENGTH
 
 
-def _turn(turn: Turn, steps: bool) -> ToldTurn:
+def _turn(turn: Turn, steps: bool) -> ReportTurn:
     reasoning = blocks(turn.reasoning) if steps else ()
-    return ToldTurn(turn.question, (*reasoning, *blocks(turn.answer)))
+    return ReportTurn(turn.question, (*reasoning, *blocks(turn.answer)))
 
 
 def _made(started: Started, words: Words) -> str:
@@ -105,16 +105,16 @@ def _made(started: Started, words: Words) -> str:
     return " \u00b7 ".join(part for part in parts if part)
 
 
-def _steps(trace: Trace, words: Words) -> Iterator[ToldStep]:
+def _steps(trace: Trace, words: Words) -> Iterator[ReportStep]:
     for step in trace.steps:
         name = title(step.title) or words("step", number=step.number)
         remarks = tuple(_remarks_of(step, trace, words))
-        yield ToldStep(step.number, name, _facts(step, words), remarks, blocks(step.content))
+        yield ReportStep(step.number, name, _facts(step, words), remarks, blocks(step.content))
     draft = _draft(trace)
     if draft.get("title") or draft.get("content"):
         number = len(trace.steps) + 1
         name = title(draft.get("title", "")) or words("step", number=number)
-        yield ToldStep(number, name, words("unfinished"), (), blocks(draft.get("content", "")))
+        yield ReportStep(number, name, words("unfinished"), (), blocks(draft.get("content", "")))
 
 
 def _facts(step: Step, words: Words) -> str:

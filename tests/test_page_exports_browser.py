@@ -1,4 +1,4 @@
-"""What is taken away in the browser, and brought back: a run as a file of each form."""
+"""Exports and import in the browser: a run as a file of each form, and back."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def visitor(page: str, port: int, visitors: Any) -> Iterator[Visitor]:
         yield it
 
 
-def test_a_run_is_taken_away_in_every_form(visitor: Visitor, tmp_path: Path) -> None:
+def test_a_run_is_exported_in_every_form(visitor: Visitor, tmp_path: Path) -> None:
     the_markdown_holds_steps_and_answer(visitor)
     the_messages_are_what_openais_api_takes(visitor)
     the_html_page_stands_alone(visitor, tmp_path / "run.html")
@@ -78,7 +78,7 @@ def the_markdown_holds_the_answer_alone_where_that_is_chosen(visitor: Visitor) -
     assert ANSWER in text
 
 
-def test_a_run_that_was_taken_away_is_shown_again_and_a_file_that_is_none_is_refused(
+def test_a_run_that_was_exported_is_shown_again_and_a_file_that_is_none_is_refused(
     visitor: Visitor, tmp_path: Path
 ) -> None:
     run, other = tmp_path / "run.json", tmp_path / "other.json"

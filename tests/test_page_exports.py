@@ -1,4 +1,4 @@
-"""A run taken away: each form says what happened, and none of them does anything."""
+"""A run exported: each form says what happened, and none of them does anything."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from page.formulas import mathml
-from page.markdown import title
-from page.standalone import rendered
-from page.taking import (
+from page.exports import (
     LARGEST_FILE,
-    as_html,
     as_json,
     as_markdown,
     as_messages,
     file_name,
-    light,
     read_trace,
+    unescape_line,
 )
+from page.html_export import as_html, to_html
+from page.markdown import title
+from page.mathml import to_mathml
 from page.words import LANGUAGES, Words
 from reasoning.events import (
     Answer,
@@ -194,7 +193,7 @@ def test_no_text_of_a_model_breaks_the_outline(content: str, answer: str) -> Non
 def test_a_title_reads_as_it_was_written(text: str) -> None:
     for begin in ("", "### 1. ", "> "):
         before = READER.render(begin + title(text)).replace(JOINER, "")
-        assert READER.render(begin + light(title(text))).replace(JOINER, "") == before
+        assert READER.render(begin + unescape_line(title(text))).replace(JOINER, "") == before
 
 
 @examples(3)
@@ -445,7 +444,7 @@ def test_a_page_holds_the_words_of_the_run() -> None:
     ],
 )
 def test_markdown_becomes_html(blocks: str, html: str | None) -> None:
-    made = rendered([blocks], 4).strip()
+    made = to_html([blocks], 4).strip()
     if html is None:
         assert '<th class="right">a</th>' in made
     else:
@@ -453,7 +452,7 @@ def test_markdown_becomes_html(blocks: str, html: str | None) -> None:
 
 
 def test_a_formula_in_a_list_stays_in_it() -> None:
-    made = rendered(["1. one\n   $$\n   - b\n   $$\n2. two"], 4)
+    made = to_html(["1. one\n   $$\n   - b\n   $$\n2. two"], 4)
     assert made.count("<li>") == 2
     assert "<math" in made.split("</li>")[0]
 
@@ -476,7 +475,7 @@ def test_a_formula_in_a_list_stays_in_it() -> None:
 )
 def test_what_models_write_is_drawn(latex: str) -> None:
     for display in (False, True):
-        drawn = mathml(latex, display)
+        drawn = to_mathml(latex, display)
         assert drawn is not None
         assert "\\" not in read_html(drawn)
 
@@ -490,17 +489,17 @@ def test_what_models_write_is_drawn(latex: str) -> None:
     ids=lambda latex: latex[:12],
 )
 def test_what_is_not_understood_is_not_drawn(latex: str) -> None:
-    assert mathml(latex) is None
+    assert to_mathml(latex) is None
 
 
 def test_a_dollar_in_a_formula_is_a_dollar() -> None:
-    assert "$5" in read_html(mathml(r"\text{\text{\textdollar}5}") or "")
+    assert "$5" in read_html(to_mathml(r"\text{\text{\textdollar}5}") or "")
 
 
 @examples(3)
 @given(st.text(st.sampled_from(r"\{}[]^_&%$#'<>/ab1 " + "\x00\ud800"), max_size=40))
 def test_any_formula_is_drawn_inert_or_not_at_all(latex: str) -> None:
-    drawn = mathml(latex)
+    drawn = to_mathml(latex)
     assert drawn is None or read_html(drawn) is not None
 
 
@@ -521,7 +520,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(browser: Browser, tmp_pat
     page = as_html(asked("q", step, Answer("\n\n".join(ATTACKS), 1.0, 1)), WORDS)
     file = tmp_path / "run.html"
     file.write_text(page, encoding="utf-8")
-    for scheme in ("light", "dark"):
+    for scheme in ("unescape_line", "dark"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         view = context.new_page()
         happened = watched(view)

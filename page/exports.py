@@ -1,9 +1,10 @@
-"""Taking a run away, and bringing one back: its forms as text. Pure; no Streamlit.
+"""The exports of a run as text, and the import of one. Pure; no Streamlit.
 
 as_markdown     to read and to put into notes
-as_html         one file to send to somebody (page/standalone.py)
 as_messages     what OpenAI's chat format calls a conversation
 as_json         all of it; `read_trace` shows it again (docs/trace.schema.json)
+
+The page to send to somebody is in page/html_export.py, the menu in page/export_menu.py.
 """
 
 from __future__ import annotations
@@ -14,10 +15,9 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
-from page.standalone import as_html as as_html
-from page.told import ToldStep, told
+from page.report import NOT_STARTED, ReportStep, make_report
 from page.words import Words
-from reasoning.events import Started, Step, Trace
+from reasoning.events import Step, Trace
 from reasoning.traces import trace_from_json, trace_to_json
 
 LARGEST_FILE = 20_000_000  # characters of a trace that is brought back
@@ -59,7 +59,7 @@ def as_messages(trace: Trace, steps: bool = True) -> str:
     The steps stand in the assistant's content before the answer: there every server takes
     them and every model reads them. A field of their own some servers refuse and most drop.
     """
-    started = trace.started or Started("", "", "", "en", 0.0)
+    started = trace.started or NOT_STARTED
     messages: list[dict[str, str]] = []
     for turn in started.history:
         reasoning = turn.reasoning if steps else ""
@@ -84,8 +84,9 @@ def _thought(step: Step) -> str:
 
 def as_markdown(trace: Trace, words: Words, steps: bool = True) -> str:
     """The run as Markdown for any viewer. The model's own headings stay below ours."""
-    run = told(trace, words, steps)
-    parts = [f"# {light(run.headline)}", *_quoted(run.question), light(run.made)]
+    run = make_report(trace, words, steps)
+    headline, made = unescape_line(run.headline), unescape_line(run.made)
+    parts = [f"# {headline}", *_quoted(run.question), made]
     if run.earlier:
         parts.append(f"## {words.of('take', 'earlier')}")
     for turn in run.earlier:
@@ -101,16 +102,16 @@ def as_markdown(trace: Trace, words: Words, steps: bool = True) -> str:
     return "\n\n".join([*parts, "---", run.total]) + "\n"
 
 
-def _step(step: ToldStep) -> list[str]:
-    head = f"### {step.number}. {light(step.title)}"
+def _step(step: ReportStep) -> list[str]:
+    head = f"### {step.number}. {unescape_line(step.title)}"
     return [head, f"*{step.facts}*", *_remarked(step.remarks), *step.content]
 
 
 def _remarked(remarks: tuple[str, ...]) -> list[str]:
-    return ["\n>\n".join(f"> {light(remark)}" for remark in remarks)] if remarks else []
+    return ["\n>\n".join(f"> {unescape_line(remark)}" for remark in remarks)] if remarks else []
 
 
-def light(line: str) -> str:
+def unescape_line(line: str) -> str:
     """A safe line without the backslashes that only a renderer of Streamlit's needs."""
     return _NEEDLESS.sub(lambda match: match[0] if match["kept"] else match[0][1:], line)
 

@@ -42,7 +42,7 @@ _HARMLESS = re.compile(r"[a-z -]{0,60}|#[0-9a-f]{3,6}|[+-]?\d{0,2}(?:\.\d{1,4})?
 
 
 @lru_cache(maxsize=512)
-def mathml(latex: str, display: bool = False) -> str | None:
+def to_mathml(latex: str, display: bool = False) -> str | None:
     """The formula as a <math> element; None where it cannot be drawn."""
     if len(latex) > LONGEST or _MACROS.search(latex):
         return None

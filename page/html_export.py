@@ -1,7 +1,7 @@
 """A run as one HTML file to send to somebody: it needs no network, no script and no Stepwise.
 
 The safe Markdown of page/markdown.py is rendered by markdown-it with HTML switched off;
-links lead to the web alone, formulas are MathML (page/formulas.py). Behind that the file's
+links lead to the web alone, formulas are MathML (page/mathml.py). Behind that the file's
 own policy forbids everything but its one style sheet, which it names by its hash.
 """
 
@@ -20,12 +20,12 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
-from page.formulas import mathml
-from page.told import Told, ToldStep, ToldTurn, told
+from page.mathml import to_mathml
+from page.report import Report, ReportStep, ReportTurn, make_report
 from page.words import Words
 from reasoning.events import Trace
 
-STYLE = Path(__file__).with_name("standalone.css").read_text(encoding="utf-8")
+STYLE = Path(__file__).with_name("html_export.css").read_text(encoding="utf-8")
 _HASH = b64encode(sha256(STYLE.encode()).digest()).decode()
 POLICY = f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'"
 JOINER = "\u2060"  # page/markdown.py needs it, a reader does not
@@ -35,24 +35,24 @@ _ALIGNED = re.compile(r"text-align:(left|right|center)")
 
 def as_html(trace: Trace, words: Words, steps: bool = True) -> str:
     """The run as a page of its own, for light and dark, for a phone and for paper."""
-    run = told(trace, words, steps)
+    run = make_report(trace, words, steps)
     return "\n".join([*_head(run, words), *_body(run, words), "</main></body></html>", ""])
 
 
-def _head(run: Told, words: Words) -> list[str]:
+def _head(run: Report, words: Words) -> list[str]:
     return [
         f'<!DOCTYPE html>\n<html lang="{words.language}"><head><meta charset="utf-8">',
         f'<meta http-equiv="Content-Security-Policy" content="{escape(POLICY)}">',
         '<meta name="viewport" content="width=device-width, initial-scale=1">',
         '<meta name="referrer" content="no-referrer">',
         '<meta name="color-scheme" content="light dark">',
-        f"<title>{escape(_text(run.headline))}</title>",
+        f"<title>{escape(_plain_text(run.headline))}</title>",
         f"<style>{STYLE}</style></head><body><main>",
     ]
 
 
-def _body(run: Told, words: Words) -> list[str]:
-    parts = [f"<h1>{_line(run.headline)}</h1>", _question(run.question), _small(run.made)]
+def _body(run: Report, words: Words) -> list[str]:
+    parts = [f"<h1>{_line_to_html(run.headline)}</h1>", _question(run.question), _small(run.made)]
     if run.earlier:
         parts.append(f"<h2>{escape(words.of('take', 'earlier'))}</h2>")
         parts += [_turn(turn) for turn in run.earlier]
@@ -65,8 +65,8 @@ def _body(run: Told, words: Words) -> list[str]:
     parts += [_small(remark) for remark in run.remarks]
     if run.answer:
         parts.append(f"<h2>{escape(words('answer'))}</h2>")
-        parts.append(f'<div class="answer" dir="auto">{rendered(run.answer, 3)}</div>')
-    return [*parts, _small(run.ending), f"<footer>{_line(run.total)}</footer>"]
+        parts.append(f'<div class="answer" dir="auto">{to_html(run.answer, 3)}</div>')
+    return [*parts, _small(run.ending), f"<footer>{_line_to_html(run.total)}</footer>"]
 
 
 def _question(text: str) -> str:
@@ -74,20 +74,20 @@ def _question(text: str) -> str:
 
 
 def _small(line: str) -> str:
-    return f'<p class="small">{_line(line)}</p>' if line else ""
+    return f'<p class="small">{_line_to_html(line)}</p>' if line else ""
 
 
-def _turn(turn: ToldTurn) -> str:
-    answer = f'<div dir="auto">{rendered(turn.answer, 3)}</div>'
+def _turn(turn: ReportTurn) -> str:
+    answer = f'<div dir="auto">{to_html(turn.answer, 3)}</div>'
     return f"<section>{_question(turn.question)}{answer}</section>"
 
 
-def _step(step: ToldStep) -> str:
+def _step(step: ReportStep) -> str:
     remarks = "".join(_small(remark) for remark in step.remarks)
     return (
-        f"<details><summary><h3>{step.number}. {_line(step.title)}</h3> "
-        f'<span class="small">{_line(step.facts)}</span></summary>'
-        f'{remarks}<div dir="auto">{rendered(step.content, 4)}</div></details>'
+        f"<details><summary><h3>{step.number}. {_line_to_html(step.title)}</h3> "
+        f'<span class="small">{_line_to_html(step.facts)}</span></summary>'
+        f'{remarks}<div dir="auto">{to_html(step.content, 4)}</div></details>'
     )
 
 
@@ -110,26 +110,26 @@ class Renderer(MarkdownIt):
         return bool(_WEB.match(url))
 
 
-def rendered(blocks: Iterable[str], level: int) -> str:
+def to_html(blocks: Iterable[str], level: int) -> str:
     """Safe blocks as HTML; their headings are of this level."""
-    return "\n".join(_rendered(block, level) for block in blocks)
+    return "\n".join(_block_to_html(block, level) for block in blocks)
 
 
-def _rendered(block: str, level: int) -> str:
+def _block_to_html(block: str, level: int) -> str:
     tokens = _RENDERER.parse(block)
     for token in tokens:
         _finish(token, level)
     return str(_RENDERER.renderer.render(tokens, _RENDERER.options, {}))
 
 
-def _line(text: str) -> str:
+def _line_to_html(text: str) -> str:
     """A safe line as HTML."""
     [inline] = _RENDERER.parseInline(text)
     _finish(inline, 0)
     return str(_RENDERER.renderer.render([inline], _RENDERER.options, {}))
 
 
-def _text(line: str) -> str:
+def _plain_text(line: str) -> str:
     """A safe line as plain text."""
     [inline] = _RENDERER.parseInline(line)
     return "".join(child.content for child in inline.children or ()).replace(JOINER, "")
@@ -188,7 +188,7 @@ def _of(state: StateBlock, line: int) -> str:
 def _draw_formula(_: Any, tokens: Sequence[Token], index: int, *__: Any) -> str:
     """The formula, or what is written where it cannot be drawn."""
     token = tokens[index]
-    drawn = mathml(token.content.strip(), token.block)
+    drawn = to_mathml(token.content.strip(), token.block)
     if drawn is None:
         code = f"<code>{escape(token.content.strip())}</code>"
         return f"<pre>{code}</pre>" if token.block else code
