@@ -17,8 +17,9 @@ from history.runs import Run
 from history.store import StoreError
 from history.tree import path
 from page.choices import Choices, chosen
+from page.context import PageContext
 from page.markdown import title
-from page.site import Site, go, here
+from page.navigation import current_location, go_to
 from page.words import Words
 from reasoning.errors import StepwiseError
 from reasoning.events import Steer, Steering, Step, Trace, Turn
@@ -28,71 +29,71 @@ from reasoning.think import clean_question, varied
 DIRECT = "direct"  # the way of the plain answer beside the steps
 
 
-def ask(site: Site, question: str, on: str | None) -> None:
+def ask(context: PageContext, question: str, on: str | None) -> None:
     """Asks, from the view `on`: a follow-up where a run is shown, else a new conversation."""
-    if not _still_on(on) or _busy(site, on):
+    if not _still_on(on) or _busy(context, on):
         return
     try:
-        asked = _asked(site, clean_question(question), on)
+        asked = _asked(context, clean_question(question), on)
     except (StepwiseError, StoreError) as error:  # a follow-up without its history is another
         st.session_state["refused"] = error
         return
-    before = site.runs.get(on)
+    before = context.runs.get(on)
     link = Link(thread=before.link.thread, after=before.id) if before else Link()
-    _start(site, asked, link, chosen(site))
+    _start(context, asked, link, chosen(context))
 
 
-def ask_from_box(site: Site, on: str | None) -> None:
-    ask(site, st.session_state.get("box") or "", on)
+def ask_from_box(context: PageContext, on: str | None) -> None:
+    ask(context, st.session_state.get("box") or "", on)
 
 
-def ask_again(site: Site, run: Run) -> None:
+def ask_again(context: PageContext, run: Run) -> None:
     """The same question in the way chosen now, as another branch."""
-    if _still_on(run.id) and not _busy(site, run.id):
-        choices = chosen(site)
+    if _still_on(run.id) and not _busy(context, run.id):
+        choices = chosen(context)
         asked = replace(run.asked, way=choices.way, settings=choices.settings, steps=(), steer=None)
-        _start(site, asked, _branch(run, 1, "again"), choices)
+        _start(context, asked, _branch(run, 1, "again"), choices)
 
 
-def go_on(site: Site, run: Run) -> None:
+def go_on(context: PageContext, run: Run) -> None:
     """On after the finished steps, in the way they were made."""
-    if _still_on(run.id) and not _busy(site, run.id):
+    if _still_on(run.id) and not _busy(context, run.id):
         steps = run.trace.steps
         asked = replace(run.asked, way=way_of(run), steps=steps, steer=None, most=1)
-        _begin(site, asked, _branch(run, len(steps) + 1, "go_on"))
+        _begin(context, asked, _branch(run, len(steps) + 1, "go_on"))
 
 
-def steer(site: Site, run: Run, number: int, how: Steering) -> None:
+def steer(context: PageContext, run: Run, number: int, how: Steering) -> None:
     """Another branch from step `number`; a run that is still thinking is stopped for it."""
     if not _still_on(run.id):
         return
     step = run.trace.steps[number - 1]
     kept = run.trace.steps[: number - (how == "again")]
     wanted = Steer(how, step.content if how == "again" else "")
-    _steered(site, run, kept, wanted, number + (how != "again"))
+    _steered(context, run, kept, wanted, number + (how != "again"))
 
 
-def go_on_from(site: Site, run: Run, number: int, name: str, content: str) -> None:
+def go_on_from(context: PageContext, run: Run, number: int, name: str, content: str) -> None:
     """Another branch, in which step `number` says what the reader wrote."""
     step = edited(run.trace.steps[number - 1], name.strip(), content.strip())
     kept = (*run.trace.steps[: number - 1], step)
-    _steered(site, run, kept, Steer("edit"), number)
+    _steered(context, run, kept, Steer("edit"), number)
 
 
-def answer_now(site: Site, run: Run) -> None:
+def answer_now(context: PageContext, run: Run) -> None:
     """No more steps: the answer, from what is finished."""
     if run.trace.steps:
-        steer(site, run, len(run.trace.steps), "answer")
+        steer(context, run, len(run.trace.steps), "answer")
     elif _still_on(run.id):
         st.session_state["refused"] = "no_step_yet"
 
 
-def stop(site: Site, run: Run) -> None:
+def stop(context: PageContext, run: Run) -> None:
     """Ends the run, and those that were asked together with it; no chain takes their place."""
-    site.runs.stop_vote(group_of(run))
-    for one in site.runs.live(site.owner):
+    context.runs.stop_vote(group_of(run))
+    for one in context.runs.live(context.owner):
         if group_of(one) == group_of(run):
-            site.runs.stop(one.id)
+            context.runs.stop(one.id)
 
 
 def say_what_was_refused(words: Words) -> None:
@@ -124,70 +125,72 @@ def turn_of(trace: Trace, question: str, with_reasoning: bool) -> Turn | None:
 # -- within
 
 
-def _asked(site: Site, question: str, on: str | None) -> RunRequest:
-    choices = chosen(site)
+def _asked(context: PageContext, question: str, on: str | None) -> RunRequest:
+    choices = chosen(context)
     return RunRequest(
         question,
         way=choices.way,
         settings=choices.settings,
         language=choices.language,
-        history=_history(site, on, choices.send_reasoning),
+        history=_history(context, on, choices.send_reasoning),
         prompts=choices.prompts,
     )
 
 
-def _history(site: Site, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
-    entry = site.store.entry(on) if on else None
+def _history(context: PageContext, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
+    entry = context.store.entry(on) if on else None
     if entry is None:
         return ()
-    entries = site.store.runs_of(entry.link.thread)
-    runs = [(one.question, site.runs.get(one.id)) for one in path(entries, entry)]
+    entries = context.store.runs_of(entry.link.thread)
+    runs = [(one.question, context.runs.get(one.id)) for one in path(entries, entry)]
     turns = [turn_of(run.trace, question, with_reasoning) for question, run in runs if run]
     return tuple(turn for turn in turns if turn is not None)
 
 
-def _start(site: Site, asked: RunRequest, link: Link, choices: Choices) -> None:
+def _start(context: PageContext, asked: RunRequest, link: Link, choices: Choices) -> None:
     """The run, the vote it is the first of, and the plain answer, as far as they are wanted."""
     most = choices.chains
     several = varied(asked.settings, most) if most > 1 else (asked.settings,)
     first, *others = (replace(asked, settings=one, most=most) for one in several)
-    run = _begin(site, first, link)
+    run = _begin(context, first, link)
     beside = replace(link, thread=run.link.thread, origin="", how="", group=run.id)
     if others:
-        site.runs.vote(run, others, beside)
-    if choices.also_direct and (asked.way or site.own) != DIRECT:
-        site.runs.start(replace(asked, way=DIRECT), beside, site.owner)
+        context.runs.vote(run, others, beside)
+    if choices.also_direct and (asked.way or context.own_way) != DIRECT:
+        context.runs.start(replace(asked, way=DIRECT), beside, context.owner)
 
 
-def _steered(site: Site, run: Run, kept: Sequence[Step], wanted: Steer, parts: int) -> None:
+def _steered(
+    context: PageContext, run: Run, kept: Sequence[Step], wanted: Steer, parts: int
+) -> None:
     if not run.ended:
-        site.runs.stop(run.id)
+        context.runs.stop(run.id)
     asked = replace(run.asked, way=way_of(run), steps=tuple(kept), steer=wanted, most=1)
-    _begin(site, asked, _branch(run, parts, wanted.how))
+    _begin(context, asked, _branch(run, parts, wanted.how))
 
 
 def _branch(run: Run, parts: int, how: str) -> Link:
     return Link(thread=run.link.thread, after=run.link.after, origin=run.id, parts=parts, how=how)
 
 
-def _begin(site: Site, asked: RunRequest, link: Link) -> Run:
+def _begin(context: PageContext, asked: RunRequest, link: Link) -> Run:
     """Goes to the run, then starts it, and uses the session no more.
 
     Streamlit may end a callback at each use of the session and play the click again: that
     click finds the page gone from its view, and starts nothing a second time.
     """
     id = new_id()
-    go(id)
-    return site.runs.start(asked, link, site.owner, id)
+    go_to(id)
+    return context.runs.start(asked, link, context.owner, id)
 
 
 def _still_on(on: str | None) -> bool:
     st.session_state["went"] = True
-    return here().run == on
+    return current_location().run == on
 
 
-def _busy(site: Site, on: str | None) -> bool:
-    run = site.runs.get(on)
+def _busy(context: PageContext, on: str | None) -> bool:
+    run = context.runs.get(on)
     if run is None or run.ended:
         return False
     st.session_state["refused"] = "still_thinking"

@@ -15,9 +15,10 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from history.store import StoreError
+from page.context import PageContext
 from page.keyboard import FOCUS, NEW, STOP
+from page.navigation import current_location
 from page.own_prompts import forget_prompts, open_prompts, own_prompts, say_prompts
-from page.site import Site, here
 from page.words import Words
 from reasoning.detection import DEFAULT
 from reasoning.events import Settings
@@ -96,52 +97,52 @@ def _read(name: str, value: Any, plain: Any) -> Any:
 # -- what is remembered
 
 
-def chosen(site: Site) -> Choices:
+def chosen(context: PageContext) -> Choices:
     """What holds now for this visitor."""
-    values = _remembered(site)
+    values = _remembered(context)
     ways = values.get("ways")
-    wanted = ways.get(_model(site)) if isinstance(ways, dict) else ""
+    wanted = ways.get(_model(context)) if isinstance(ways, dict) else ""
     choices = replace(read(values), way=wanted if wanted in WAYS else "")
-    return replace(choices, prompts=own_prompts(*_prompts(site, choices)))
+    return replace(choices, prompts=own_prompts(*_prompts(context, choices)))
 
 
-def changed_prompts(site: Site) -> bool:
+def changed_prompts(context: PageContext) -> bool:
     """Whether the next question is asked with other prompts than ours."""
-    return bool(chosen(site).prompts)
+    return bool(chosen(context).prompts)
 
 
-def choose_way(site: Site, way: str) -> None:
+def choose_way(context: PageContext, way: str) -> None:
     """A callback: how the served model is to think from now on; "" as it does by itself."""
-    values = _remembered(site)
+    values = _remembered(context)
     ways = values.get("ways")
     known = ways if isinstance(ways, dict) else {}
-    _remember(site, {**values, "ways": {**known, _model(site): way}})
+    _remember(context, {**values, "ways": {**known, _model(context): way}})
 
 
-def _model(site: Site) -> str:
+def _model(context: PageContext) -> str:
     """A server that is away for a moment changes nothing."""
-    return site.state.name or str(st.session_state.get("served", ""))
+    return context.server.name or str(st.session_state.get("served", ""))
 
 
-def _way(site: Site, choices: Choices) -> str:
+def _way(context: PageContext, choices: Choices) -> str:
     """The way the next question will go. Where a model's own is not known it is the usual one."""
-    return choices.way or site.own or DEFAULT
+    return choices.way or context.own_way or DEFAULT
 
 
-def _prompts(site: Site, choices: Choices) -> tuple[str, tuple[str, ...]]:
+def _prompts(context: PageContext, choices: Choices) -> tuple[str, tuple[str, ...]]:
     """The language and names of what will be sent: the page's, where the question's decides."""
-    return choices.language or site.words.language, WAYS[_way(site, choices)].prompts
+    return choices.language or context.words.language, WAYS[_way(context, choices)].prompts
 
 
-def _remembered(site: Site) -> dict[str, Any]:
+def _remembered(context: PageContext) -> dict[str, Any]:
     """What is stored, and what the widgets say since; what cannot be stored holds for the visit."""
     unstored: dict[str, Any] = st.session_state.get("unstored", {})
     try:
-        values = {**site.store.preferences(site.owner), **unstored}
+        values = {**context.store.preferences(context.owner), **unstored}
     except StoreError:
         values = unstored
     changed = _changed()
-    return _remember(site, {**values, **changed}) if changed else values
+    return _remember(context, {**values, **changed}) if changed else values
 
 
 def _changed() -> dict[str, Any]:
@@ -160,10 +161,10 @@ def _changed() -> dict[str, Any]:
     return changed
 
 
-def _remember(site: Site, values: dict[str, Any]) -> dict[str, Any]:
+def _remember(context: PageContext, values: dict[str, Any]) -> dict[str, Any]:
     """These, in the place of all; gives them back."""
     try:
-        site.store.prefer(site.owner, values)
+        context.store.prefer(context.owner, values)
         st.session_state.pop("unstored", None)
     except StoreError:
         st.session_state["unstored"] = values
@@ -173,28 +174,28 @@ def _remember(site: Site, values: dict[str, Any]) -> dict[str, Any]:
 # -- the menu
 
 
-def settings_menu(site: Site, place: DeltaGenerator) -> None:
+def settings_menu(context: PageContext, place: DeltaGenerator) -> None:
     """Few settings, in a popover that is drawn while it is open."""
     menu = place.popover(
-        site.words.of("settings", "head"), key="settings", icon=":material/tune:",
+        context.words.of("settings", "head"), key="settings", icon=":material/tune:",
         type="tertiary", on_change="rerun",
     )  # fmt: skip
     if menu.open:
-        _settings(site, menu)
-    say_prompts(site.words, *_prompts(site, chosen(site)), busy=_follows(site))
+        _settings(context, menu)
+    say_prompts(context.words, *_prompts(context, chosen(context)), busy=_follows(context))
 
 
-def _settings(site: Site, menu: DeltaGenerator) -> None:
+def _settings(context: PageContext, menu: DeltaGenerator) -> None:
     """What the way does not heed is grey."""
-    words, choices = site.words, chosen(site)
+    words, choices = context.words, chosen(context)
     _choice(words, menu, "folding", choices, lambda it: words.of("settings", f"folding_{it}"))
-    _bounds(site, menu, choices)
-    _chains(site, menu, choices)
+    _bounds(context, menu, choices)
+    _chains(context, menu, choices)
     _switch(words, menu, "send_reasoning", choices)
     _choice(
         words, menu, "language", choices,
         lambda it: Words(it)("name") if it else words.of("settings", "language_question"),
-        disabled=not _speaks(_prompts(site, choices)[1]),
+        disabled=not _speaks(_prompts(context, choices)[1]),
     )  # fmt: skip
     _switch(words, menu, "letters", choices)
     keys = {"focus": FOCUS, "stop": STOP, "new": NEW}
@@ -202,12 +203,12 @@ def _settings(site: Site, menu: DeltaGenerator) -> None:
     row = menu.container(horizontal=True, horizontal_alignment="distribute")
     prompts = words.of("settings", "prompts")
     row.button(prompts, key="prompts", icon=":material/edit_note:", on_click=_open_prompts)
-    row.button(words.of("settings", "reset"), key="reset", on_click=_reset, args=(site,))
+    row.button(words.of("settings", "reset"), key="reset", on_click=_reset, args=(context,))
 
 
-def _bounds(site: Site, menu: DeltaGenerator, choices: Choices) -> None:
+def _bounds(context: PageContext, menu: DeltaGenerator, choices: Choices) -> None:
     """The numbers of Settings, each as far as the way heeds it."""
-    words, way = site.words, _way(site, choices)
+    words, way = context.words, _way(context, choices)
     heeds = WAYS[way].settings
     for widget, step in (("steps", 1), ("step_tokens", 100), ("temperature", 0.1)):
         _slider(words, menu, widget, choices, step, not heeds & {*WIDGETS[widget]})
@@ -215,8 +216,8 @@ def _bounds(site: Site, menu: DeltaGenerator, choices: Choices) -> None:
         menu.caption(words.of("settings", "grey", way=words.of("way", way, way=way)))
 
 
-def _chains(site: Site, menu: DeltaGenerator, choices: Choices) -> None:
-    words, direct = site.words, _way(site, choices) == "direct"
+def _chains(context: PageContext, menu: DeltaGenerator, choices: Choices) -> None:
+    words, direct = context.words, _way(context, choices) == "direct"
     _slider(words, menu, "chains", choices, 1, False)
     if choices.chains > 1 and choices.temperature < VOTE:
         menu.caption(words.of("settings", "warmer", temperature=VOTE))
@@ -228,8 +229,8 @@ def _speaks(names: tuple[str, ...]) -> bool:
     return any(len({prompt_text(it, name) for it in LANGUAGES}) > 1 for name in names)
 
 
-def _follows(site: Site) -> bool:
-    run = site.runs.get(here().run)
+def _follows(context: PageContext) -> bool:
+    run = context.runs.get(current_location().run)
     return run is not None and not run.ended
 
 
@@ -239,9 +240,9 @@ def _open_prompts() -> None:
     open_prompts()
 
 
-def _reset(site: Site) -> None:
+def _reset(context: PageContext) -> None:
     """A callback: all as on the first day, but for the way, which has a menu of its own."""
-    _remember(site, {**_remembered(site), **_values(Choices())})
+    _remember(context, {**_remembered(context), **_values(Choices())})
     forget_prompts()
 
 

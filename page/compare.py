@@ -5,29 +5,30 @@ from __future__ import annotations
 from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
+from page.context import PageContext
 from page.differences import marked, parted
+from page.navigation import go_to
 from page.several import state
 from page.show import View, replay, total
-from page.site import Site, go
 from reasoning.voting import same_final
 
 
-def compare(site: Site, one: Run, other: Run, place: DeltaGenerator) -> None:
+def compare(context: PageContext, one: Run, other: Run, place: DeltaGenerator) -> None:
     """Draws both. A run that is still thinking is shown as far as it is."""
-    words = site.words
+    words = context.words
     head = place.container(horizontal=True, vertical_alignment="center", key="compare-head")
     head.markdown(f"#### {words.of('compare', 'head')}", width="stretch", anchors=False)
-    head.button(words.of("compare", "close"), on_click=go, args=(one.id,), key="compare-close")
-    place.markdown(_said(site, one, other))
+    head.button(words.of("compare", "close"), on_click=go_to, args=(one.id,), key="compare-close")
+    place.markdown(_said(context, one, other))
     texts = marked(_answer(one), _answer(other))
     for column, run, text, side in zip(
         place.columns(2), (one, other), texts, ("left", "right"), strict=True
     ):
-        _draw(site, run, text, column, side)
+        _draw(context, run, text, column, side)
 
 
-def _said(site: Site, one: Run, other: Run) -> str:
-    words, number = site.words, parted(one.trace.steps, other.trace.steps)
+def _said(context: PageContext, one: Run, other: Run) -> str:
+    words, number = context.words, parted(one.trace.steps, other.trace.steps)
     lines = [words.of("compare", "parted", number=number) if number else ""]
     if one.trace.answer and other.trace.answer:
         same = same_final(_answer(one), _answer(other))
@@ -35,13 +36,13 @@ def _said(site: Site, one: Run, other: Run) -> str:
     return " ".join(line for line in lines if line)
 
 
-def _draw(site: Site, run: Run, text: str, column: DeltaGenerator, side: str) -> None:
+def _draw(context: PageContext, run: Run, text: str, column: DeltaGenerator, side: str) -> None:
     column.container(key=f"question-{side}").text(run.question)
-    column.caption(total(run.trace, site.words) if run.ended else state(run, site.words))
-    view = View(column, site.words, folding="folded", key=f"run-{side}")
+    column.caption(total(run.trace, context.words) if run.ended else state(run, context.words))
+    view = View(column, context.words, folding="folded", key=f"run-{side}")
     replay(view, run.trace, answer=False)
     if text:
-        column.markdown(f"#### {site.words('answer')}", anchors=False)
+        column.markdown(f"#### {context.words('answer')}", anchors=False)
         column.markdown(text, anchors=False)
 
 

@@ -7,14 +7,14 @@ from collections.abc import Callable
 from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
+from page.context import PageContext
 from page.exports import as_json, as_markdown, as_messages, file_name
 from page.html_export import as_html
-from page.site import Site
 
 
-def export_menu(site: Site, run: Run, place: DeltaGenerator) -> None:
+def export_menu(context: PageContext, run: Run, place: DeltaGenerator) -> None:
     """Each file is made when it is asked for."""
-    words, trace = site.words, run.trace
+    words, trace = context.words, run.trace
     menu = place.popover(words.of("take", "menu"), icon=":material/download:", key="export")
     steps = menu.checkbox(words.of("take", "steps"), value=True, key="export-steps")
     made: tuple[tuple[str, str, str, Callable[[], str]], ...] = (

@@ -6,8 +6,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from page.choices import choose_way, chosen, settings_menu
+from page.context import PageContext
 from page.markdown import title
-from page.site import Site
 from page.words import LANGUAGES, Words
 from reasoning.errors import StepwiseError, Unreachable
 from reasoning.think import WAYS
@@ -15,29 +15,29 @@ from reasoning.think import WAYS
 LOOK = 2.0  # seconds between two looks at the model's health
 
 
-def header(site: Site, home: bool) -> None:
+def header(context: PageContext, home: bool) -> None:
     """One row, that a phone's width holds."""
     row = st.container(horizontal=True, vertical_alignment="center", key="header")
     if not home:
-        row.container(key="brand", width="content").markdown(f"**{site.words('title')}**")
+        row.container(key="brand", width="content").markdown(f"**{context.words('title')}**")
     with row.container(key="health", width="stretch"):
-        _health(site)
-    if site.state.model is not None:
-        _way(site, row)
-    settings_menu(site, row)
-    other = Words(LANGUAGES[1 - LANGUAGES.index(site.words.language)])
+        _health(context)
+    if context.server.model is not None:
+        _way(context, row)
+    settings_menu(context, row)
+    other = Words(LANGUAGES[1 - LANGUAGES.index(context.words.language)])
     speak = (other.language,)
     row.button(other("name"), type="tertiary", on_click=_speak, args=speak, key="language")
 
 
-def say_what_is_new(site: Site) -> None:
+def say_what_is_new(context: PageContext) -> None:
     """A model in the place of another that was served while the page was open."""
-    name = site.state.name
+    name = context.server.name
     before = st.session_state.get("served")
     if name:
         st.session_state["served"] = name
     if name and before not in (None, name):
-        said = site.words("now_served", model=title(site.served.title))
+        said = context.words("now_served", model=title(context.served.title))
         st.toast(said, icon=":material/swap_horiz:")
 
 
@@ -50,22 +50,22 @@ def _speak(language: str) -> None:
     st.query_params["lang"] = language
 
 
-def _way(site: Site, row: DeltaGenerator) -> None:
+def _way(context: PageContext, row: DeltaGenerator) -> None:
     """How the next question is thought through: the model's own way, unless one is chosen."""
-    words, name = site.words, site.state.name
-    options = ["", *(way for way in WAYS if way != site.own)]
-    wanted = chosen(site).way
-    label = _way_name(words, wanted or site.own) or words("way_of_thinking")
-    key = f"way-{words.language}-{site.own}-{name}"
+    words, name = context.words, context.server.name
+    options = ["", *(way for way in WAYS if way != context.own_way)]
+    wanted = chosen(context).way
+    label = _way_name(words, wanted or context.own_way) or words("way_of_thinking")
+    key = f"way-{words.language}-{context.own_way}-{name}"
     menu = row.popover(label, type="tertiary", key="way")
     menu.radio(
         words("way_help"),
         options,
         index=options.index(wanted) if wanted in options else 0,
-        format_func=lambda way: _way_name(words, way) or _own_name(site),
-        captions=[words.of("way_about", way or site.own) for way in options],
+        format_func=lambda way: _way_name(words, way) or _own_name(context),
+        captions=[words.of("way_about", way or context.own_way) for way in options],
         key=key,
-        on_change=lambda: choose_way(site, st.session_state[key]),
+        on_change=lambda: choose_way(context, st.session_state[key]),
     )
 
 
@@ -73,30 +73,30 @@ def _way_name(words: Words, way: str) -> str:
     return words.of("way", way, way=way) if way else ""
 
 
-def _own_name(site: Site) -> str:
-    name = _way_name(site.words, site.own)
-    return site.words("way_own", way=name) if name else site.words("way_own_unknown")
+def _own_name(context: PageContext) -> str:
+    name = _way_name(context.words, context.own_way)
+    return context.words("way_own", way=name) if name else context.words("way_own_unknown")
 
 
 @st.fragment(run_every=LOOK)
-def _health(site: Site) -> None:
+def _health(context: PageContext) -> None:
     """The served model. What is new here is new for the whole page: it is drawn again.
 
     So is the page at rest when a run that its sidebar shows as thinking has ended.
     """
-    if site.outdated or site.belated:
+    if context.is_outdated or context.has_ended_runs:
         st.rerun()
-    state = site.state
+    state = context.server
     if state.model is not None:
-        st.badge(_served(site), icon=":material/check_circle:", color="green")
+        st.badge(_served(context), icon=":material/check_circle:", color="green")
     elif state.error is None:
-        st.badge(site.words("looking"), icon=":material/search:", color="gray")
+        st.badge(context.words("looking"), icon=":material/search:", color="gray")
     else:
-        st.badge(site.words("no_server"), icon=":material/cloud_off:", color="orange")
+        st.badge(context.words("no_server"), icon=":material/cloud_off:", color="orange")
 
 
-def _served(site: Site) -> str:
+def _served(context: PageContext) -> str:
     """The model, what it computes in, how fast it should write; each as far as it is known."""
-    served, words = site.served, site.words
+    served, words = context.served, context.words
     parts = (title(served.title), served.precision, words.rate(served.speed))
     return words("comma").join(part for part in parts if part)

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class State:
+class ServerState:
     """What was last heard: a model, or why there is none; neither before the first word."""
 
     model: ServedModel | None = None
@@ -37,43 +37,43 @@ class Health:
     def __init__(
         self,
         ask: Callable[[], Awaitable[ServedModel]],
-        greet: Callable[[], Awaitable[None]] | None = None,
+        warm: Callable[[], Awaitable[None]] | None = None,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
-        self._greet = greet
+        self._warm = warm
         self._interval = interval
         self._clock = clock
-        self._state = State()
+        self._state = ServerState()
         self._looked = clock()
 
-    def state(self) -> State:
+    def state(self) -> ServerState:
         self._looked = self._clock()
         return self._state
 
     async def watch(self) -> None:
-        """Asks for ever. A model that is new here is greeted once: its caches are warmed."""
+        """Asks for ever. A model that is new here is warmed once."""
         while True:
             if self._clock() - self._looked < LOOKED_AT:
                 before, self._state = self._state, await self._heard()
                 if self._state.model and self._state.model != before.model:
-                    await self._greeted()
+                    await self._warm_model()
             await asyncio.sleep(self._interval)
 
-    async def _heard(self) -> State:
+    async def _heard(self) -> ServerState:
         try:
-            return State(model=await self._ask())
+            return ServerState(model=await self._ask())
         except StepwiseError as error:
-            return State(error=error)
+            return ServerState(error=error)
         except Exception as error:  # the watch must not die: it is what notices a recovery
             _log.exception("The model server could not be asked")
-            return State(error=StepwiseError(f"Stepwise made a mistake: {error}.", ""))
+            return ServerState(error=StepwiseError(f"Stepwise made a mistake: {error}.", ""))
 
-    async def _greeted(self) -> None:
-        if self._greet is None:
+    async def _warm_model(self) -> None:
+        if self._warm is None:
             return
         try:
-            await self._greet()
+            await self._warm()
         except StepwiseError as error:
             _log.warning("The model was not warmed: %s", error)

@@ -19,11 +19,12 @@ from page.asking import ask, ask_from_box, say_what_was_refused
 from page.charts import history_charts
 from page.choices import chosen
 from page.compare import compare
+from page.context import PageContext, page_context
 from page.header import header, say_no_server, say_what_is_new
 from page.keyboard import keyboard
 from page.markdown import title
+from page.navigation import Location, go_to, read_location
 from page.sidebar import history
-from page.site import Shown, Site, go, shown, site
 from page.thread import conversation, row
 from reasoning.events import Answer
 
@@ -34,104 +35,104 @@ SLOTS = 3  # places for a view: what one view leaves behind never shows through 
 
 def draw() -> None:
     """The whole page, from top to bottom."""
-    here = shown()
-    layout: Literal["wide", "centered"] = "wide" if here.beside else "centered"
+    location = read_location()
+    layout: Literal["wide", "centered"] = "wide" if location.beside else "centered"
     st.set_page_config(page_title="Stepwise", page_icon=ICON, layout=layout)
     st.html(STYLE)
-    it = site()
-    run, other = it.runs.get(here.run), it.runs.get(here.beside)
-    say_what_is_new(it)
-    history(it, here.run, on_compare=_compare_with(run))
-    header(it, home=not here.run)
-    _say_what_is_wrong(it, run)
-    place = _view_place(here)
+    context = page_context()
+    run, other = context.runs.get(location.run), context.runs.get(location.beside)
+    say_what_is_new(context)
+    history(context, location.run, on_compare=_compare_with(run))
+    header(context, home=not location.run)
+    _say_what_is_wrong(context, run)
+    place = _view_place(location)
     bar = st.bottom.container(key="bar")
-    say_what_was_refused(it.words)
-    _box(it, run, here.run)
-    keyboard(chosen(it).letters)
+    say_what_was_refused(context.words)
+    _box(context, run, location.run)
+    keyboard(chosen(context).letters)
     if run is not None and other is not None:
-        compare(it, run, other, place)
+        compare(context, run, other, place)
     elif run is not None:
-        conversation(it, run, place, bar)
-    elif here.run:
-        place.info(it.words("unknown_run"), icon=":material/link_off:")
-        new = it.words("new_question")
-        row(bar).button(new, on_click=go, args=(None,), key="new")
+        conversation(context, run, place, bar)
+    elif location.run:
+        place.info(context.words("unknown_run"), icon=":material/link_off:")
+        new = context.words("new_question")
+        row(bar).button(new, on_click=go_to, args=(None,), key="new")
     else:
-        _home(it, place)
+        _home(context, place)
 
 
-def _view_place(here: Shown) -> DeltaGenerator:
+def _view_place(location: Location) -> DeltaGenerator:
     """A place that holds nothing of the view before it."""
-    number, last = st.session_state.get("place", (0, here))
-    if last != here:
+    number, last = st.session_state.get("place", (0, location))
+    if last != location:
         number = (number + 1) % SLOTS
-    st.session_state["place"] = (number, here)
+    st.session_state["place"] = (number, location)
     places = [st.container() if slot == number else st.empty() for slot in range(SLOTS)]
     place: DeltaGenerator = places[number]
     return place
 
 
-def _say_what_is_wrong(site: Site, run: Run | None) -> None:
+def _say_what_is_wrong(context: PageContext, run: Run | None) -> None:
     """No server, no history: in words, on top. A run that failed says it in its own place."""
-    error = site.state.error
+    error = context.server.error
     if error is not None and (run is None or isinstance(run.trace.end, Answer)):
-        say_no_server(site.words, error)
-    trouble = site.services.unkept or site.runs.trouble
+        say_no_server(context.words, error)
+    trouble = context.services.unkept or context.runs.trouble
     if trouble is not None:
         said = {"message": title(trouble.message), "remedy": title(trouble.remedy)}
-        why = site.words.of("store", trouble.code, **said)
-        st.warning(site.words("unkept", message=why), icon=":material/save:")
+        why = context.words.of("store", trouble.code, **said)
+        st.warning(context.words("unkept", message=why), icon=":material/save:")
 
 
-def _box(site: Site, run: Run | None, on: str | None) -> None:
+def _box(context: PageContext, run: Run | None, on: str | None) -> None:
     """`on` is the run that the address names, known or not: what is asked there is not lost."""
     busy = run is not None and not run.ended
-    hint = "ask_busy" if busy else "ask_waiting" if site.state.model is None else "ask"
+    hint = "ask_busy" if busy else "ask_waiting" if context.server.model is None else "ask"
     if run is not None and hint == "ask":
         hint = "ask_on"
     st.chat_input(
-        site.words(hint),
+        context.words(hint),
         key="box",  # for ever: a box that is replaced while it has the focus shifts the rest
-        disabled=busy or site.state.model is None,
+        disabled=busy or context.server.model is None,
         on_submit=ask_from_box,
-        args=(site, on),
+        args=(context, on),
     )
 
 
 def _compare_with(run: Run | None) -> Callable[[str], None] | None:
     """What lays another run beside the one that is shown."""
-    return None if run is None else lambda other: go(run.id, other)
+    return None if run is None else lambda other: go_to(run.id, other)
 
 
-def _home(site: Site, place: DeltaGenerator) -> None:
-    words = site.words
+def _home(context: PageContext, place: DeltaGenerator) -> None:
+    words = context.words
     place.title(words("title"), anchor=False)
     place.markdown(words("about"))
     place.caption(words("examples"))
-    examples = words.examples(site.own)
+    examples = words.examples(context.own_way)
     for number, question in enumerate(examples, 1):
         place.button(
             question,
             key=f"example_{number}",
-            disabled=site.state.model is None,
+            disabled=context.server.model is None,
             on_click=ask,
-            args=(site, question, None),
+            args=(context, question, None),
         )
-    _draw_figures(site, place)
+    _draw_figures(context, place)
 
 
-def _draw_figures(site: Site, place: DeltaGenerator) -> None:
+def _draw_figures(context: PageContext, place: DeltaGenerator) -> None:
     """How the models thought so far, for who has a history, when it is opened."""
     try:
-        if not site.store.count_threads(site.owner):
+        if not context.store.count_threads(context.owner):
             return
         box = place.expander(
-            site.words("figures"), key="figures", type="compact", on_change="rerun",
+            context.words("figures"), key="figures", type="compact", on_change="rerun",
             icon=":material/bar_chart:",
         )  # fmt: skip
         if box.open:
-            history_charts(box, site.store.figures(site.owner), site.words)
+            history_charts(box, context.store.figures(context.owner), context.words)
     except StoreError:  # said on top
         return
 

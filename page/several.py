@@ -10,11 +10,12 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
 from page.asking import DIRECT, way_of
+from page.context import PageContext
 from page.copying import copy_button
 from page.differences import marked
 from page.markdown import title
+from page.navigation import go_to
 from page.show import total
-from page.site import Site, go
 from page.words import Words
 from reasoning.events import Answer, Failed, Stopped
 from reasoning.voting import Ballot, count_votes, same_final
@@ -75,22 +76,22 @@ class States:
     def __init__(self, place: DeltaGenerator) -> None:
         self._slot, self._said = place.empty(), ""
 
-    def write(self, site: Site, group: Group) -> None:
+    def write(self, context: PageContext, group: Group) -> None:
         if len(group.runs) < 2:
             return
-        said = _states(group, site.words)
+        said = _states(group, context.words)
         if said != self._said:
             self._slot.caption(said)
             self._said = said
 
 
-def panel(site: Site, group: Group, run: Run, place: DeltaGenerator) -> States:
+def panel(context: PageContext, group: Group, run: Run, place: DeltaGenerator) -> States:
     """Above the chain that is shown: all chains, and what they voted for."""
     box = place.container(border=len(group.chains) > 1, key="chains")
     if len(group.chains) > 1:
         if group.ended:
-            _say_majority(group, site.words, box)
-        _say_chains(group, run, site.words, box)
+            _say_majority(group, context.words, box)
+        _say_chains(group, run, context.words, box)
     return States(box)
 
 
@@ -149,7 +150,7 @@ def _say_chains(group: Group, run: Run, words: Words, box: DeltaGenerator) -> No
             icon=icon(one) if group.ended else None,
             help=state(one, words) if group.ended else None,
             type="primary" if one.id == run.id else "secondary",
-            on_click=go,
+            on_click=go_to,
             args=(one.id,),
         )
 
@@ -170,9 +171,9 @@ def icon(run: Run) -> str:
     return ":material/error:" if run.ended else ":material/pending:"
 
 
-def beside(site: Site, run: Run, direct: Run, place: DeltaGenerator) -> None:
+def beside(context: PageContext, run: Run, direct: Run, place: DeltaGenerator) -> None:
     """The chain's answer and the plain one, side by side, marked where they differ."""
-    words, answers = site.words, (_answer(run), _answer(direct))
+    words, answers = context.words, (_answer(run), _answer(direct))
     box = place.container(key="beside")
     code = "same" if same_final(*answers) else "differ"
     box.markdown(f"#### {words.of('several', 'beside')}", anchors=False)

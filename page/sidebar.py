@@ -16,10 +16,11 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from history.store import StoreError, Thread
+from page.context import PageContext
 from page.exports import read_trace
 from page.keyboard import NEW
 from page.markdown import title
-from page.site import Site, go
+from page.navigation import go_to
 
 PAGE = 30  # lines that are asked for at a time
 FILE = 20  # megabytes that a trace to be shown may have
@@ -28,18 +29,18 @@ WEEK = 7  # days
 Compare = Callable[[str], None] | None
 
 
-def history(site: Site, shown: str | None, on_compare: Compare = None) -> None:
+def history(context: PageContext, shown: str | None, on_compare: Compare = None) -> None:
     """Draws the sidebar; `shown` is the run on the page, beside which another can be laid."""
     with st.sidebar:
         st.button(
-            site.words("new_question"), key="new-question", icon=":material/edit_square:",
+            context.words("new_question"), key="new-question", icon=":material/edit_square:",
             width="stretch", shortcut=NEW, on_click=_open, args=(None,),
         )  # fmt: skip
         try:
-            _list(site, shown, on_compare)
+            _list(context, shown, on_compare)
         except StoreError as error:
             st.warning(title(str(error)))
-        _import(site)
+        _import(context)
 
 
 def period(at: float, now: float, zone: tzinfo | None) -> str:
@@ -52,20 +53,20 @@ def period(at: float, now: float, zone: tzinfo | None) -> str:
 # -- the lines
 
 
-def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
-    words = site.words
+def _list(context: PageContext, shown: str | None, on_compare: Compare) -> None:
+    words = context.words
     search = st.text_input(
         words.of("history", "search"), key="search", type="search", on_change=_searched,
         placeholder=words.of("history", "search"), label_visibility="collapsed",
     )  # fmt: skip
-    _say(site, shown)
+    _say(context, shown)
     limit = st.session_state.get("lines", PAGE)
-    threads = site.store.threads(site.owner, search, limit + 1)
+    threads = context.store.threads(context.owner, search, limit + 1)
     if not threads:
         st.caption(words.of("history", "nothing" if search else "empty"))
     place = st.container(key="threads", gap=None)
-    run, zone, now = site.runs.get(shown), _zone(), time.time()
-    here, live = run and run.link.thread, {it.link.thread for it in site.live}
+    run, zone, now = context.runs.get(shown), _zone(), time.time()
+    open_thread, live = run and run.link.thread, {it.link.thread for it in context.live_runs}
 
     def heading(thread: Thread) -> str:
         return "pinned" if thread.pinned else period(thread.touched, now, zone)
@@ -73,7 +74,9 @@ def _list(site: Site, shown: str | None, on_compare: Compare) -> None:
     for head, lines in groupby(threads[:limit], key=heading):
         place.caption(words.of("history", head))
         for thread in lines:
-            line = Line(site, thread, shown, thread.id == here, thread.id in live, on_compare)
+            line = Line(
+                context, thread, shown, thread.id == open_thread, thread.id in live, on_compare
+            )
             line.draw(place)
     if len(threads) > limit:
         place.button(words.of("history", "more"), key="more", type="tertiary", on_click=_more)
@@ -89,15 +92,15 @@ def _zone() -> tzinfo | None:
 class Line:
     """A conversation's line in the sidebar, and what its menu does."""
 
-    site: Site
+    context: PageContext
     thread: Thread
     shown: str | None  # the run on the page
-    here: bool  # whether that run belongs to this conversation
-    live: bool  # whether a run of it is thinking
+    is_open: bool  # whether that run belongs to this conversation
+    is_live: bool  # whether a run of it is thinking
     on_compare: Compare
 
     def draw(self, place: DeltaGenerator) -> None:
-        key = "shown-thread" if self.here else f"thread-{self.thread.id}"
+        key = "shown-thread" if self.is_open else f"thread-{self.thread.id}"
         row = place.container(horizontal=True, vertical_alignment="center", gap=None, key=key)
         if st.session_state.get("renaming") == self.thread.id:
             self._draw_name(row)
@@ -109,20 +112,20 @@ class Line:
         icon, about = self._state()
         row.button(
             title(self.thread.name), key=f"open-{self.thread.id}", icon=icon, help=about,
-            type="secondary" if self.here else "tertiary", width="stretch", wrap=False,
+            type="secondary" if self.is_open else "tertiary", width="stretch", wrap=False,
             on_click=_open, args=(self.thread.last,),
         )  # fmt: skip
 
     def _state(self) -> tuple[str | None, str | None]:
-        words = self.site.words
-        if self.live:
+        words = self.context.words
+        if self.is_live:
             return "spinner", words.of("history", "thinking")
         if self.thread.pinned:
             return ":material/keep:", None
         return None, None
 
     def _draw_menu(self, row: DeltaGenerator) -> None:
-        words, key = self.site.words, f"menu-{self.thread.id}"
+        words, key = self.context.words, f"menu-{self.thread.id}"
         row.menu_button(
             words.of("history", "menu", name=title(self.thread.name)),
             self._offers(), format_func=lambda it: words.of("history", it),
@@ -131,11 +134,11 @@ class Line:
         )  # fmt: skip
 
     def _offers(self) -> list[str]:
-        compare = ["compare"] if self.on_compare and not self.here else []
+        compare = ["compare"] if self.on_compare and not self.is_open else []
         return ["rename", "unpin" if self.thread.pinned else "pin", *compare, "delete"]
 
     def _draw_name(self, row: DeltaGenerator) -> None:
-        words, key = self.site.words, f"name-{self.thread.id}"
+        words, key = self.context.words, f"name-{self.thread.id}"
         if key not in st.session_state:
             st.session_state[key] = self.thread.name
         row.text_input(
@@ -159,23 +162,23 @@ class Line:
         elif act == "delete":
             self._delete()
         elif act is not None:
-            _try(lambda: self.site.store.pin(self.thread.id, act == "pin"))
+            _try(lambda: self.context.store.pin(self.thread.id, act == "pin"))
 
     def _rename(self, key: str) -> None:
         """No name is the first question again: the store knows it."""
         name = " ".join(st.session_state[key].split())
-        _try(lambda: self.site.store.rename(self.thread.id, name))
+        _try(lambda: self.context.store.rename(self.thread.id, name))
         _stop_renaming()
 
     def _delete(self) -> None:
         """What is still thinking in it is stopped; a page that shows it shows the first page."""
-        for run in self.site.runs.live(self.site.owner):
+        for run in self.context.runs.live(self.context.owner):
             if run.link.thread == self.thread.id:
-                self.site.runs.stop(run.id)
-        if _try(lambda: self.site.store.delete(self.thread.id)):
-            if self.here:
-                go(None)
-            left = None if self.here else self.shown
+                self.context.runs.stop(run.id)
+        if _try(lambda: self.context.store.delete(self.thread.id)):
+            if self.is_open:
+                go_to(None)
+            left = None if self.is_open else self.shown
             st.session_state["deleted"] = (self.thread, left)
 
 
@@ -184,7 +187,7 @@ class Line:
 
 def _open(id: str | None) -> None:
     _forget_deleted()
-    go(id)
+    go_to(id)
 
 
 def _searched() -> None:
@@ -214,12 +217,12 @@ def _try(act: Callable[[], None]) -> bool:
     return True
 
 
-def _restore(site: Site, thread: Thread) -> None:
+def _restore(context: PageContext, thread: Thread) -> None:
     _forget_deleted()
-    _try(lambda: site.store.restore(thread.id))
+    _try(lambda: context.store.restore(thread.id))
 
 
-def _say(site: Site, shown: str | None) -> None:
+def _say(context: PageContext, shown: str | None) -> None:
     """What the store refused, once; what was deleted, until something else is done."""
     if refused := st.session_state.pop("refused-by-store", ""):
         st.warning(title(refused))
@@ -228,17 +231,17 @@ def _say(site: Site, shown: str | None) -> None:
         _forget_deleted()
         return
     row = st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="deleted")
-    row.caption(site.words.of("history", "deleted", name=title(thread.name)), width="stretch")
-    undo = site.words.of("history", "undo")
-    row.button(undo, key="undo", icon=":material/undo:", on_click=_restore, args=(site, thread))
+    row.caption(context.words.of("history", "deleted", name=title(thread.name)), width="stretch")
+    undo = context.words.of("history", "undo")
+    row.button(undo, key="undo", icon=":material/undo:", on_click=_restore, args=(context, thread))
 
 
 # -- a trace from a file
 
 
-def _import(site: Site) -> None:
+def _import(context: PageContext) -> None:
     """Shows a trace that was exported here or elsewhere: a conversation of its own."""
-    words, number = site.words, st.session_state.get("imports", 0)
+    words, number = context.words, st.session_state.get("imports", 0)
     place = st.popover(
         words.of("history", "import"), key="import", icon=":material/upload_file:",
         type="tertiary", width="stretch",
@@ -246,20 +249,20 @@ def _import(site: Site) -> None:
     key = f"import-{number}"  # an uploader is emptied by making it anew
     place.file_uploader(
         words.of("history", "import_about"), type="json", key=key, max_upload_size=FILE,
-        on_change=_imported, args=(site, key),
+        on_change=_imported, args=(context, key),
     )  # fmt: skip
     if why := st.session_state.pop("import-refused", ""):
         place.error(title(why))
 
 
-def _imported(site: Site, key: str) -> None:
+def _imported(context: PageContext, key: str) -> None:
     file = st.session_state[key]
     if file is None:
         return
     try:
-        run = site.runs.put(read_trace(file.getvalue().decode()), site.owner)
+        run = context.runs.put(read_trace(file.getvalue().decode()), context.owner)
     except UnicodeDecodeError:
-        st.session_state["import-refused"] = site.words.of("history", "not_text")
+        st.session_state["import-refused"] = context.words.of("history", "not_text")
     except ValueError as error:
         st.session_state["import-refused"] = str(error)
     else:

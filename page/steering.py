@@ -10,7 +10,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
 from page.asking import go_on_from, steer, way_of
-from page.site import Site
+from page.context import PageContext
 from reasoning.events import Steering, Step
 from reasoning.think import way_called
 
@@ -18,46 +18,46 @@ LONGEST_TITLE = 200  # characters
 LONGEST_STEP = 8_000  # characters, as of a question
 
 
-def tools(site: Site, run: Run) -> Callable[[DeltaGenerator, Step], None]:
+def tools(context: PageContext, run: Run) -> Callable[[DeltaGenerator, Step], None]:
     """What draws the steering menu of a step, for a View."""
 
     def draw(place: DeltaGenerator, step: Step) -> None:
-        possible = steers(site, run)
+        possible = steers(context, run)
         if not possible:
             return
         key = f"steer-{run.id}-{step.number}"
         place.menu_button(
-            site.words.of("steer", "menu"),
+            context.words.of("steer", "menu"),
             possible,
             key=key,
             type="tertiary",
             icon=":material/alt_route:",
-            help=site.words.of("steer", "menu_help"),
-            format_func=lambda how: site.words.of("steer", how),
+            help=context.words.of("steer", "menu_help"),
+            format_func=lambda how: context.words.of("steer", how),
             on_click=_chosen,
-            args=(site, run, step.number, key),
+            args=(context, run, step.number, key),
         )
 
     return draw
 
 
-def steers(site: Site, run: Run) -> list[Steering]:
+def steers(context: PageContext, run: Run) -> list[Steering]:
     """What this run's way of thinking can do with its finished steps, in our order."""
-    way = way_called(way_of(run) or site.own)
+    way = way_called(way_of(run) or context.own_way)
     return [how for how in get_args(Steering) if way and how in way.steers]
 
 
-def edit_if_wanted(site: Site, run: Run) -> None:
+def edit_if_wanted(context: PageContext, run: Run) -> None:
     """Opens the dialog that a click on "edit" asked for."""
     number = st.session_state.pop("editing", {}).get(run.id)
     if number is not None and number <= len(run.trace.steps):
-        st.dialog(site.words.of("steer", "edit_title", number=number), width="medium")(_edit)(
-            site, run, run.trace.steps[number - 1]
+        st.dialog(context.words.of("steer", "edit_title", number=number), width="medium")(_edit)(
+            context, run, run.trace.steps[number - 1]
         )
 
 
-def _edit(site: Site, run: Run, step: Step) -> None:
-    words, key = site.words, f"edit-{run.id}-{step.number}"
+def _edit(context: PageContext, run: Run, step: Step) -> None:
+    words, key = context.words, f"edit-{run.id}-{step.number}"
     title = st.text_input(
         words.of("steer", "title"), step.title, key=f"{key}-title", max_chars=LONGEST_TITLE
     )
@@ -70,15 +70,15 @@ def _edit(site: Site, run: Run, step: Step) -> None:
         if not content.strip():
             st.warning(words.of("steer", "empty"))
             return
-        go_on_from(site, run, step.number, title, content)
+        go_on_from(context, run, step.number, title, content)
         st.rerun()
 
 
-def _chosen(site: Site, run: Run, number: int, key: str) -> None:
+def _chosen(context: PageContext, run: Run, number: int, key: str) -> None:
     how: Steering | None = st.session_state.get(key)
     if how == "edit":
         st.session_state["editing"] = {run.id: number}
         if not run.ended:
-            site.runs.stop(run.id)
+            context.runs.stop(run.id)
     elif how:
-        steer(site, run, number, how)
+        steer(context, run, number, how)

@@ -19,12 +19,13 @@ from history.tree import branches, find, follow_ups, path, together
 from page.asking import answer_now, ask_again, go_on, group_of, stop, way_of
 from page.charts import run_charts
 from page.choices import chosen
+from page.context import PageContext
 from page.export_menu import export_menu
 from page.flow import Flow
 from page.markdown import title
+from page.navigation import go_to
 from page.several import Group, beside, panel
 from page.show import View, replay, total
-from page.site import Site, go
 from page.steering import edit_if_wanted, steers, tools
 from page.words import Words
 from reasoning.events import Answer
@@ -34,62 +35,64 @@ TICK = 0.05  # seconds: twenty paintings a second
 SHORT = 60  # characters of a question on a button
 
 
-def conversation(site: Site, run: Run, place: DeltaGenerator, bar: DeltaGenerator) -> None:
+def conversation(
+    context: PageContext, run: Run, place: DeltaGenerator, bar: DeltaGenerator
+) -> None:
     """What was asked before, then the run; `bar` stands above the question box."""
-    entries = _entries(site, run)
+    entries = _entries(context, run)
     entry = find(entries, run.id)
     for before in path(entries, entry)[:-1] if entry else ():
-        _draw_earlier(site, before, place)
+        _draw_earlier(context, before, place)
     place.container(key="question").text(run.question)
     if entry:
-        _draw_branches(site, entries, entry, place)
-    group = _group(site, entries, entry, run)
+        _draw_branches(context, entries, entry, place)
+    group = _group(context, entries, entry, run)
     head = place.container()
-    folding = chosen(site).folding
-    view = View(place, site.words, folding=folding, tools=tools(site, run))
+    folding = chosen(context).folding
+    view = View(place, context.words, folding=folding, tools=tools(context, run))
     if group.ended:
-        _rest(site, run, group, view, head, place, bar)
-        _draw_follow_ups(site, entries, entry, place)
+        _rest(context, run, group, view, head, place, bar)
+        _draw_follow_ups(context, entries, entry, place)
     else:
-        _follow(site, run, group, view, head, bar)
+        _follow(context, run, group, view, head, bar)
 
 
-def _entries(site: Site, run: Run) -> list[Entry]:
+def _entries(context: PageContext, run: Run) -> list[Entry]:
     """All runs of the conversation; none while the history cannot be read, which is said above."""
     try:
-        return site.store.runs_of(run.link.thread)
+        return context.store.runs_of(run.link.thread)
     except StoreError:
         return []
 
 
-def _group(site: Site, entries: Sequence[Entry], entry: Entry | None, run: Run) -> Group:
+def _group(context: PageContext, entries: Sequence[Entry], entry: Entry | None, run: Run) -> Group:
     others = together(entries, entry) if entry else []
-    found = [run if other.id == run.id else site.runs.get(other.id) for other in others]
+    found = [run if other.id == run.id else context.runs.get(other.id) for other in others]
     stored = [one for one in found if one] or [run]
     known = {one.id for one in stored}
-    begun = [one for one in site.runs.together(group_of(run)) if one.id not in known]
-    return Group((*stored, *begun), partial(site.runs.votes_on, group_of(run)))
+    begun = [one for one in context.runs.together(group_of(run)) if one.id not in known]
+    return Group((*stored, *begun), partial(context.runs.votes_on, group_of(run)))
 
 
 # -- what was asked before, otherwise, and after
 
 
-def _draw_earlier(site: Site, entry: Entry, place: DeltaGenerator) -> None:
+def _draw_earlier(context: PageContext, entry: Entry, place: DeltaGenerator) -> None:
     """An earlier question and its answer; its steps are drawn when they are asked for."""
-    run = site.runs.get(entry.id)
+    run = context.runs.get(entry.id)
     if run is None:
         return
     place.container(key=f"question-{run.id}").text(run.question)
-    label, key = total(run.trace, site.words), f"earlier-{run.id}"
+    label, key = total(run.trace, context.words), f"earlier-{run.id}"
     steps = place.expander(label, key=key, type="compact", on_change="rerun")
     if steps.open:
-        replay(View(steps.container(), site.words, key=f"run-{run.id}"), run.trace, answer=False)
+        replay(View(steps.container(), context.words, key=f"run-{run.id}"), run.trace, answer=False)
     if run.trace.answer:
         Flow(place.container(key=f"run-answer-{run.id}")).write(run.trace.answer.content)
 
 
 def _draw_branches(
-    site: Site, entries: Sequence[Entry], entry: Entry, place: DeltaGenerator
+    context: PageContext, entries: Sequence[Entry], entry: Entry, place: DeltaGenerator
 ) -> None:
     """The ways that a run was steered, to switch between them; each says where it parted."""
     family = branches(entries, entry)
@@ -97,22 +100,22 @@ def _draw_branches(
         return
     names = {one.id: str(number) for number, one in enumerate(family, 1)}
     row = place.container(horizontal=True, vertical_alignment="center", key="branches")
-    row.caption(site.words.of("branch", "head"), width="content")
+    row.caption(context.words.of("branch", "head"), width="content")
     for one in family:
         row.button(
             names[one.id],
             key=f"branch-{names[one.id]}",
-            help=_parted(site.words, one, names),
+            help=_parted(context.words, one, names),
             type="primary" if one.id == entry.id else "secondary",
-            on_click=go,
+            on_click=go_to,
             args=(one.id,),
         )
-    row.caption(_parted(site.words, entry, names))
+    row.caption(_parted(context.words, entry, names))
     if entry.link.origin in names:
         compare = (entry.link.origin, entry.id)
         row.button(
-            site.words.of("branch", "compare"), key="branch-compare", type="tertiary",
-            icon=":material/compare_arrows:", on_click=go, args=compare,
+            context.words.of("branch", "compare"), key="branch-compare", type="tertiary",
+            icon=":material/compare_arrows:", on_click=go_to, args=compare,
         )  # fmt: skip
 
 
@@ -125,18 +128,18 @@ def _parted(words: Words, entry: Entry, names: dict[str, str]) -> str:
 
 
 def _draw_follow_ups(
-    site: Site, entries: Sequence[Entry], entry: Entry | None, place: DeltaGenerator
+    context: PageContext, entries: Sequence[Entry], entry: Entry | None, place: DeltaGenerator
 ) -> None:
     for one in follow_ups(entries, entry) if entry else ():
-        label = site.words.of("branch", "next", question=title(one.question[:SHORT]))
-        place.button(label, key=f"next-{one.id}", type="tertiary", on_click=go, args=(one.id,))
+        label = context.words.of("branch", "next", question=title(one.question[:SHORT]))
+        place.button(label, key=f"next-{one.id}", type="tertiary", on_click=go_to, args=(one.id,))
 
 
 # -- at rest
 
 
 def _rest(
-    site: Site,
+    context: PageContext,
     run: Run,
     group: Group,
     view: View,
@@ -144,19 +147,19 @@ def _rest(
     place: DeltaGenerator,
     bar: DeltaGenerator,
 ) -> None:
-    trace, words, bar = run.trace, site.words, row(bar)
-    panel(site, group, run, head)
+    trace, words, bar = run.trace, context.words, row(bar)
+    panel(context, group, run, head)
     compared = group.both_answered(run)
     replay(view, trace, answer=not compared)
     view.close(trace)
     if compared and group.direct is not None:
-        beside(site, run, group.direct, place)
+        beside(context, run, group.direct, place)
     run_charts(place, trace, words)
     bar.markdown(f":gray[{total(trace, words)}]", width="stretch")
-    export_menu(site, run, bar)
-    _offer_more(site, run, bar)
-    bar.button(words("new_question"), on_click=go, args=(None,), key="new")
-    edit_if_wanted(site, run)
+    export_menu(context, run, bar)
+    _offer_more(context, run, bar)
+    bar.button(words("new_question"), on_click=go_to, args=(None,), key="new")
+    edit_if_wanted(context, run)
 
 
 def row(place: DeltaGenerator) -> DeltaGenerator:
@@ -166,19 +169,19 @@ def row(place: DeltaGenerator) -> DeltaGenerator:
     )
 
 
-def _offer_more(site: Site, run: Run, bar: DeltaGenerator) -> None:
+def _offer_more(context: PageContext, run: Run, bar: DeltaGenerator) -> None:
     """What can be done about a run without an answer, or with one that was cut."""
-    trace, words = run.trace, site.words
+    trace, words = run.trace, context.words
     answered = isinstance(trace.end, Answer)
     if trace.steps and (not answered or (trace.answer and trace.answer.cut and _concludes(run))):
         label = words("go_on", number=trace.steps[-1].number + 1)
         if _concludes(run):
             label = words("conclude")
-        bar.button(label, on_click=go_on, args=(site, run), type="primary", key="go-on")
+        bar.button(label, on_click=go_on, args=(context, run), type="primary", key="go-on")
     if not answered:
         kind: Literal["primary", "secondary"] = "secondary" if trace.steps else "primary"
         label = words("ask_again")
-        bar.button(label, on_click=ask_again, args=(site, run), type=kind, key="again")
+        bar.button(label, on_click=ask_again, args=(context, run), type=kind, key="again")
 
 
 def _concludes(run: Run) -> bool:
@@ -191,31 +194,38 @@ def _concludes(run: Run) -> bool:
 
 
 def _follow(
-    site: Site, run: Run, group: Group, view: View, head: DeltaGenerator, bar: DeltaGenerator
+    context: PageContext,
+    run: Run,
+    group: Group,
+    view: View,
+    head: DeltaGenerator,
+    bar: DeltaGenerator,
 ) -> None:
     """Draws the run as it goes, and how far those asked together with it are."""
     bar.empty()  # what stood there at rest
-    bar, words = row(bar), site.words
+    bar, words = row(bar), context.words
     count = bar.empty()
-    if "answer" in steers(site, run):
-        bar.button(words("answer_now"), on_click=answer_now, args=(site, run), key="answer-now")
-    bar.button(words("stop"), on_click=stop, args=(site, run), type="primary", key="stop")
-    states, seen = panel(site, group, run, head), 0
-    while not group.ended and not _is_old(site, group):
+    if "answer" in steers(context, run):
+        bar.button(words("answer_now"), on_click=answer_now, args=(context, run), key="answer-now")
+    bar.button(words("stop"), on_click=stop, args=(context, run), type="primary", key="stop")
+    states, seen = panel(context, group, run, head), 0
+    while not group.ended and not _is_old(context, group):
         events = run.events(seen, timeout=TICK)
         for event in events:
             view.show(event)
         seen += len(events)
         view.paint()
         count.markdown(f":shimmer[{progress(words, run, view)}]", width="stretch")
-        states.write(site, group)
+        states.write(context, group)
         time.sleep(TICK)
     st.rerun()
 
 
-def _is_old(site: Site, group: Group) -> bool:
+def _is_old(context: PageContext, group: Group) -> bool:
     """Whether the page shows less than there is: another model, one more chain of the vote."""
-    return site.outdated or len(site.runs.together(group_of(group.runs[0]))) > len(group.runs)
+    return context.is_outdated or len(context.runs.together(group_of(group.runs[0]))) > len(
+        group.runs
+    )
 
 
 def progress(words: Words, run: Run, view: View) -> str:

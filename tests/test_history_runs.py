@@ -22,7 +22,7 @@ from history.request import Link, RunRequest
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
 from history.store import Begun, Heard, Store, StoreError
-from page.health import LOOKED_AT, Health, State
+from page.health import LOOKED_AT, Health, ServerState
 from reasoning.endpoint import ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import (
@@ -640,7 +640,7 @@ class Server:
 def test_health_follows_a_server_down_up_and_swapped(loop: Loop) -> None:
     server = Server(None)
     health = Health(server.ask, server.greet, interval=0.005)
-    assert health.state() == State()
+    assert health.state() == ServerState()
     watch = loop.start(health.watch())
     until(lambda: health.state().error)
     for name in ("small", "large"):

@@ -65,30 +65,30 @@ class Runs:
 
 
 @pytest.fixture
-def site(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(asking, "chosen", lambda site: Choices(chains=2))
-    return SimpleNamespace(runs=Runs(), store=None, owner="", own="json_steps")
+def context(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(asking, "chosen", lambda context: Choices(chains=2))
+    return SimpleNamespace(runs=Runs(), store=None, owner="", own_way="json_steps")
 
 
-def click(site: Any) -> None:
-    asking.ask(site, "Why?", None)
+def click(context: Any) -> None:
+    asking.ask(context, "Why?", None)
 
 
 @pytest.mark.parametrize("use", range(1, USES))
 def test_a_click_that_is_broken_off_and_played_again_asks_once(
-    site: Any, monkeypatch: pytest.MonkeyPatch, use: int
+    context: Any, monkeypatch: pytest.MonkeyPatch, use: int
 ) -> None:
     session = Session(use)
     monkeypatch.setattr("streamlit.session_state", session)
-    played(click, site)
-    asked = [*(run.asked for run in site.runs.started), *site.runs.others]
+    played(click, context)
+    asked = [*(run.asked for run in context.runs.started), *context.runs.others]
     assert [(one.question, one.most) for one in asked] == [("Why?", 2)] * 2  # the chains wanted
-    assert dict(session.items())["shown"].run == site.runs.started[0].id
+    assert dict(session.items())["shown"].run == context.runs.started[0].id
 
 
-def played(click: Callable[[Any], None], site: Any) -> None:
+def played(click: Callable[[Any], None], context: Any) -> None:
     """Twice, if it is broken off, with the view that the click was made on."""
     try:
-        click(site)
+        click(context)
     except BrokenOff:
-        click(site)
+        click(context)

@@ -1,8 +1,4 @@
-"""What every part of the page needs: what the process shares, the words, and where one is.
-
-Which run is shown stands in the address (?run=...), with another beside it where two are
-compared (&beside=...), so that a reload or a link comes back to it.
-"""
+"""What every part of the page needs: what the process shares, and what holds for its visitor."""
 
 from __future__ import annotations
 
@@ -16,7 +12,7 @@ import streamlit as st
 
 from history.runs import Loop, Run, RunRequest, Runs
 from history.store import Store, StoreError
-from page.health import Health, State
+from page.health import Health, ServerState
 from page.owner import owner
 from page.words import Words, language_of
 from reasoning.detection import DEFAULT, DetectedWays
@@ -49,35 +45,35 @@ def services() -> Services:
     endpoint = Endpoint.from_environment()
     ways = DetectedWays(endpoint, readable_ways())
 
-    async def thinker(asked: RunRequest) -> AsyncIterator[Event]:
+    async def think_asked(asked: RunRequest) -> AsyncIterator[Event]:
         model = await endpoint.model()
         inquiry = replace(asked, way=asked.way or await ways.of(model))
         async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:
             async for event in events:
                 yield event
 
-    async def greet() -> None:
+    async def warm_model() -> None:
         """Others than vLLM compile no grammars, and some are paid for; ours is warm already."""
         model = await endpoint.model()
         warmed = not model.vllm or served_at(endpoint.base_url, model.name).by_us
         if not warmed and await ways.of(model) == DEFAULT:
             await warm(endpoint, reader_language())
 
-    health = Health(endpoint.model, greet)
+    health = Health(endpoint.model, warm_model)
     loop.start(health.watch())
-    store, unkept = _opened()
-    _keep_what_is_imported()
-    runs = Runs(loop, thinker, store)
+    store, unkept = _open_store()
+    _freeze_imports()
+    runs = Runs(loop, think_asked, store)
     return Services(runs, store, health, endpoint.base_url, ways, unkept)
 
 
-def _keep_what_is_imported() -> None:
+def _freeze_imports() -> None:
     """Streamlit collects garbage after each click, and reads all modules anew for it: 60 ms."""
     gc.collect()
     gc.freeze()
 
 
-def _opened() -> tuple[Store, StoreError | None]:
+def _open_store() -> tuple[Store, StoreError | None]:
     """The history; where it cannot be opened, one that lives as long as this process."""
     try:
         return Store(), None
@@ -87,15 +83,15 @@ def _opened() -> tuple[Store, StoreError | None]:
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class PageContext:
     """What every part of the page needs to know."""
 
     words: Words
     services: Services
-    state: State  # the model's health as this drawing of the page shows it
-    own: str  # the served model's own way of thinking; "" while it is not known
+    server: ServerState  # its health as this drawing of the page shows it
+    own_way: str  # the served model's own way of thinking; "" while it is not known
     owner: str  # whose history is shown; "" is everybody's here
-    live: tuple[Run, ...]  # the owner's runs that think, as this drawing shows them
+    live_runs: tuple[Run, ...]  # the owner's runs that think, as this drawing shows them
 
     @property
     def runs(self) -> Runs:
@@ -108,68 +104,26 @@ class Site:
     @property
     def served(self) -> Served:
         """What is known of the served model beside its name."""
-        return served_at(self.services.address, self.state.name)
+        return served_at(self.services.address, self.server.name)
 
     @property
-    def outdated(self) -> bool:
+    def is_outdated(self) -> bool:
         """Whether what is served is no longer what this drawing shows."""
-        state = self.services.health.state()
-        seen = (self.state.name, str(self.state.error or ""), self.own)
-        own = self.services.ways.known(state.name)
-        return seen != (state.name, str(state.error or ""), own)
+        now = self.services.health.state()
+        drawn = (self.server.name, str(self.server.error or ""), self.own_way)
+        own = self.services.ways.known(now.name)
+        return drawn != (now.name, str(now.error or ""), own)
 
     @property
-    def belated(self) -> bool:
+    def has_ended_runs(self) -> bool:
         """Whether a run that this drawing shows as thinking has ended, perhaps as it was drawn."""
-        return any(run.ended for run in self.live)
+        return any(run.ended for run in self.live_runs)
 
 
-def site() -> Site:
-    """The site as the visitor of this script's run sees it."""
+def page_context() -> PageContext:
+    """What holds for the visitor of this script's run."""
     words = Words(language_of(st.query_params.get("lang"), st.context.locale))
     shared = services()
-    state, who = shared.health.state(), owner()
+    server, who = shared.health.state(), owner()
     live = tuple(shared.runs.live(who))
-    return Site(words, shared, state, shared.ways.known(state.name), who, live)
-
-
-# -- where one is
-
-
-@dataclass(frozen=True, slots=True)
-class Shown:
-    """What is shown: a run, perhaps another beside it; neither on the first page."""
-
-    run: str | None = None
-    beside: str | None = None
-
-
-def shown() -> Shown:
-    """What to show. A click knows better than the address that came with it."""
-    if st.session_state.pop("went", False):
-        here: Shown = st.session_state.get("shown", Shown())
-        _write_address(here)
-        return here
-    here = Shown(st.query_params.get("run"), st.query_params.get("beside"))
-    st.session_state["shown"] = here
-    return here
-
-
-def here() -> Shown:
-    """What this visitor looks at, for a callback: it runs before the page is drawn anew."""
-    now: Shown = st.session_state.get("shown", Shown())
-    return now
-
-
-def go(run: str | None, beside: str | None = None) -> None:
-    """A callback: shows that run, or the first page."""
-    st.session_state["went"] = True
-    st.session_state["shown"] = Shown(run, beside)
-
-
-def _write_address(here: Shown) -> None:
-    for name, id in (("run", here.run), ("beside", here.beside)):
-        if id is not None:
-            st.query_params[name] = id
-        elif name in st.query_params:
-            del st.query_params[name]
+    return PageContext(words, shared, server, shared.ways.known(server.name), who, live)
