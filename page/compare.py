@@ -7,19 +7,19 @@ from streamlit.delta_generator import DeltaGenerator
 from history.runs import Run
 from page.context import PageContext
 from page.differences import marked, parted
+from page.group import run_state
 from page.navigation import go_to
-from page.several import state
-from page.show import View, replay, total
+from page.run_view import RunView, replay, total
 from reasoning.voting import same_final
 
 
-def compare(context: PageContext, one: Run, other: Run, place: DeltaGenerator) -> None:
+def draw_comparison(context: PageContext, one: Run, other: Run, place: DeltaGenerator) -> None:
     """Draws both. A run that is still thinking is shown as far as it is."""
     words = context.words
     head = place.container(horizontal=True, vertical_alignment="center", key="compare-head")
     head.markdown(f"#### {words.of('compare', 'head')}", width="stretch", anchors=False)
     head.button(words.of("compare", "close"), on_click=go_to, args=(one.id,), key="compare-close")
-    place.markdown(_said(context, one, other))
+    place.markdown(_summary(context, one, other))
     texts = marked(_answer(one), _answer(other))
     for column, run, text, side in zip(
         place.columns(2), (one, other), texts, ("left", "right"), strict=True
@@ -27,7 +27,7 @@ def compare(context: PageContext, one: Run, other: Run, place: DeltaGenerator) -
         _draw(context, run, text, column, side)
 
 
-def _said(context: PageContext, one: Run, other: Run) -> str:
+def _summary(context: PageContext, one: Run, other: Run) -> str:
     words, number = context.words, parted(one.trace.steps, other.trace.steps)
     lines = [words.of("compare", "parted", number=number) if number else ""]
     if one.trace.answer and other.trace.answer:
@@ -38,8 +38,8 @@ def _said(context: PageContext, one: Run, other: Run) -> str:
 
 def _draw(context: PageContext, run: Run, text: str, column: DeltaGenerator, side: str) -> None:
     column.container(key=f"question-{side}").text(run.question)
-    column.caption(total(run.trace, context.words) if run.ended else state(run, context.words))
-    view = View(column, context.words, folding="folded", key=f"run-{side}")
+    column.caption(total(run.trace, context.words) if run.ended else run_state(run, context.words))
+    view = RunView(column, context.words, folding="folded", key=f"run-{side}")
     replay(view, run.trace, answer=False)
     if text:
         column.markdown(f"#### {context.words('answer')}", anchors=False)

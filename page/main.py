@@ -18,14 +18,14 @@ from history.store import StoreError
 from page.asking import ask, ask_from_box, say_what_was_refused
 from page.charts import history_charts
 from page.choices import chosen
-from page.compare import compare
+from page.compare import draw_comparison
 from page.context import PageContext, page_context
+from page.conversation import draw_conversation, right_aligned_row
 from page.header import header, say_no_server, say_what_is_new
 from page.keyboard import keyboard
 from page.markdown import title
 from page.navigation import Location, go_to, read_location
 from page.sidebar import history
-from page.thread import conversation, row
 from reasoning.events import Answer
 
 STYLE = Path(__file__).with_name("page.css")
@@ -51,13 +51,13 @@ def draw() -> None:
     _box(context, run, location.run)
     keyboard(chosen(context).letters)
     if run is not None and other is not None:
-        compare(context, run, other, place)
+        draw_comparison(context, run, other, place)
     elif run is not None:
-        conversation(context, run, place, bar)
+        draw_conversation(context, run, place, bar)
     elif location.run:
         place.info(context.words("unknown_run"), icon=":material/link_off:")
         new = context.words("new_question")
-        row(bar).button(new, on_click=go_to, args=(None,), key="new")
+        right_aligned_row(bar).button(new, on_click=go_to, args=(None,), key="new")
     else:
         _home(context, place)
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from page.markdown import TITLE_LENGTH, blocks, title
 from page.remarks import of_correction, of_notice, of_retry, of_step
-from page.show import total
+from page.run_view import total
 from page.words import Words
 from reasoning.events import (
     Answer,

@@ -17,7 +17,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from page.charts import history_charts, run_charts
-from page.show import View, replay, total
+from page.run_view import RunView, replay, total
 from page.words import Words, language_of
 from reasoning.events import Step, Trace, from_dict
 
@@ -50,24 +50,24 @@ def draw() -> None:
 
 def draw_run(words: Words, trace: Trace) -> None:
     folding: Any = st.query_params.get("folding", "current")
-    view = View(st.container(), words, folding=folding, tools=tools)
+    view = RunView(st.container(), words, folding=folding, tools=tools)
     if upto() < len(trace.events):
         follow(view, trace)
     replay(view, trace)
-    view.close(trace)
+    view.render_ending(trace)
     st.caption(total(trace, words))
     run_charts(st.container(), trace, words)
 
 
-def follow(view: View, trace: Trace) -> None:
+def follow(view: RunView, trace: Trace) -> None:
     st.chat_input("Ask", key="box")
     seen = 0
     while seen < len(trace.events):
         now = upto()
         for event in trace.events[seen:now]:
-            view.show(event)
+            view.add(event)
         seen = max(seen, now)
-        view.paint()
+        view.render()
         time.sleep(0.02)
     st.rerun()
 

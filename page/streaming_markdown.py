@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 from page.markdown import blocks
 
 
-class Flow:
+class StreamingMarkdown:
     """A text on the page that is written on. Each of its blocks is an element of its own."""
 
     def __init__(self, place: DeltaGenerator) -> None:

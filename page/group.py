@@ -15,7 +15,7 @@ from page.copying import copy_button
 from page.differences import marked
 from page.markdown import title
 from page.navigation import go_to
-from page.show import total
+from page.run_view import total
 from page.words import Words
 from reasoning.events import Answer, Failed, Stopped
 from reasoning.voting import Ballot, count_votes, same_final
@@ -54,7 +54,7 @@ class Group:
         return count_votes([_answer(run) for run in self.chains], tokens)
 
     @property
-    def drawn(self) -> int:
+    def counted(self) -> int:
         """The chains that came to an end of their own: those that the share is of."""
         return sum(not isinstance(run.trace.end, Stopped) for run in self.chains)
 
@@ -64,13 +64,13 @@ class Group:
         return self.chains[0].asked.most
 
     @property
-    def wall(self) -> float:
+    def wall_seconds(self) -> float:
         """Seconds from the first chain's begin to the last one's end."""
         spans = [_span(run) for run in self.chains]
         return max(end for _, end in spans) - min(begin for begin, _ in spans)
 
 
-class States:
+class GroupStatus:
     """A line that says how far each of the runs is; sent again when it changes."""
 
     def __init__(self, place: DeltaGenerator) -> None:
@@ -79,59 +79,61 @@ class States:
     def write(self, context: PageContext, group: Group) -> None:
         if len(group.runs) < 2:
             return
-        said = _states(group, context.words)
+        said = _status_line(group, context.words)
         if said != self._said:
             self._slot.caption(said)
             self._said = said
 
 
-def panel(context: PageContext, group: Group, run: Run, place: DeltaGenerator) -> States:
+def draw_group_panel(
+    context: PageContext, group: Group, run: Run, place: DeltaGenerator
+) -> GroupStatus:
     """Above the chain that is shown: all chains, and what they voted for."""
     box = place.container(border=len(group.chains) > 1, key="chains")
     if len(group.chains) > 1:
         if group.ended:
-            _say_majority(group, context.words, box)
-        _say_chains(group, run, context.words, box)
-    return States(box)
+            _draw_majority(group, context.words, box)
+        _draw_chain_buttons(group, run, context.words, box)
+    return GroupStatus(box)
 
 
-def _states(group: Group, words: Words) -> str:
+def _status_line(group: Group, words: Words) -> str:
     """How far the chains are, and the plain answer beside them."""
     chains = [
-        words.of("several", "chain_state", number=number, state=state(run, words))
+        words.of("several", "chain_state", number=number, state=run_state(run, words))
         for number, run in enumerate(group.chains, 1)
     ]
     if group.direct is not None:
-        chains.append(words.of("several", "direct_state", state=state(group.direct, words)))
+        chains.append(words.of("several", "direct_state", state=run_state(group.direct, words)))
     return " \u00b7 ".join(chains if len(group.chains) > 1 else chains[-1:])
 
 
-def _say_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
-    ballots, bound = group.ballots, _bound(group, words)
+def _draw_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
+    ballots, bound = group.ballots, _vote_limit(group, words)
     if not ballots:
         box.markdown(words.of("several", "none", chains=len(group.chains), bound=bound))
     for place, ballot in enumerate(ballots):
-        votes, chains = len(ballot.members), group.drawn
+        votes, chains = len(ballot.members), group.counted
         said = {"value": title(ballot.shown), "votes": votes, "chains": chains}
-        said |= {"share": f"{votes / chains:.0%}", "bound": bound, "by": _by(ballot, words)}
+        said |= {"share": f"{votes / chains:.0%}", "bound": bound, "by": _voters(ballot, words)}
         code = "minority" if place else "tie" if _tied(ballots) else "majority"
         box.markdown(words.of("several", code, **said))
-    _say_times(group, words, box)
+    _draw_times(group, words, box)
 
 
-def _bound(group: Group, words: Words) -> str:
+def _vote_limit(group: Group, words: Words) -> str:
     """What stands behind a share of fewer chains than the reader allowed."""
-    return words.of("several", "bound", most=group.most) if group.drawn < group.most else ""
+    return words.of("several", "bound", most=group.most) if group.counted < group.most else ""
 
 
-def _say_times(group: Group, words: Words, box: DeltaGenerator) -> None:
+def _draw_times(group: Group, words: Words, box: DeltaGenerator) -> None:
     one = statistics.median(run.seconds() for run in group.chains)
-    ratio = f"{group.wall / one:.1f}" if one else "1.0"
-    figures = {"wall": words.seconds(group.wall), "one": words.seconds(one), "ratio": ratio}
+    ratio = f"{group.wall_seconds / one:.1f}" if one else "1.0"
+    figures = {"wall": words.seconds(group.wall_seconds), "one": words.seconds(one), "ratio": ratio}
     box.caption(words.of("several", "wall", **figures), help=words.of("several", "wall_help"))
 
 
-def _by(ballot: Ballot, words: Words) -> str:
+def _voters(ballot: Ballot, words: Words) -> str:
     """The chains that voted for it, by number."""
     code = "by_one" if len(ballot.members) == 1 else "by_many"
     return words.of("several", code, members=", ".join(str(it + 1) for it in ballot.members))
@@ -141,21 +143,21 @@ def _tied(ballots: Sequence[Ballot]) -> bool:
     return len(ballots) > 1 and len(ballots[0].members) == len(ballots[1].members)
 
 
-def _say_chains(group: Group, run: Run, words: Words, box: DeltaGenerator) -> None:
+def _draw_chain_buttons(group: Group, run: Run, words: Words, box: DeltaGenerator) -> None:
     row = box.container(horizontal=True, gap="small", key="chain-buttons")
     for number, one in enumerate(group.chains, 1):
         row.button(
             words.of("several", "chain", number=number),
             key=f"chain-{number}",
-            icon=icon(one) if group.ended else None,
-            help=state(one, words) if group.ended else None,
+            icon=run_icon(one) if group.ended else None,
+            help=run_state(one, words) if group.ended else None,
             type="primary" if one.id == run.id else "secondary",
             on_click=go_to,
             args=(one.id,),
         )
 
 
-def state(run: Run, words: Words) -> str:
+def run_state(run: Run, words: Words) -> str:
     """In a few words how far the run is."""
     end = run.trace.end
     if isinstance(end, Answer):
@@ -165,13 +167,13 @@ def state(run: Run, words: Words) -> str:
     return words.of("several", "thinking", number=len(run.trace.steps) + 1)
 
 
-def icon(run: Run) -> str:
+def run_icon(run: Run) -> str:
     if isinstance(run.trace.end, Answer):
         return ":material/check_circle:"
     return ":material/error:" if run.ended else ":material/pending:"
 
 
-def beside(context: PageContext, run: Run, direct: Run, place: DeltaGenerator) -> None:
+def draw_side_by_side(context: PageContext, run: Run, direct: Run, place: DeltaGenerator) -> None:
     """The chain's answer and the plain one, side by side, marked where they differ."""
     words, answers = context.words, (_answer(run), _answer(direct))
     box = place.container(key="beside")

@@ -27,7 +27,7 @@ def has_turns(steps: Sequence[Step]) -> bool:
     return any(step.action in TURNS for step in steps)
 
 
-def dot(steps: Sequence[Step]) -> str:
+def path_dot(steps: Sequence[Step]) -> str:
     """The path in Graphviz's language, from the question's point on."""
     lines, before = [_HEAD], "question"
     for step in steps:

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
-from page import show
-from page.show import View, replay, total
+from page import run_view
+from page.run_view import RunView, replay, total
 from page.words import Words
 from reasoning.events import (
     Answer,
@@ -66,7 +66,7 @@ def _no_component(monkeypatch: pytest.MonkeyPatch) -> None:
     def copy(place: Any, text: str, label: str, key: str, done: str) -> None:
         place._told("copy", text, key=key, label=label)
 
-    monkeypatch.setattr(show, "copy_button", copy)
+    monkeypatch.setattr(run_view, "copy_button", copy)
 
 
 class Stage:
@@ -74,19 +74,19 @@ class Stage:
 
     def __init__(self, **options: Any) -> None:
         self.sent: list[Sent] = []
-        self.view = View(Place(self.sent), WORDS, **options)
+        self.view = RunView(Place(self.sent), WORDS, **options)
 
     def play(self, *events: Event) -> list[Sent]:
         """What was sent for these events, painted once."""
         begin = len(self.sent)
         for event in events:
-            self.view.show(event)
-        self.view.paint()
+            self.view.add(event)
+        self.view.render()
         return self.sent[begin:]
 
     def replay(self, *events: Event, answer: bool = True) -> list[Sent]:
         replay(self.view, Trace(events), answer)
-        self.view.close(Trace(events))
+        self.view.render_ending(Trace(events))
         return self.sent
 
     def all(self, kind: str) -> list[Sent]:
@@ -372,10 +372,10 @@ def test_a_run_looks_the_same_live_and_drawn_again(events: list[Event], moments:
     drafts that were seen and then dropped, which a replay has no reason to show."""
     live, again = Stage(), Stage()
     for index, event in enumerate(events):
-        live.view.show(event)
+        live.view.add(event)
         if index in moments:
-            live.view.paint()
-    live.view.paint()
+            live.view.render()
+    live.view.render()
     replay(again.view, Trace(tuple(events)))
     assert looks(again).items() <= looks(live).items()
     for number in looks(live).keys() - looks(again).keys():

@@ -18,11 +18,11 @@ LONGEST_TITLE = 200  # characters
 LONGEST_STEP = 8_000  # characters, as of a question
 
 
-def tools(context: PageContext, run: Run) -> Callable[[DeltaGenerator, Step], None]:
-    """What draws the steering menu of a step, for a View."""
+def step_menu(context: PageContext, run: Run) -> Callable[[DeltaGenerator, Step], None]:
+    """What draws the steering menu of a step, for a RunView."""
 
     def draw(place: DeltaGenerator, step: Step) -> None:
-        possible = steers(context, run)
+        possible = possible_steerings(context, run)
         if not possible:
             return
         key = f"steer-{run.id}-{step.number}"
@@ -34,29 +34,29 @@ def tools(context: PageContext, run: Run) -> Callable[[DeltaGenerator, Step], No
             icon=":material/alt_route:",
             help=context.words.of("steer", "menu_help"),
             format_func=lambda how: context.words.of("steer", how),
-            on_click=_chosen,
+            on_click=_on_choice,
             args=(context, run, step.number, key),
         )
 
     return draw
 
 
-def steers(context: PageContext, run: Run) -> list[Steering]:
+def possible_steerings(context: PageContext, run: Run) -> list[Steering]:
     """What this run's way of thinking can do with its finished steps, in our order."""
     way = way_called(way_of(run) or context.own_way)
     return [how for how in get_args(Steering) if way and how in way.steers]
 
 
-def edit_if_wanted(context: PageContext, run: Run) -> None:
+def open_editor_if_asked(context: PageContext, run: Run) -> None:
     """Opens the dialog that a click on "edit" asked for."""
     number = st.session_state.pop("editing", {}).get(run.id)
     if number is not None and number <= len(run.trace.steps):
-        st.dialog(context.words.of("steer", "edit_title", number=number), width="medium")(_edit)(
-            context, run, run.trace.steps[number - 1]
-        )
+        st.dialog(context.words.of("steer", "edit_title", number=number), width="medium")(
+            _draw_editor
+        )(context, run, run.trace.steps[number - 1])
 
 
-def _edit(context: PageContext, run: Run, step: Step) -> None:
+def _draw_editor(context: PageContext, run: Run, step: Step) -> None:
     words, key = context.words, f"edit-{run.id}-{step.number}"
     title = st.text_input(
         words.of("steer", "title"), step.title, key=f"{key}-title", max_chars=LONGEST_TITLE
@@ -74,7 +74,7 @@ def _edit(context: PageContext, run: Run, step: Step) -> None:
         st.rerun()
 
 
-def _chosen(context: PageContext, run: Run, number: int, key: str) -> None:
+def _on_choice(context: PageContext, run: Run, number: int, key: str) -> None:
     how: Steering | None = st.session_state.get(key)
     if how == "edit":
         st.session_state["editing"] = {run.id: number}

@@ -21,21 +21,21 @@ from page.charts import run_charts
 from page.choices import chosen
 from page.context import PageContext
 from page.export_menu import export_menu
-from page.flow import Flow
+from page.group import Group, draw_group_panel, draw_side_by_side
 from page.markdown import title
 from page.navigation import go_to
-from page.several import Group, beside, panel
-from page.show import View, replay, total
-from page.steering import edit_if_wanted, steers, tools
+from page.run_view import RunView, replay, total
+from page.step_menu import open_editor_if_asked, possible_steerings, step_menu
+from page.streaming_markdown import StreamingMarkdown
 from page.words import Words
 from reasoning.events import Answer
 from reasoning.think import way_called
 
-TICK = 0.05  # seconds: twenty paintings a second
+TICK = 0.05  # seconds: twenty renderings a second
 SHORT = 60  # characters of a question on a button
 
 
-def conversation(
+def draw_conversation(
     context: PageContext, run: Run, place: DeltaGenerator, bar: DeltaGenerator
 ) -> None:
     """What was asked before, then the run; `bar` stands above the question box."""
@@ -49,12 +49,12 @@ def conversation(
     group = _group(context, entries, entry, run)
     head = place.container()
     folding = chosen(context).folding
-    view = View(place, context.words, folding=folding, tools=tools(context, run))
+    view = RunView(place, context.words, folding=folding, tools=step_menu(context, run))
     if group.ended:
-        _rest(context, run, group, view, head, place, bar)
+        _draw_at_rest(context, run, group, view, head, place, bar)
         _draw_follow_ups(context, entries, entry, place)
     else:
-        _follow(context, run, group, view, head, bar)
+        _follow_live(context, run, group, view, head, bar)
 
 
 def _entries(context: PageContext, run: Run) -> list[Entry]:
@@ -86,9 +86,13 @@ def _draw_earlier(context: PageContext, entry: Entry, place: DeltaGenerator) -> 
     label, key = total(run.trace, context.words), f"earlier-{run.id}"
     steps = place.expander(label, key=key, type="compact", on_change="rerun")
     if steps.open:
-        replay(View(steps.container(), context.words, key=f"run-{run.id}"), run.trace, answer=False)
+        replay(
+            RunView(steps.container(), context.words, key=f"run-{run.id}"), run.trace, answer=False
+        )
     if run.trace.answer:
-        Flow(place.container(key=f"run-answer-{run.id}")).write(run.trace.answer.content)
+        StreamingMarkdown(place.container(key=f"run-answer-{run.id}")).write(
+            run.trace.answer.content
+        )
 
 
 def _draw_branches(
@@ -105,12 +109,12 @@ def _draw_branches(
         row.button(
             names[one.id],
             key=f"branch-{names[one.id]}",
-            help=_parted(context.words, one, names),
+            help=_branch_origin(context.words, one, names),
             type="primary" if one.id == entry.id else "secondary",
             on_click=go_to,
             args=(one.id,),
         )
-    row.caption(_parted(context.words, entry, names))
+    row.caption(_branch_origin(context.words, entry, names))
     if entry.link.origin in names:
         compare = (entry.link.origin, entry.id)
         row.button(
@@ -119,7 +123,7 @@ def _draw_branches(
         )  # fmt: skip
 
 
-def _parted(words: Words, entry: Entry, names: dict[str, str]) -> str:
+def _branch_origin(words: Words, entry: Entry, names: dict[str, str]) -> str:
     link = entry.link
     if not link.origin:
         return words.of("branch", "first")
@@ -138,38 +142,38 @@ def _draw_follow_ups(
 # -- at rest
 
 
-def _rest(
+def _draw_at_rest(
     context: PageContext,
     run: Run,
     group: Group,
-    view: View,
+    view: RunView,
     head: DeltaGenerator,
     place: DeltaGenerator,
     bar: DeltaGenerator,
 ) -> None:
-    trace, words, bar = run.trace, context.words, row(bar)
-    panel(context, group, run, head)
+    trace, words, bar = run.trace, context.words, right_aligned_row(bar)
+    draw_group_panel(context, group, run, head)
     compared = group.both_answered(run)
     replay(view, trace, answer=not compared)
-    view.close(trace)
+    view.render_ending(trace)
     if compared and group.direct is not None:
-        beside(context, run, group.direct, place)
+        draw_side_by_side(context, run, group.direct, place)
     run_charts(place, trace, words)
     bar.markdown(f":gray[{total(trace, words)}]", width="stretch")
     export_menu(context, run, bar)
-    _offer_more(context, run, bar)
+    _draw_continuations(context, run, bar)
     bar.button(words("new_question"), on_click=go_to, args=(None,), key="new")
-    edit_if_wanted(context, run)
+    open_editor_if_asked(context, run)
 
 
-def row(place: DeltaGenerator) -> DeltaGenerator:
+def right_aligned_row(place: DeltaGenerator) -> DeltaGenerator:
     """Elements in a line that ends at the right."""
     return place.container(
         horizontal=True, horizontal_alignment="right", vertical_alignment="center"
     )
 
 
-def _offer_more(context: PageContext, run: Run, bar: DeltaGenerator) -> None:
+def _draw_continuations(context: PageContext, run: Run, bar: DeltaGenerator) -> None:
     """What can be done about a run without an answer, or with one that was cut."""
     trace, words = run.trace, context.words
     answered = isinstance(trace.end, Answer)
@@ -193,42 +197,42 @@ def _concludes(run: Run) -> bool:
 # -- while it thinks
 
 
-def _follow(
+def _follow_live(
     context: PageContext,
     run: Run,
     group: Group,
-    view: View,
+    view: RunView,
     head: DeltaGenerator,
     bar: DeltaGenerator,
 ) -> None:
     """Draws the run as it goes, and how far those asked together with it are."""
     bar.empty()  # what stood there at rest
-    bar, words = row(bar), context.words
+    bar, words = right_aligned_row(bar), context.words
     count = bar.empty()
-    if "answer" in steers(context, run):
+    if "answer" in possible_steerings(context, run):
         bar.button(words("answer_now"), on_click=answer_now, args=(context, run), key="answer-now")
     bar.button(words("stop"), on_click=stop, args=(context, run), type="primary", key="stop")
-    states, seen = panel(context, group, run, head), 0
-    while not group.ended and not _is_old(context, group):
+    states, seen = draw_group_panel(context, group, run, head), 0
+    while not group.ended and not _is_outdated(context, group):
         events = run.events(seen, timeout=TICK)
         for event in events:
-            view.show(event)
+            view.add(event)
         seen += len(events)
-        view.paint()
-        count.markdown(f":shimmer[{progress(words, run, view)}]", width="stretch")
+        view.render()
+        count.markdown(f":shimmer[{progress_line(words, run, view)}]", width="stretch")
         states.write(context, group)
         time.sleep(TICK)
     st.rerun()
 
 
-def _is_old(context: PageContext, group: Group) -> bool:
+def _is_outdated(context: PageContext, group: Group) -> bool:
     """Whether the page shows less than there is: another model, one more chain of the vote."""
     return context.is_outdated or len(context.runs.together(group_of(group.runs[0]))) > len(
         group.runs
     )
 
 
-def progress(words: Words, run: Run, view: View) -> str:
+def progress_line(words: Words, run: Run, view: RunView) -> str:
     """The line that counts."""
     seconds = words.seconds(run.seconds())
     if run.ended:

@@ -1,7 +1,7 @@
 """Showing a run: events in, Streamlit elements out. Live drawing and replay are the same.
 
-`View.show(event)` is the one function that takes in an event; `View.paint()` draws
-what changed since the last painting. A run that is followed paints twenty times a
+`RunView.add(event)` is the one function that takes in an event; `RunView.render()` draws
+what changed since the last rendering. A run that is followed renders twenty times a
 second, a run that has ended once. What is finished is sent once; only the last
 block of the text being written is sent again.
 """
@@ -16,10 +16,10 @@ from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page.copying import copy_button
-from page.flow import Flow
 from page.markdown import title
-from page.path import dot, has_turns
+from page.path_chart import has_turns, path_dot
 from page.remarks import Remark, marks, of_correction, of_notice, of_retry, of_step
+from page.streaming_markdown import StreamingMarkdown
 from page.words import Words
 from reasoning.events import (
     Answer,
@@ -50,7 +50,7 @@ BADGES: dict[str, str] = {
 
 
 @dataclass(slots=True)
-class Page:
+class StepView:
     """A step on the page: what is known of it, and where it is drawn once it is."""
 
     number: int
@@ -64,7 +64,7 @@ class Page:
     box: DeltaGenerator | None = None
     notes: DeltaGenerator | None = None
     after: DeltaGenerator | None = None
-    flow: Flow | None = None
+    text: StreamingMarkdown | None = None
     drawn: tuple[int, int] = (0, 0)  # retries and corrections
     sent: tuple[str, str, bool] = ("", "", False)  # label, state, whether it is open
 
@@ -79,10 +79,10 @@ class Page:
         self.corrections = []
 
 
-class View:
+class RunView:
     """A run on the page, from its first event to its last.
 
-    Several may stand on a page, each with a `key` of its own that begins with "run".
+    Several may stand on a view, each with a `key` of its own that begins with "run".
     `tools` draws what can be done with a finished step, at its foot.
     """
 
@@ -102,22 +102,22 @@ class View:
         self._key = key
         self._timeline: DeltaGenerator | None = None
         self._opened = False
-        self._over = False
+        self._ended = False
         self._started: Started | None = None
-        self._steps: dict[int, Page] = {}
+        self._steps: dict[int, StepView] = {}
         self._changed: set[int] = set()  # numbers of the steps to draw
         self._retries: list[Retry] = []
         self._notices: list[Notice] = []
         self._answer = ""
-        self._answer_flow: Flow | None = None
+        self._answer_text: StreamingMarkdown | None = None
         self._answered = False
         self._end: Answer | Failed | Stopped | None = None
         self._noted: tuple[int, int] = (0, 0)
         self._names_every_step = False
         self.most = 0  # steps; 0 where the way of thinking has no bound of its own
 
-    def show(self, event: Event) -> None:
-        """Takes in what happened. Nothing is drawn before `paint`."""
+    def add(self, event: Event) -> None:
+        """Takes in what happened. Nothing is drawn before `render`."""
         match event:
             case Started():
                 self._start(event)
@@ -137,15 +137,15 @@ class View:
             case Answer():
                 self._drop_unfinished()
                 self._answer, self._end = event.content, event
-                self.over()
+                self.end()
             case Failed() | Stopped():
                 self._end = event
-                self.over()
+                self.end()
 
-    def over(self) -> None:
+    def end(self) -> None:
         """Nothing more will come, whether or not there was an end."""
-        self._over = True
-        self._changed |= {page.number for page in self._unfinished()}
+        self._ended = True
+        self._changed |= {view.number for view in self._unfinished()}
 
     @property
     def answering(self) -> bool:
@@ -157,20 +157,20 @@ class View:
         finished = len(self._steps) - len(self._unfinished())
         return finished + 1 if self.most or self._steps else 0
 
-    def paint(self) -> None:
+    def render(self) -> None:
         """Draws what changed."""
         if not self._opened:
             self._open()
         if self._started is not None:
-            self._paint_made(self._started)
+            self._render_made(self._started)
         for number in sorted(self._changed):
-            self._paint_step(self._steps[number])
+            self._render_step(self._steps[number])
         self._changed.clear()
-        self._paint_notes()
-        if self._answer or self._answer_flow is not None:
-            self._paint_answer()
+        self._render_notes()
+        if self._answer or self._answer_text is not None:
+            self._render_answer()
 
-    def close(self, trace: Trace) -> None:
+    def render_ending(self, trace: Trace) -> None:
         """Draws how the run ended, once."""
         words, end = self._words, trace.end
         if isinstance(end, Answer) and has_turns(trace.steps):
@@ -188,11 +188,11 @@ class View:
             self._ending.caption(words(code), help=words.of("remark", f"{code}_help"))
 
     def _draw_path(self, steps: Sequence[Step]) -> None:
-        place = self._ending.container(key=self._named("path"), gap="xsmall")
-        place.graphviz_chart(dot(steps), width="content", alt=self._words("path"))
+        place = self._ending.container(key=self._key_for("path"), gap="xsmall")
+        place.graphviz_chart(path_dot(steps), width="content", alt=self._words("path"))
         place.caption(self._words("path_legend"))
 
-    def _named(self, name: str) -> str:
+    def _key_for(self, name: str) -> str:
         """A key on the page: "path" where this is the page's run, "path-..." where another."""
         return name + self._key.removeprefix("run")
 
@@ -205,41 +205,41 @@ class View:
             self._names_every_step = way.names_actions
             self.most = event.settings.max_steps if "max_steps" in way.settings else 0
 
-    def _step(self, number: int) -> Page:
-        page = self._steps.setdefault(number, Page(number))
+    def _step(self, number: int) -> StepView:
+        view = self._steps.setdefault(number, StepView(number))
         self._changed.add(number)
         if self._retries:
-            page.retries += self._retries
+            view.retries += self._retries
             self._retries = []
-        return page
+        return view
 
     def _write(self, event: Delta) -> None:
-        page = self._step(event.number)
-        if page.step is not None:
-            page.clear()
+        view = self._step(event.number)
+        if view.step is not None:
+            view.clear()
         if event.part == "action":
-            page.action = event.text
+            view.action = event.text
         elif event.part == "title":
-            page.title += event.text
+            view.title += event.text
         else:
-            page.content += event.text
+            view.content += event.text
 
     def _retry(self, event: Retry) -> None:
         """Drafts are void. It is told at the step that is tried again: the draft, or the next."""
         drafts = self._unfinished()
-        for page in drafts:
-            page.clear()
-            self._changed.add(page.number)
+        for view in drafts:
+            view.clear()
+            self._changed.add(view.number)
         (drafts[-1].retries if drafts else self._retries).append(event)
         self._answer = ""
 
     def _drop_unfinished(self) -> None:
-        for page in self._unfinished():
-            page.dropped = True
-            self._changed.add(page.number)
+        for view in self._unfinished():
+            view.dropped = True
+            self._changed.add(view.number)
 
-    def _unfinished(self) -> list[Page]:
-        return [page for page in self._steps.values() if page.step is None]
+    def _unfinished(self) -> list[StepView]:
+        return [view for view in self._steps.values() if view.step is None]
 
     # -- drawing
 
@@ -253,50 +253,52 @@ class View:
         self._answer_place = place.container(gap="xsmall")
         self._ending = place.container()
 
-    def _paint_made(self, started: Started) -> None:
+    def _render_made(self, started: Started) -> None:
         """Which model thinks, and how: true of this run, whatever is served or chosen now."""
         way = self._words.of("way", started.way, way=started.way)
         self._made.caption(f"{title(started.model)} \u00b7 {way}")
         self._started = None
 
-    def _paint_step(self, page: Page) -> None:
-        if page.box is None and (page.empty or page.dropped):
+    def _render_step(self, view: StepView) -> None:
+        if view.box is None and (view.empty or view.dropped):
             return
-        box = page.box or self._open_step(page)
-        retries, corrections = page.drawn
-        self._say(page.notes, [of_retry(retry, self._words) for retry in page.retries[retries:]])
-        if page.flow is not None:
-            page.flow.write(page.step.content if page.step else page.content)
+        box = view.box or self._open_step(view)
+        retries, corrections = view.drawn
+        self._draw_remarks(
+            view.notes, [of_retry(retry, self._words) for retry in view.retries[retries:]]
+        )
+        if view.text is not None:
+            view.text.write(view.step.content if view.step else view.content)
         if isinstance(box, StatusContainer):
-            self._update_step(page, box)
-        if page.step is not None:
-            if page.after is None:
-                page.after = self._finish(box, page.step)
-            told = page.corrections[corrections:]
-            self._say(page.after, [of_correction(one, self._words) for one in told])
-        page.drawn = (len(page.retries), len(page.corrections))
+            self._update_step(view, box)
+        if view.step is not None:
+            if view.after is None:
+                view.after = self._finish(box, view.step)
+            told = view.corrections[corrections:]
+            self._draw_remarks(view.after, [of_correction(one, self._words) for one in told])
+        view.drawn = (len(view.retries), len(view.corrections))
 
-    def _open_step(self, page: Page) -> DeltaGenerator:
+    def _open_step(self, view: StepView) -> DeltaGenerator:
         if self._timeline is None:
             head = self._words("steps_head")
             icon = ":material/psychology:"
             steps = self._steps_place.expander(head, type="compact", expanded=True, icon=icon)
             self._timeline = steps.container(gap=None)
-        label, state, expanded = page.sent = self._look(page)
+        label, state, expanded = view.sent = self._appearance(view)
         if state == "running":
             box: DeltaGenerator = self._timeline.status(label, type="step", expanded=expanded)
         else:
-            icon = DONE_ICON if page.step else BROKEN_ICON
+            icon = DONE_ICON if view.step else BROKEN_ICON
             box = self._timeline.expander(label, type="step", expanded=expanded, icon=icon)
-        page.box = box
-        page.notes = box.container(gap=None)
-        page.flow = Flow(box)
+        view.box = box
+        view.notes = box.container(gap=None)
+        view.text = StreamingMarkdown(box)
         return box
 
     def _finish(self, box: DeltaGenerator, step: Step) -> DeltaGenerator:
         """The foot of a finished step, drawn once: what is said of it, and what can be done."""
         after = box.container(gap=None)
-        self._say(after, of_step(step, self._words))
+        self._draw_remarks(after, of_step(step, self._words))
         row = box.container(horizontal=True, vertical_alignment="center", gap="small")
         self._draw_copy(row, step.content, "copy_step", str(step.number))
         if self._tools is not None:
@@ -304,59 +306,59 @@ class View:
         return after
 
     def _draw_copy(self, row: DeltaGenerator, text: str, label: str, part: str) -> None:
-        words, key = self._words, f"{self._named('copy')}-{part}"
+        words, key = self._words, f"{self._key_for('copy')}-{part}"
         named = words.of("remark", label, number=part)
         copy_button(row, text, named, key, words.of("remark", "copied"))
 
-    def _update_step(self, page: Page, box: StatusContainer) -> None:
+    def _update_step(self, view: StepView, box: StatusContainer) -> None:
         """A new label overturns what the reader opened or closed: so only a new one is sent."""
-        look = self._look(page)
-        if look != page.sent:
-            label, state, expanded = page.sent = look
+        appearance = self._appearance(view)
+        if appearance != view.sent:
+            label, state, expanded = view.sent = appearance
             box.update(label=label, state=state, expanded=expanded)
 
-    def _look(self, page: Page) -> tuple[str, Any, bool]:
+    def _appearance(self, view: StepView) -> tuple[str, Any, bool]:
         """A step's label, its state, and whether it is open."""
-        label, expanded = self._label(page), self._is_open(page)
-        if page.step is not None:
+        label, expanded = self._label(view), self._is_open(view)
+        if view.step is not None:
             return label, "complete", expanded
-        return label, "error" if page.dropped or self._over else "running", expanded
+        return label, "error" if view.dropped or self._ended else "running", expanded
 
-    def _is_open(self, page: Page) -> bool:
+    def _is_open(self, view: StepView) -> bool:
         """Without an answer the last thing that was written is what a reader looks for."""
-        if page.dropped or self._folding == "folded":
+        if view.dropped or self._folding == "folded":
             return False
-        if self._folding == "all" or page.step is None:
+        if self._folding == "all" or view.step is None:
             return True
-        unanswered = self._over and not isinstance(self._end, Answer)
-        return unanswered and page.number == self._last()
+        unanswered = self._ended and not isinstance(self._end, Answer)
+        return unanswered and view.number == self._last_written()
 
-    def _last(self) -> int:
-        return max(page.number for page in self._steps.values() if not page.empty)
+    def _last_written(self) -> int:
+        return max(view.number for view in self._steps.values() if not view.empty)
 
-    def _label(self, page: Page) -> str:
-        words, step = self._words, page.step
-        if page.dropped:
+    def _label(self, view: StepView) -> str:
+        words, step = self._words, view.step
+        if view.dropped:
             return words("discarded")
-        name = title(step.title if step else page.title) or words("step", number=page.number)
-        label = f"**{page.number}**\u2002{self._badge(page)}{name}"
+        name = title(step.title if step else view.title) or words("step", number=view.number)
+        label = f"**{view.number}**\u2002{self._badge(view)}{name}"
         if step is not None:
-            parts = [label, self._marks(page, step), f":small[:gray[{self._cost(step)}]]"]
+            parts = [label, self._marks(view, step), f":small[:gray[{self._cost(step)}]]"]
             return "\u2002".join(part for part in parts if part)
-        return f"{label}\u2002:small[:gray[{words('unfinished')}]]" if self._over else label
+        return f"{label}\u2002:small[:gray[{words('unfinished')}]]" if self._ended else label
 
-    def _marks(self, page: Page, step: Step) -> str:
+    def _marks(self, view: StepView, step: Step) -> str:
         words = self._words
         remarks = [
-            *(of_retry(retry, words) for retry in page.retries),
+            *(of_retry(retry, words) for retry in view.retries),
             *of_step(step, words),
-            *(of_correction(correction, words) for correction in page.corrections),
+            *(of_correction(correction, words) for correction in view.corrections),
         ]
         return marks(remarks, words)
 
-    def _badge(self, page: Page) -> str:
+    def _badge(self, view: StepView) -> str:
         """What kind of step it is. To go on is worth a word only where the model says so."""
-        action = page.step.action if page.step else page.action
+        action = view.step.action if view.step else view.action
         if action not in BADGES or (action == "continue" and not self._names_every_step):
             return ""
         return BADGES[action].format(self._words.of("action", action)) + " "
@@ -370,12 +372,12 @@ class View:
             parts.append(words("attempts", attempts=step.attempts))
         return " \u00b7 ".join(parts)
 
-    def _say(self, place: DeltaGenerator | None, remarks: Iterable[Remark]) -> None:
+    def _draw_remarks(self, place: DeltaGenerator | None, remarks: Iterable[Remark]) -> None:
         for remark in remarks:
             if place is not None:
                 place.caption(remark.line, help=remark.help)
 
-    def _paint_notes(self) -> None:
+    def _render_notes(self) -> None:
         now = (len(self._retries), len(self._notices))
         if now == self._noted:
             return
@@ -383,21 +385,21 @@ class View:
         self._remarks.empty()
         notes = [of_notice(notice, words) for notice in self._notices]
         retries = [of_retry(retry, words) for retry in self._retries]
-        self._say(self._remarks.container(gap=None), [*notes, *retries])
+        self._draw_remarks(self._remarks.container(gap=None), [*notes, *retries])
 
-    def _paint_answer(self) -> None:
-        if self._answer_flow is None:
+    def _render_answer(self) -> None:
+        if self._answer_text is None:
             self._answer_place.markdown(f"#### {self._words('answer')}", anchors=False)
-            self._answer_flow = Flow(self._answer_place)
+            self._answer_text = StreamingMarkdown(self._answer_place)
         if not isinstance(self._end, Answer):
-            self._answer_flow.write(self._answer)
+            self._answer_text.write(self._answer)
         elif not self._answered:
             self._answered = True
-            self._finish_answer(self._answer_flow, self._answer)
+            self._finish_answer(self._answer_text, self._answer)
 
-    def _finish_answer(self, flow: Flow, answer: str) -> None:
+    def _finish_answer(self, text: StreamingMarkdown, answer: str) -> None:
         result, number = self._result(answer)
-        flow.write(result)
+        text.write(result)
         row = self._answer_place.container(horizontal=True, vertical_alignment="center")
         self._draw_copy(row, answer, "copy_answer", "answer")
         if number:
@@ -406,25 +408,25 @@ class View:
 
     def _result(self, answer: str) -> tuple[str, int]:
         """A result that is followed by a whole step: the result alone, and the step's number."""
-        for page in reversed(self._steps.values()):
-            told = page.step.content if page.step else ""
+        for view in reversed(self._steps.values()):
+            told = view.step.content if view.step else ""
             result = answer.removesuffix(f"\n\n{told}")
             if told and result != answer and result.startswith("$$") and result.endswith("$$"):
-                return result, page.number
+                return result, view.number
         return answer, 0
 
 
-def replay(view: View, trace: Trace, answer: bool = True) -> None:
+def replay(view: RunView, trace: Trace, answer: bool = True) -> None:
     """Draws what there is of a run, at once; without its answer where that stands elsewhere."""
     for event in trace.events:
         if answer or not isinstance(event, (Delta, Answer)):
-            view.show(event)
+            view.add(event)
         elif isinstance(event, Answer):
-            view.show(replace(event, content=""))
+            view.add(replace(event, content=""))
         elif event.part != "answer":
-            view.show(event)
-    view.over()
-    view.paint()
+            view.add(event)
+    view.end()
+    view.render()
 
 
 def total(trace: Trace, words: Words) -> str:

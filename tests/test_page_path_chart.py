@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from page.path import COLOURS, dot, has_turns
+from page.path_chart import COLOURS, has_turns, path_dot
 from page.remarks import value
 from reasoning.events import Action, Step
 
@@ -21,7 +21,7 @@ def steps(*actions: Action) -> list[Step]:
 
 
 def edges(*actions: Action) -> list[tuple[str, str]]:
-    return re.findall(r"^(\w+) -> (\w+)", dot(steps(*actions)), re.M)
+    return re.findall(r"^(\w+) -> (\w+)", path_dot(steps(*actions)), re.M)
 
 
 def test_to_continue_goes_along() -> None:
@@ -55,7 +55,7 @@ def test_a_first_step_that_reflects_has_nothing_to_lead_back_to() -> None:
 
 
 def test_a_turn_has_a_colour_of_its_own_and_the_ground_none() -> None:
-    picture = dot(steps("continue", "reflect", "explore"))
+    picture = path_dot(steps("continue", "reflect", "explore"))
     assert "bgcolor=transparent" in picture
     for action, number in (("reflect", 2), ("explore", 3)):
         assert re.search(rf'^{number} \[color="{COLOURS[action]}"', picture, re.M)
@@ -63,7 +63,7 @@ def test_a_turn_has_a_colour_of_its_own_and_the_ground_none() -> None:
 
 
 def test_no_word_of_the_models_stands_in_the_picture() -> None:
-    picture = dot(steps("continue", "reflect", "explore"))
+    picture = path_dot(steps("continue", "reflect", "explore"))
     assert "title" not in picture
     assert "content" not in picture
 
