@@ -7,7 +7,7 @@ OPENAI_BASE_URL, OPENAI_API_KEY and MODEL (default: the server of ./serve.sh).
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
-from page.headers import SafeHeaders
-from page.owner import NamedBrowsers
+from page.owner import BrowserCookie
+from page.security_headers import SecurityHeaders
 
-app = App("page/main.py", middleware=[Middleware(SafeHeaders), Middleware(NamedBrowsers)])
+app = App("page/main.py", middleware=[Middleware(SecurityHeaders), Middleware(BrowserCookie)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from streamlit.delta_generator import DeltaGenerator
 
-from page.words import Words
+from page.i18n import Words
 from reasoning.events import Retry, Trace
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import streamlit as st
 from history.runs import Loop, Run, RunRequest, Runs
 from history.store import Store, StoreError
 from page.health import Health, ServerState
+from page.i18n import Words, language_of
 from page.owner import owner
-from page.words import Words, language_of
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event

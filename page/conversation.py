@@ -16,18 +16,18 @@ from streamlit.delta_generator import DeltaGenerator
 from history.runs import Run
 from history.store import Entry, StoreError
 from history.tree import branches, find, follow_ups, path, together
-from page.asking import answer_now, ask_again, go_on, group_of, stop, way_of
+from page.actions import answer_now, ask_again, go_on, group_of, stop, way_of
 from page.charts import run_charts
-from page.choices import chosen
 from page.context import PageContext
 from page.export_menu import export_menu
 from page.group import Group, draw_group_panel, draw_side_by_side
+from page.i18n import Words
 from page.markdown import title
 from page.navigation import go_to
+from page.preferences import load_preferences
 from page.run_view import RunView, replay, total
 from page.step_menu import open_editor_if_asked, possible_steerings, step_menu
 from page.streaming_markdown import StreamingMarkdown
-from page.words import Words
 from reasoning.events import Answer
 from reasoning.think import way_called
 
@@ -48,7 +48,7 @@ def draw_conversation(
         _draw_branches(context, entries, entry, place)
     group = _group(context, entries, entry, run)
     head = place.container()
-    folding = chosen(context).folding
+    folding = load_preferences(context).folding
     view = RunView(place, context.words, folding=folding, tools=step_menu(context, run))
     if group.ended:
         _draw_at_rest(context, run, group, view, head, place, bar)

@@ -15,8 +15,8 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Any
 
+from page.i18n import Words
 from page.report import NOT_STARTED, ReportStep, make_report
-from page.words import Words
 from reasoning.events import Step, Trace
 from reasoning.traces import trace_from_json, trace_to_json
 

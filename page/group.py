@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
-from page.asking import DIRECT, way_of
+from page.actions import DIRECT, way_of
 from page.context import PageContext
-from page.copying import copy_button
+from page.copy_button import copy_button
 from page.differences import marked
+from page.i18n import Words
 from page.markdown import title
 from page.navigation import go_to
 from page.run_view import total
-from page.words import Words
 from reasoning.events import Answer, Failed, Stopped
 from reasoning.voting import Ballot, count_votes, same_final
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from page.choices import choose_way, chosen, settings_menu
 from page.context import PageContext
+from page.i18n import LANGUAGES, Words
 from page.markdown import title
-from page.words import LANGUAGES, Words
+from page.preferences import draw_settings_menu, load_preferences, set_way
 from reasoning.errors import StepwiseError, Unreachable
 from reasoning.think import WAYS
 
@@ -24,13 +24,13 @@ def header(context: PageContext, home: bool) -> None:
         _health(context)
     if context.server.model is not None:
         _way(context, row)
-    settings_menu(context, row)
+    draw_settings_menu(context, row)
     other = Words(LANGUAGES[1 - LANGUAGES.index(context.words.language)])
     speak = (other.language,)
-    row.button(other("name"), type="tertiary", on_click=_speak, args=speak, key="language")
+    row.button(other("name"), type="tertiary", on_click=_set_language, args=speak, key="language")
 
 
-def say_what_is_new(context: PageContext) -> None:
+def announce_new_model(context: PageContext) -> None:
     """A model in the place of another that was served while the page was open."""
     name = context.server.name
     before = st.session_state.get("served")
@@ -41,12 +41,12 @@ def say_what_is_new(context: PageContext) -> None:
         st.toast(said, icon=":material/swap_horiz:")
 
 
-def say_no_server(words: Words, error: StepwiseError) -> None:
+def draw_server_warning(words: Words, error: StepwiseError) -> None:
     key = "server_down" if isinstance(error, Unreachable) else "server_wrong"
     st.warning(words(key, message=title(error.message), remedy=title(error.remedy)))
 
 
-def _speak(language: str) -> None:
+def _set_language(language: str) -> None:
     st.query_params["lang"] = language
 
 
@@ -54,7 +54,7 @@ def _way(context: PageContext, row: DeltaGenerator) -> None:
     """How the next question is thought through: the model's own way, unless one is chosen."""
     words, name = context.words, context.server.name
     options = ["", *(way for way in WAYS if way != context.own_way)]
-    wanted = chosen(context).way
+    wanted = load_preferences(context).way
     label = _way_name(words, wanted or context.own_way) or words("way_of_thinking")
     key = f"way-{words.language}-{context.own_way}-{name}"
     menu = row.popover(label, type="tertiary", key="way")
@@ -65,7 +65,7 @@ def _way(context: PageContext, row: DeltaGenerator) -> None:
         format_func=lambda way: _way_name(words, way) or _own_name(context),
         captions=[words.of("way_about", way or context.own_way) for way in options],
         key=key,
-        on_change=lambda: choose_way(context, st.session_state[key]),
+        on_change=lambda: set_way(context, st.session_state[key]),
     )
 
 

@@ -20,9 +20,9 @@ from markdown_it.rules_block import StateBlock
 from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
+from page.i18n import Words
 from page.mathml import to_mathml
 from page.report import Report, ReportStep, ReportTurn, make_report
-from page.words import Words
 from reasoning.events import Trace
 
 STYLE = Path(__file__).with_name("html_export.css").read_text(encoding="utf-8")

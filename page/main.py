@@ -15,16 +15,16 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
 from history.store import StoreError
-from page.asking import ask, ask_from_box, say_what_was_refused
+from page.actions import ask, ask_from_box, draw_refusal
 from page.charts import history_charts
-from page.choices import chosen
 from page.compare import draw_comparison
 from page.context import PageContext, page_context
 from page.conversation import draw_conversation, right_aligned_row
-from page.header import header, say_no_server, say_what_is_new
+from page.header import announce_new_model, draw_server_warning, header
 from page.keyboard import keyboard
 from page.markdown import title
 from page.navigation import Location, go_to, read_location
+from page.preferences import load_preferences
 from page.sidebar import history
 from reasoning.events import Answer
 
@@ -41,15 +41,15 @@ def draw() -> None:
     st.html(STYLE)
     context = page_context()
     run, other = context.runs.get(location.run), context.runs.get(location.beside)
-    say_what_is_new(context)
+    announce_new_model(context)
     history(context, location.run, on_compare=_compare_with(run))
     header(context, home=not location.run)
-    _say_what_is_wrong(context, run)
+    _draw_warnings(context, run)
     place = _view_place(location)
     bar = st.bottom.container(key="bar")
-    say_what_was_refused(context.words)
+    draw_refusal(context.words)
     _box(context, run, location.run)
-    keyboard(chosen(context).letters)
+    keyboard(load_preferences(context).letters)
     if run is not None and other is not None:
         draw_comparison(context, run, other, place)
     elif run is not None:
@@ -73,11 +73,11 @@ def _view_place(location: Location) -> DeltaGenerator:
     return place
 
 
-def _say_what_is_wrong(context: PageContext, run: Run | None) -> None:
+def _draw_warnings(context: PageContext, run: Run | None) -> None:
     """No server, no history: in words, on top. A run that failed says it in its own place."""
     error = context.server.error
     if error is not None and (run is None or isinstance(run.trace.end, Answer)):
-        say_no_server(context.words, error)
+        draw_server_warning(context.words, error)
     trouble = context.services.unkept or context.runs.trouble
     if trouble is not None:
         said = {"message": title(trouble.message), "remedy": title(trouble.remedy)}

@@ -17,7 +17,7 @@ from ipaddress import ip_address
 
 import streamlit as st
 
-from page.headers import Application, Message, Receive, Send
+from page.security_headers import Application, Message, Receive, Send
 
 COOKIE = "stepwise"
 LASTS = 400 * 24 * 3600  # seconds: the longest that browsers keep a cookie; each visit renews it
@@ -71,7 +71,7 @@ def _new_name() -> str:
     return f"browser-{secrets.token_urlsafe(24)}"
 
 
-class NamedBrowsers:
+class BrowserCookie:
     """ASGI middleware: a page comes with the browser's name in a cookie, a new one or its own."""
 
     def __init__(self, app: Application) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import quote
 
+from page.i18n import Words
 from page.markdown import safe, title
-from page.words import Words
 from reasoning.events import Correction, Notice, Retry, Step
 
 Mark = Literal["", "retry", "cut", "corrected", "edited", "doubt"]

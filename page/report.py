@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from page.i18n import Words
 from page.markdown import TITLE_LENGTH, blocks, title
 from page.remarks import of_correction, of_notice, of_retry, of_step
 from page.run_view import total
-from page.words import Words
 from reasoning.events import (
     Answer,
     Correction,

@@ -15,12 +15,12 @@ from typing import Any, Literal
 from streamlit.delta_generator import DeltaGenerator
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
-from page.copying import copy_button
+from page.copy_button import copy_button
+from page.i18n import Words
 from page.markdown import title
 from page.path_chart import has_turns, path_dot
 from page.remarks import Remark, marks, of_correction, of_notice, of_retry, of_step
 from page.streaming_markdown import StreamingMarkdown
-from page.words import Words
 from reasoning.events import (
     Answer,
     Correction,

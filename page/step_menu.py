@@ -9,7 +9,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
-from page.asking import go_on_from, steer, way_of
+from page.actions import go_on_from, steer, way_of
 from page.context import PageContext
 from reasoning.events import Steering, Step
 from reasoning.think import way_called

@@ -25,7 +25,7 @@ from history import database, store
 from history.database import EVENTS, RUNS, TEXTS
 from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store, StoreError
-from page.words import LANGUAGES, load
+from page.i18n import LANGUAGES, load
 from reasoning.events import (
     Answer,
     Correction,

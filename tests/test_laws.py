@@ -46,7 +46,7 @@ def test_only_the_endpoint_imports_the_client(path: Path) -> None:
 
 
 DRAWS_NOTHING = (
-    *("health", "headers", "exports", "report", "html_export", "mathml"),
+    *("health", "security_headers", "exports", "report", "html_export", "mathml"),
     *("differences", "markdown", "path_chart", "remarks"),
 )
 

@@ -20,7 +20,7 @@ from page.charts import (
     time_option,
     tokens_option,
 )
-from page.words import Words
+from page.i18n import Words
 from reasoning.events import Answer, Event, Retry, Step, Trace
 
 WORDS = Words("en")

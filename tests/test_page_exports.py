@@ -26,9 +26,9 @@ from page.exports import (
     unescape_line,
 )
 from page.html_export import as_html, to_html
+from page.i18n import LANGUAGES, Words
 from page.markdown import title
 from page.mathml import to_mathml
-from page.words import LANGUAGES, Words
 from reasoning.events import (
     Answer,
     Correction,

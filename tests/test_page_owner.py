@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from page.headers import Message
-from page.owner import COOKIE, NamedBrowsers, loopback
+from page.owner import COOKIE, BrowserCookie, loopback
+from page.security_headers import Message
 from tests.page_browser import PageServer, expect, on_stage, page_server, thinking
 
 NAME = re.compile(rf"{COOKIE}=(browser-[A-Za-z0-9_-]{{32}});")
@@ -31,7 +31,7 @@ async def cookie(kind: str = "text/html; charset=utf-8", **scope: Any) -> str:
     async def receive() -> Message:
         return {"type": "http.request"}
 
-    await NamedBrowsers(app)({"type": "http", "scheme": "http", **scope}, receive, send)
+    await BrowserCookie(app)({"type": "http", "scheme": "http", **scope}, receive, send)
     return b"".join(value for name, value in sent[0]["headers"] if name == b"set-cookie").decode()
 
 

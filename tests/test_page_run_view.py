@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page import run_view
+from page.i18n import Words
 from page.run_view import RunView, replay, total
-from page.words import Words
 from reasoning.events import (
     Answer,
     Correction,

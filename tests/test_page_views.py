@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import ConsoleMessage
 
-from page.words import load
+from page.i18n import load
 from tests.axe import COLOURS, serious
 from tests.page_browser import (
     PHONE,

@@ -5,6 +5,6 @@ from pathlib import Path
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
-from page.headers import SafeHeaders
+from page.security_headers import SecurityHeaders
 
-app = App(Path(__file__).with_name("script.py"), middleware=[Middleware(SafeHeaders)])
+app = App(Path(__file__).with_name("script.py"), middleware=[Middleware(SecurityHeaders)])

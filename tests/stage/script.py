@@ -17,8 +17,8 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from page.charts import history_charts, run_charts
+from page.i18n import Words, language_of
 from page.run_view import RunView, replay, total
-from page.words import Words, language_of
 from reasoning.events import Step, Trace, from_dict
 
 FOLDER = Path(os.environ["STAGE"])

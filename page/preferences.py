@@ -1,6 +1,6 @@
-"""What a reader chooses: how the next question is thought through, and how it is shown.
+"""A reader's preferences: how the next question is thought through, and how it is shown.
 
-Choices are remembered for their owner, and the way of thinking for each model. The widgets
+They are remembered for their owner, and the way of thinking for each model. The widgets
 show what is remembered, so that two tabs agree. Changed prompts hold in their tab alone.
 """
 
@@ -16,10 +16,10 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.store import StoreError
 from page.context import PageContext
+from page.i18n import Words
 from page.keyboard import FOCUS, NEW, STOP
 from page.navigation import current_location
-from page.own_prompts import forget_prompts, open_prompts, own_prompts, say_prompts
-from page.words import Words
+from page.prompt_editor import draw_prompt_editor, edited_prompts, open_prompt_editor, reset_prompts
 from reasoning.detection import DEFAULT
 from reasoning.events import Settings
 from reasoning.prompts import LANGUAGES, prompt_text
@@ -35,16 +35,16 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "chains": (1, 16),
 }
 OPTIONS: dict[str, tuple[str, ...]] = {"language": ("", *LANGUAGES), "folding": FOLDINGS}
-_ALONE = ("folding", "step_tokens", "temperature", "chains", "also_direct", "send_reasoning")
+_SINGLE = ("folding", "step_tokens", "temperature", "chains", "also_direct", "send_reasoning")
 WIDGETS: dict[str, tuple[str, ...]] = {  # the choices that each of them shows
     "steps": ("min_steps", "max_steps"),
-    **{name: (name,) for name in (*_ALONE, "language", "letters")},
+    **{name: (name,) for name in (*_SINGLE, "language", "letters")},
 }
 _PLAIN = Settings()
 
 
 @dataclass(frozen=True, slots=True)
-class Choices:
+class Preferences:
     """What holds for the next question. The defaults are the core's."""
 
     way: str = ""  # "": the model's own
@@ -70,20 +70,20 @@ class Choices:
         )
 
 
-def read(values: Mapping[str, Any]) -> Choices:
+def parse_preferences(values: Mapping[str, Any]) -> Preferences:
     """What was remembered, as far as it can be understood; numbers are brought into bounds."""
-    plain = _values(Choices())
-    given = {name: _read(name, values.get(name), plain[name]) for name in plain}
+    plain = _stored_values(Preferences())
+    given = {name: _parse(name, values.get(name), plain[name]) for name in plain}
     given["min_steps"] = min(given["min_steps"], given["max_steps"])
-    return Choices(**given)
+    return Preferences(**given)
 
 
-def _values(choices: Choices) -> dict[str, Any]:
+def _stored_values(preferences: Preferences) -> dict[str, Any]:
     """What is remembered for every model alike."""
-    return {name: it for name, it in asdict(choices).items() if name not in ("way", "prompts")}
+    return {name: it for name, it in asdict(preferences).items() if name not in ("way", "prompts")}
 
 
-def _read(name: str, value: Any, plain: Any) -> Any:
+def _parse(name: str, value: Any, plain: Any) -> Any:
     if name in OPTIONS:
         return value if value in OPTIONS[name] else plain
     if isinstance(plain, bool):
@@ -97,55 +97,56 @@ def _read(name: str, value: Any, plain: Any) -> Any:
 # -- what is remembered
 
 
-def chosen(context: PageContext) -> Choices:
+def load_preferences(context: PageContext) -> Preferences:
     """What holds now for this visitor."""
-    values = _remembered(context)
+    values = _load(context)
     ways = values.get("ways")
-    wanted = ways.get(_model(context)) if isinstance(ways, dict) else ""
-    choices = replace(read(values), way=wanted if wanted in WAYS else "")
-    return replace(choices, prompts=own_prompts(*_prompts(context, choices)))
+    wanted = ways.get(_model_name(context)) if isinstance(ways, dict) else ""
+    preferences = replace(parse_preferences(values), way=wanted if wanted in WAYS else "")
+    return replace(preferences, prompts=edited_prompts(*_sent_prompts(context, preferences)))
 
 
 def changed_prompts(context: PageContext) -> bool:
     """Whether the next question is asked with other prompts than ours."""
-    return bool(chosen(context).prompts)
+    return bool(load_preferences(context).prompts)
 
 
-def choose_way(context: PageContext, way: str) -> None:
+def set_way(context: PageContext, way: str) -> None:
     """A callback: how the served model is to think from now on; "" as it does by itself."""
-    values = _remembered(context)
+    values = _load(context)
     ways = values.get("ways")
     known = ways if isinstance(ways, dict) else {}
-    _remember(context, {**values, "ways": {**known, _model(context): way}})
+    _store(context, {**values, "ways": {**known, _model_name(context): way}})
 
 
-def _model(context: PageContext) -> str:
+def _model_name(context: PageContext) -> str:
     """A server that is away for a moment changes nothing."""
     return context.server.name or str(st.session_state.get("served", ""))
 
 
-def _way(context: PageContext, choices: Choices) -> str:
+def _current_way(context: PageContext, preferences: Preferences) -> str:
     """The way the next question will go. Where a model's own is not known it is the usual one."""
-    return choices.way or context.own_way or DEFAULT
+    return preferences.way or context.own_way or DEFAULT
 
 
-def _prompts(context: PageContext, choices: Choices) -> tuple[str, tuple[str, ...]]:
+def _sent_prompts(context: PageContext, preferences: Preferences) -> tuple[str, tuple[str, ...]]:
     """The language and names of what will be sent: the page's, where the question's decides."""
-    return choices.language or context.words.language, WAYS[_way(context, choices)].prompts
+    prompts = WAYS[_current_way(context, preferences)].prompts
+    return preferences.language or context.words.language, prompts
 
 
-def _remembered(context: PageContext) -> dict[str, Any]:
+def _load(context: PageContext) -> dict[str, Any]:
     """What is stored, and what the widgets say since; what cannot be stored holds for the visit."""
     unstored: dict[str, Any] = st.session_state.get("unstored", {})
     try:
         values = {**context.store.preferences(context.owner), **unstored}
     except StoreError:
         values = unstored
-    changed = _changed()
-    return _remember(context, {**values, **changed}) if changed else values
+    changed = _changed_in_widgets()
+    return _store(context, {**values, **changed}) if changed else values
 
 
-def _changed() -> dict[str, Any]:
+def _changed_in_widgets() -> dict[str, Any]:
     """What the widgets say and were not told to.
 
     They have no callbacks: the next quick click would end one in its middle, at any use of
@@ -154,14 +155,14 @@ def _changed() -> dict[str, Any]:
     told: dict[str, tuple[Any, ...]] = st.session_state.get("told", {})
     changed: dict[str, Any] = {}
     for widget, before in told.items():
-        now = st.session_state.get(_key(widget), before[0] if len(before) == 1 else before)
+        now = st.session_state.get(_widget_key(widget), before[0] if len(before) == 1 else before)
         values = now if len(before) > 1 else (now,)
         if values != before:
             changed |= zip(WIDGETS[widget], values, strict=True)
     return changed
 
 
-def _remember(context: PageContext, values: dict[str, Any]) -> dict[str, Any]:
+def _store(context: PageContext, values: dict[str, Any]) -> dict[str, Any]:
     """These, in the place of all; gives them back."""
     try:
         context.store.prefer(context.owner, values)
@@ -174,127 +175,139 @@ def _remember(context: PageContext, values: dict[str, Any]) -> dict[str, Any]:
 # -- the menu
 
 
-def settings_menu(context: PageContext, place: DeltaGenerator) -> None:
+def draw_settings_menu(context: PageContext, place: DeltaGenerator) -> None:
     """Few settings, in a popover that is drawn while it is open."""
     menu = place.popover(
         context.words.of("settings", "head"), key="settings", icon=":material/tune:",
         type="tertiary", on_change="rerun",
     )  # fmt: skip
     if menu.open:
-        _settings(context, menu)
-    say_prompts(context.words, *_prompts(context, chosen(context)), busy=_follows(context))
+        _draw_settings(context, menu)
+    prompts = _sent_prompts(context, load_preferences(context))
+    draw_prompt_editor(context.words, *prompts, busy=_is_following_run(context))
 
 
-def _settings(context: PageContext, menu: DeltaGenerator) -> None:
+def _draw_settings(context: PageContext, menu: DeltaGenerator) -> None:
     """What the way does not heed is grey."""
-    words, choices = context.words, chosen(context)
-    _choice(words, menu, "folding", choices, lambda it: words.of("settings", f"folding_{it}"))
-    _bounds(context, menu, choices)
-    _chains(context, menu, choices)
-    _switch(words, menu, "send_reasoning", choices)
-    _choice(
-        words, menu, "language", choices,
+    words, preferences = context.words, load_preferences(context)
+    _draw_choice(
+        words, menu, "folding", preferences, lambda it: words.of("settings", f"folding_{it}")
+    )
+    _draw_sliders(context, menu, preferences)
+    _draw_chains(context, menu, preferences)
+    _draw_switch(words, menu, "send_reasoning", preferences)
+    _draw_choice(
+        words, menu, "language", preferences,
         lambda it: Words(it)("name") if it else words.of("settings", "language_question"),
-        disabled=not _speaks(_prompts(context, choices)[1]),
+        disabled=not _depend_on_language(_sent_prompts(context, preferences)[1]),
     )  # fmt: skip
-    _switch(words, menu, "letters", choices)
+    _draw_switch(words, menu, "letters", preferences)
     keys = {"focus": FOCUS, "stop": STOP, "new": NEW}
     menu.container(key="keys-hint").caption(words.of("settings", "keys", **keys))
     row = menu.container(horizontal=True, horizontal_alignment="distribute")
     prompts = words.of("settings", "prompts")
-    row.button(prompts, key="prompts", icon=":material/edit_note:", on_click=_open_prompts)
+    row.button(prompts, key="prompts", icon=":material/edit_note:", on_click=_open_prompt_editor)
     row.button(words.of("settings", "reset"), key="reset", on_click=_reset, args=(context,))
 
 
-def _bounds(context: PageContext, menu: DeltaGenerator, choices: Choices) -> None:
+def _draw_sliders(context: PageContext, menu: DeltaGenerator, preferences: Preferences) -> None:
     """The numbers of Settings, each as far as the way heeds it."""
-    words, way = context.words, _way(context, choices)
+    words, way = context.words, _current_way(context, preferences)
     heeds = WAYS[way].settings
     for widget, step in (("steps", 1), ("step_tokens", 100), ("temperature", 0.1)):
-        _slider(words, menu, widget, choices, step, not heeds & {*WIDGETS[widget]})
+        _draw_slider(words, menu, widget, preferences, step, not heeds & {*WIDGETS[widget]})
     if not heeds >= {"min_steps", "max_steps", "step_tokens", "temperature"}:
         menu.caption(words.of("settings", "grey", way=words.of("way", way, way=way)))
 
 
-def _chains(context: PageContext, menu: DeltaGenerator, choices: Choices) -> None:
-    words, direct = context.words, _way(context, choices) == "direct"
-    _slider(words, menu, "chains", choices, 1, False)
-    if choices.chains > 1 and choices.temperature < VOTE:
+def _draw_chains(context: PageContext, menu: DeltaGenerator, preferences: Preferences) -> None:
+    words, direct = context.words, _current_way(context, preferences) == "direct"
+    _draw_slider(words, menu, "chains", preferences, 1, False)
+    if preferences.chains > 1 and preferences.temperature < VOTE:
         menu.caption(words.of("settings", "warmer", temperature=VOTE))
-    _switch(words, menu, "also_direct", choices, disabled=direct)
+    _draw_switch(words, menu, "also_direct", preferences, disabled=direct)
 
 
-def _speaks(names: tuple[str, ...]) -> bool:
+def _depend_on_language(names: tuple[str, ...]) -> bool:
     """Whether these prompts differ from language to language."""
     return any(len({prompt_text(it, name) for it in LANGUAGES}) > 1 for name in names)
 
 
-def _follows(context: PageContext) -> bool:
+def _is_following_run(context: PageContext) -> bool:
     run = context.runs.get(current_location().run)
     return run is not None and not run.ended
 
 
-def _open_prompts() -> None:
+def _open_prompt_editor() -> None:
     """A callback: the menu would cover the dialog."""
     st.session_state["settings"] = False
-    open_prompts()
+    open_prompt_editor()
 
 
 def _reset(context: PageContext) -> None:
     """A callback: all as on the first day, but for the way, which has a menu of its own."""
-    _remember(context, {**_remembered(context), **_values(Choices())})
-    forget_prompts()
+    _store(context, {**_load(context), **_stored_values(Preferences())})
+    reset_prompts()
 
 
 # -- its widgets: each shows what is remembered
 
 
-def _slider(
-    words: Words, menu: DeltaGenerator, widget: str, choices: Choices, step: float, disabled: bool
+def _draw_slider(
+    words: Words,
+    menu: DeltaGenerator,
+    widget: str,
+    preferences: Preferences,
+    step: float,
+    disabled: bool,
 ) -> None:
     """One number, or a range of two that cannot pass each other."""
     low, high = BOUNDS[WIDGETS[widget][0]]
     label, about = words.of("settings", widget), words.of("settings", f"{widget}_help")
-    value, key = _tell(widget, choices)
+    value, key = _widget_value(widget, preferences)
     menu.slider(label, low, high, value, step, key=key, disabled=disabled, help=about)
 
 
-def _switch(
-    words: Words, menu: DeltaGenerator, widget: str, choices: Choices, disabled: bool = False
-) -> None:
-    label, about = words.of("settings", widget), words.of("settings", f"{widget}_help")
-    value, key = _tell(widget, choices)
-    menu.toggle(label, value, key=key, help=about, disabled=disabled)
-
-
-def _choice(
+def _draw_switch(
     words: Words,
     menu: DeltaGenerator,
     widget: str,
-    choices: Choices,
+    preferences: Preferences,
+    disabled: bool = False,
+) -> None:
+    label, about = words.of("settings", widget), words.of("settings", f"{widget}_help")
+    value, key = _widget_value(widget, preferences)
+    menu.toggle(label, value, key=key, help=about, disabled=disabled)
+
+
+def _draw_choice(
+    words: Words,
+    menu: DeltaGenerator,
+    widget: str,
+    preferences: Preferences,
     say: Callable[[str], str],
     disabled: bool = False,
 ) -> None:
-    value, key = _tell(widget, choices)
+    value, key = _widget_value(widget, preferences)
     menu.segmented_control(
         words.of("settings", widget), OPTIONS[widget], default=value, key=key,
         format_func=say, required=True, disabled=disabled, width="stretch",
     )  # fmt: skip
 
 
-def _key(widget: str) -> str:
+def _widget_key(widget: str) -> str:
     return f"choice-{widget}-{st.session_state.get('made', {}).get(widget, 0)}"
 
 
-def _tell(widget: str, choices: Choices) -> tuple[Any, str]:
+def _widget_value(widget: str, preferences: Preferences) -> tuple[Any, str]:
     """What the widget is to show, and its key; one that shows something else is made anew.
 
     Setting its value would reach neither a menu that opens later nor one that opens again.
     """
-    values = tuple(getattr(choices, name) for name in WIDGETS[widget])
+    values = tuple(getattr(preferences, name) for name in WIDGETS[widget])
     value = values if len(values) > 1 else values[0]
-    if st.session_state.get(_key(widget), value) != value:
+    if st.session_state.get(_widget_key(widget), value) != value:
         made = st.session_state.setdefault("made", {})
         made[widget] = made.get(widget, 0) + 1
     st.session_state.setdefault("told", {})[widget] = values
-    return value, _key(widget)
+    return value, _widget_key(widget)

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from page import own_prompts
-from page.own_prompts import own_prompts as changed
+from page import prompt_editor
+from page.prompt_editor import edited_prompts as changed
 
 NAME = "answer"
 
@@ -21,10 +21,10 @@ def session(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_text_area_that_a_reset_has_replaced_changes_nothing(session: dict[str, Any]) -> None:
     """Streamlit may play the change of a text area once more, after the click that reset it."""
-    key = own_prompts._key("en", NAME)
+    key = prompt_editor._area_key("en", NAME)
     session[key] = "Like a pirate."
-    own_prompts._change("en", NAME, key)
+    prompt_editor._on_change("en", NAME, key)
     assert changed("en", [NAME]) == {NAME: "Like a pirate."}
-    own_prompts._reset("en", NAME)
-    own_prompts._change("en", NAME, key)
+    prompt_editor._on_reset("en", NAME)
+    prompt_editor._on_change("en", NAME, key)
     assert changed("en", [NAME]) == {}

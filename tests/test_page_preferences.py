@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from playwright.sync_api import Locator
 
 from history.store import Store
-from page.choices import BOUNDS, OPTIONS, Choices, read
+from page.preferences import BOUNDS, OPTIONS, Preferences, parse_preferences
 from reasoning.events import Settings
 from tests.page_browser import (
     PHONE,
@@ -37,28 +37,28 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.sampled_from(KEYS), JSON))
-def test_whatever_was_remembered_the_choices_are_within_bounds(values: dict[str, Any]) -> None:
-    choices = read(values)
-    assert isinstance(choices.settings, Settings)
-    assert choices.min_steps <= choices.max_steps
+def test_whatever_was_remembered_the_preferences_are_within_bounds(values: dict[str, Any]) -> None:
+    preferences = parse_preferences(values)
+    assert isinstance(preferences.settings, Settings)
+    assert preferences.min_steps <= preferences.max_steps
     for name, (low, high) in BOUNDS.items():
-        assert low <= getattr(choices, name) <= high
-        assert type(getattr(choices, name)) is type(getattr(Choices(), name))
-    assert all(getattr(choices, name) in options for name, options in OPTIONS.items())
-    assert all(isinstance(it, bool) for it in (choices.also_direct, choices.send_reasoning))
+        assert low <= getattr(preferences, name) <= high
+        assert type(getattr(preferences, name)) is type(getattr(Preferences(), name))
+    assert all(getattr(preferences, name) in options for name, options in OPTIONS.items())
+    assert all(isinstance(it, bool) for it in (preferences.also_direct, preferences.send_reasoning))
 
 
 def test_what_was_remembered_within_bounds_is_what_holds() -> None:
     values = {"max_steps": 7, "min_steps": 2, "temperature": 1, "folding": "all", "language": "zh"}
-    choices = read({**values, "chains": 16, "also_direct": True})
-    assert choices == Choices(
+    preferences = parse_preferences({**values, "chains": 16, "also_direct": True})
+    assert preferences == Preferences(
         language="zh", folding="all", max_steps=7, min_steps=2, temperature=1.0, chains=16,
         also_direct=True,
     )  # fmt: skip
 
 
 def test_the_defaults_are_the_core_s() -> None:
-    assert read({}).settings == Settings()
+    assert parse_preferences({}).settings == Settings()
 
 
 # -- in a browser
@@ -141,14 +141,14 @@ def test_a_first_visit_shows_a_sentence_three_examples_and_nothing_else(
 # -- settings
 
 
-def test_choices_survive_a_reload_a_new_tab_and_a_restart(
+def test_preferences_survive_a_reload_a_new_tab_and_a_restart(
     staged: PageServer, visitors: Any
 ) -> None:
     visitor = visitors(staged.address)
     choose(visitor)
-    chosen = {"max_steps": 23, "folding": "all", "also_direct": True}
-    until(lambda: stored(staged).items() >= chosen.items())
-    visitor.choose_way("Direct")
+    load_preferences = {"max_steps": 23, "folding": "all", "also_direct": True}
+    until(lambda: stored(staged).items() >= load_preferences.items())
+    visitor.set_way("Direct")
     visitor.page.reload()
     shows_steps(visitor.show_settings(), "1", "23")
     staged.stop()

@@ -7,7 +7,7 @@ from string import Template
 
 import pytest
 
-from page.words import FOLDER, LANGUAGES, Words, language_of, load
+from page.i18n import FOLDER, LANGUAGES, Words, language_of, load
 from reasoning import errors
 
 

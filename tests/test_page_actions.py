@@ -10,8 +10,8 @@ import pytest
 
 from history.request import Link, RunRequest
 from history.run import Run
-from page import asking
-from page.choices import Choices
+from page import actions
+from page.preferences import Preferences
 
 USES = 8  # of the session in one callback, and more
 
@@ -66,12 +66,12 @@ class Runs:
 
 @pytest.fixture
 def context(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(asking, "chosen", lambda context: Choices(chains=2))
+    monkeypatch.setattr(actions, "load_preferences", lambda context: Preferences(chains=2))
     return SimpleNamespace(runs=Runs(), store=None, owner="", own_way="json_steps")
 
 
 def click(context: Any) -> None:
-    asking.ask(context, "Why?", None)
+    actions.ask(context, "Why?", None)
 
 
 @pytest.mark.parametrize("use", range(1, USES))

@@ -37,7 +37,7 @@ Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
 
-class SafeHeaders:
+class SecurityHeaders:
     """ASGI middleware: adds the headers to every HTTP response."""
 
     def __init__(self, app: Application) -> None:

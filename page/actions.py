@@ -16,11 +16,11 @@ from history.run import new_id
 from history.runs import Run
 from history.store import StoreError
 from history.tree import path
-from page.choices import Choices, chosen
 from page.context import PageContext
+from page.i18n import Words
 from page.markdown import title
 from page.navigation import current_location, go_to
-from page.words import Words
+from page.preferences import Preferences, load_preferences
 from reasoning.errors import StepwiseError
 from reasoning.events import Steer, Steering, Step, Trace, Turn
 from reasoning.inquiry import edited
@@ -31,16 +31,16 @@ DIRECT = "direct"  # the way of the plain answer beside the steps
 
 def ask(context: PageContext, question: str, on: str | None) -> None:
     """Asks, from the view `on`: a follow-up where a run is shown, else a new conversation."""
-    if not _still_on(on) or _busy(context, on):
+    if not _is_still_on(on) or _refuse_while_thinking(context, on):
         return
     try:
-        asked = _asked(context, clean_question(question), on)
+        asked = _make_request(context, clean_question(question), on)
     except (StepwiseError, StoreError) as error:  # a follow-up without its history is another
         st.session_state["refused"] = error
         return
     before = context.runs.get(on)
     link = Link(thread=before.link.thread, after=before.id) if before else Link()
-    _start(context, asked, link, chosen(context))
+    _start_with_vote(context, asked, link, load_preferences(context))
 
 
 def ask_from_box(context: PageContext, on: str | None) -> None:
@@ -49,42 +49,44 @@ def ask_from_box(context: PageContext, on: str | None) -> None:
 
 def ask_again(context: PageContext, run: Run) -> None:
     """The same question in the way chosen now, as another branch."""
-    if _still_on(run.id) and not _busy(context, run.id):
-        choices = chosen(context)
-        asked = replace(run.asked, way=choices.way, settings=choices.settings, steps=(), steer=None)
-        _start(context, asked, _branch(run, 1, "again"), choices)
+    if _is_still_on(run.id) and not _refuse_while_thinking(context, run.id):
+        preferences = load_preferences(context)
+        asked = replace(
+            run.asked, way=preferences.way, settings=preferences.settings, steps=(), steer=None
+        )
+        _start_with_vote(context, asked, _branch(run, 1, "again"), preferences)
 
 
 def go_on(context: PageContext, run: Run) -> None:
     """On after the finished steps, in the way they were made."""
-    if _still_on(run.id) and not _busy(context, run.id):
+    if _is_still_on(run.id) and not _refuse_while_thinking(context, run.id):
         steps = run.trace.steps
         asked = replace(run.asked, way=way_of(run), steps=steps, steer=None, most=1)
-        _begin(context, asked, _branch(run, len(steps) + 1, "go_on"))
+        _go_and_start(context, asked, _branch(run, len(steps) + 1, "go_on"))
 
 
 def steer(context: PageContext, run: Run, number: int, how: Steering) -> None:
     """Another branch from step `number`; a run that is still thinking is stopped for it."""
-    if not _still_on(run.id):
+    if not _is_still_on(run.id):
         return
     step = run.trace.steps[number - 1]
     kept = run.trace.steps[: number - (how == "again")]
     wanted = Steer(how, step.content if how == "again" else "")
-    _steered(context, run, kept, wanted, number + (how != "again"))
+    _start_branch(context, run, kept, wanted, number + (how != "again"))
 
 
 def go_on_from(context: PageContext, run: Run, number: int, name: str, content: str) -> None:
     """Another branch, in which step `number` says what the reader wrote."""
     step = edited(run.trace.steps[number - 1], name.strip(), content.strip())
     kept = (*run.trace.steps[: number - 1], step)
-    _steered(context, run, kept, Steer("edit"), number)
+    _start_branch(context, run, kept, Steer("edit"), number)
 
 
 def answer_now(context: PageContext, run: Run) -> None:
     """No more steps: the answer, from what is finished."""
     if run.trace.steps:
         steer(context, run, len(run.trace.steps), "answer")
-    elif _still_on(run.id):
+    elif _is_still_on(run.id):
         st.session_state["refused"] = "no_step_yet"
 
 
@@ -96,7 +98,7 @@ def stop(context: PageContext, run: Run) -> None:
             context.runs.stop(one.id)
 
 
-def say_what_was_refused(words: Words) -> None:
+def draw_refusal(words: Words) -> None:
     """Above the question box, once: why the last click started nothing."""
     place = st.bottom.empty()  # always there: what comes and goes would shift the box
     refused = st.session_state.pop("refused", None)
@@ -125,19 +127,19 @@ def turn_of(trace: Trace, question: str, with_reasoning: bool) -> Turn | None:
 # -- within
 
 
-def _asked(context: PageContext, question: str, on: str | None) -> RunRequest:
-    choices = chosen(context)
+def _make_request(context: PageContext, question: str, on: str | None) -> RunRequest:
+    preferences = load_preferences(context)
     return RunRequest(
         question,
-        way=choices.way,
-        settings=choices.settings,
-        language=choices.language,
-        history=_history(context, on, choices.send_reasoning),
-        prompts=choices.prompts,
+        way=preferences.way,
+        settings=preferences.settings,
+        language=preferences.language,
+        history=_earlier_turns(context, on, preferences.send_reasoning),
+        prompts=preferences.prompts,
     )
 
 
-def _history(context: PageContext, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
+def _earlier_turns(context: PageContext, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
     entry = context.store.entry(on) if on else None
     if entry is None:
         return ()
@@ -147,33 +149,35 @@ def _history(context: PageContext, on: str | None, with_reasoning: bool) -> tupl
     return tuple(turn for turn in turns if turn is not None)
 
 
-def _start(context: PageContext, asked: RunRequest, link: Link, choices: Choices) -> None:
+def _start_with_vote(
+    context: PageContext, asked: RunRequest, link: Link, preferences: Preferences
+) -> None:
     """The run, the vote it is the first of, and the plain answer, as far as they are wanted."""
-    most = choices.chains
+    most = preferences.chains
     several = varied(asked.settings, most) if most > 1 else (asked.settings,)
     first, *others = (replace(asked, settings=one, most=most) for one in several)
-    run = _begin(context, first, link)
+    run = _go_and_start(context, first, link)
     beside = replace(link, thread=run.link.thread, origin="", how="", group=run.id)
     if others:
         context.runs.vote(run, others, beside)
-    if choices.also_direct and (asked.way or context.own_way) != DIRECT:
+    if preferences.also_direct and (asked.way or context.own_way) != DIRECT:
         context.runs.start(replace(asked, way=DIRECT), beside, context.owner)
 
 
-def _steered(
+def _start_branch(
     context: PageContext, run: Run, kept: Sequence[Step], wanted: Steer, parts: int
 ) -> None:
     if not run.ended:
         context.runs.stop(run.id)
     asked = replace(run.asked, way=way_of(run), steps=tuple(kept), steer=wanted, most=1)
-    _begin(context, asked, _branch(run, parts, wanted.how))
+    _go_and_start(context, asked, _branch(run, parts, wanted.how))
 
 
 def _branch(run: Run, parts: int, how: str) -> Link:
     return Link(thread=run.link.thread, after=run.link.after, origin=run.id, parts=parts, how=how)
 
 
-def _begin(context: PageContext, asked: RunRequest, link: Link) -> Run:
+def _go_and_start(context: PageContext, asked: RunRequest, link: Link) -> Run:
     """Goes to the run, then starts it, and uses the session no more.
 
     Streamlit may end a callback at each use of the session and play the click again: that
@@ -184,12 +188,12 @@ def _begin(context: PageContext, asked: RunRequest, link: Link) -> Run:
     return context.runs.start(asked, link, context.owner, id)
 
 
-def _still_on(on: str | None) -> bool:
+def _is_still_on(on: str | None) -> bool:
     st.session_state["went"] = True
     return current_location().run == on
 
 
-def _busy(context: PageContext, on: str | None) -> bool:
+def _refuse_while_thinking(context: PageContext, on: str | None) -> bool:
     run = context.runs.get(on)
     if run is None or run.ended:
         return False
