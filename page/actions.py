@@ -17,8 +17,6 @@ from history.runs import Run
 from history.store import StoreError
 from history.tree import path
 from page.context import PageContext
-from page.i18n import Words
-from page.markdown import title
 from page.navigation import current_location, go_to
 from page.preferences import Preferences, load_preferences
 from reasoning.errors import StepwiseError
@@ -96,18 +94,6 @@ def stop(context: PageContext, run: Run) -> None:
     for one in context.runs.live(context.owner):
         if group_of(one) == group_of(run):
             context.runs.stop(one.id)
-
-
-def draw_refusal(words: Words) -> None:
-    """Above the question box, once: why the last click started nothing."""
-    place = st.bottom.empty()  # always there: what comes and goes would shift the box
-    refused = st.session_state.pop("refused", None)
-    if isinstance(refused, (StepwiseError, StoreError)):
-        table = "store" if isinstance(refused, StoreError) else "failed"
-        said = {"message": title(refused.message), "remedy": title(refused.remedy)}
-        place.warning(words.of(table, refused.code, **said))
-    elif refused:
-        place.warning(words(refused))
 
 
 def way_of(run: Run) -> str:

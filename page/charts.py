@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from streamlit.delta_generator import DeltaGenerator
 
 from page.i18n import Words
+from page.palette import AMBER, GREY, TEAL, VIOLET
 from reasoning.events import Retry, Trace
 
 if TYPE_CHECKING:
@@ -23,7 +24,6 @@ ENOUGH = 5  # answers that a box says more about than their points do
 BARS_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 230, 64, 90  # pixels
 MOST_GROUPS = 12  # rows of a chart over the history: the models with the most answers
 TOLD = 40  # characters of a model's name
-TEAL, AMBER, GREY, VIOLET = "#3f8f7a", "#c77d1e", "#8b9491", "#8a6fe0"
 Option = dict[str, Any]
 
 

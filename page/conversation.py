@@ -25,9 +25,10 @@ from page.i18n import Words
 from page.markdown import title
 from page.navigation import go_to
 from page.preferences import load_preferences
-from page.run_view import RunView, replay, total
+from page.run_view import RunView, replay
 from page.step_menu import open_editor_if_asked, possible_steerings, step_menu
 from page.streaming_markdown import StreamingMarkdown
+from page.wording import total_line
 from reasoning.events import Answer
 from reasoning.think import way_called
 
@@ -83,7 +84,7 @@ def _draw_earlier(context: PageContext, entry: Entry, place: DeltaGenerator) -> 
     if run is None:
         return
     place.container(key=f"question-{run.id}").text(run.question)
-    label, key = total(run.trace, context.words), f"earlier-{run.id}"
+    label, key = total_line(run.trace, context.words), f"earlier-{run.id}"
     steps = place.expander(label, key=key, type="compact", on_change="rerun")
     if steps.open:
         replay(
@@ -159,7 +160,7 @@ def _draw_at_rest(
     if compared and group.direct is not None:
         draw_side_by_side(context, run, group.direct, place)
     run_charts(place, trace, words)
-    bar.markdown(f":gray[{total(trace, words)}]", width="stretch")
+    bar.markdown(f":gray[{total_line(trace, words)}]", width="stretch")
     export_menu(context, run, bar)
     _draw_continuations(context, run, bar)
     bar.button(words("new_question"), on_click=go_to, args=(None,), key="new")

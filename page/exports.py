@@ -17,6 +17,7 @@ from typing import Any
 
 from page.i18n import Words
 from page.report import NOT_STARTED, ReportStep, make_report
+from page.wording import answer_text
 from reasoning.events import Step, Trace
 from reasoning.traces import trace_from_json, trace_to_json
 
@@ -66,9 +67,7 @@ def as_messages(trace: Trace, steps: bool = True) -> str:
         messages += _exchange(turn.question, [reasoning, turn.answer])
     thought = [_thought(step) for step in trace.steps] if steps else []
     thought += ["---"] if thought and trace.answer else []
-    messages += _exchange(
-        started.question, [*thought, trace.answer.content if trace.answer else ""]
-    )
+    messages += _exchange(started.question, [*thought, answer_text(trace)])
     return json.dumps(messages, ensure_ascii=False, indent=2) + "\n"
 
 

@@ -16,7 +16,7 @@ from page.differences import marked
 from page.i18n import Words
 from page.markdown import title
 from page.navigation import go_to
-from page.run_view import total
+from page.wording import SEPARATOR, answer_text, total_line
 from reasoning.events import Answer, Failed, Stopped
 from reasoning.voting import Ballot, count_votes, same_final
 
@@ -45,13 +45,14 @@ class Group:
 
     def both_answered(self, run: Run) -> bool:
         """Whether the plain answer and this chain's can be laid side by side."""
-        there = self.direct is not None and self.direct is not run
-        return there and bool(_answer(run)) and bool(_answer(self.direct))
+        if self.direct is None or self.direct is run:
+            return False
+        return bool(answer_text(run.trace) and answer_text(self.direct.trace))
 
     @property
     def ballots(self) -> tuple[Ballot, ...]:
         tokens = [run.trace.tokens for run in self.chains]
-        return count_votes([_answer(run) for run in self.chains], tokens)
+        return count_votes([answer_text(run.trace) for run in self.chains], tokens)
 
     @property
     def counted(self) -> int:
@@ -105,7 +106,7 @@ def _status_line(group: Group, words: Words) -> str:
     ]
     if group.direct is not None:
         chains.append(words.of("several", "direct_state", state=run_state(group.direct, words)))
-    return " \u00b7 ".join(chains if len(group.chains) > 1 else chains[-1:])
+    return SEPARATOR.join(chains if len(group.chains) > 1 else chains[-1:])
 
 
 def _draw_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
@@ -175,7 +176,7 @@ def run_icon(run: Run) -> str:
 
 def draw_side_by_side(context: PageContext, run: Run, direct: Run, place: DeltaGenerator) -> None:
     """The chain's answer and the plain one, side by side, marked where they differ."""
-    words, answers = context.words, (_answer(run), _answer(direct))
+    words, answers = context.words, (answer_text(run.trace), answer_text(direct.trace))
     box = place.container(key="beside")
     code = "same" if same_final(*answers) else "differ"
     box.markdown(f"#### {words.of('several', 'beside')}", anchors=False)
@@ -187,18 +188,13 @@ def draw_side_by_side(context: PageContext, run: Run, direct: Run, place: DeltaG
 
 def _draw_answer(run: Run, name: str, text: str, words: Words, column: DeltaGenerator) -> None:
     column.markdown(f"**{words.of('several', name)}**")
-    column.caption(total(run.trace, words))
+    column.caption(total_line(run.trace, words))
     column.markdown(text, anchors=False)
     label, done = words.of("remark", "copy_answer"), words.of("remark", "copied")
-    copy_button(column, _answer(run), label, f"copy-{name}", done)
+    copy_button(column, answer_text(run.trace), label, f"copy-{name}", done)
 
 
 def _span(run: Run) -> tuple[float, float]:
     """When the run began and ended, in seconds since the epoch."""
     began = run.trace.started.at if run.trace.started else 0.0
     return began, began + run.seconds() + run.trace.waited
-
-
-def _answer(run: Run | None) -> str:
-    answer = run.trace.answer if run else None
-    return answer.content if answer else ""

@@ -15,17 +15,19 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
 from history.store import StoreError
-from page.actions import ask, ask_from_box, draw_refusal
+from page.actions import ask, ask_from_box
 from page.charts import history_charts
 from page.compare import draw_comparison
 from page.context import PageContext, page_context
 from page.conversation import draw_conversation, right_aligned_row
 from page.header import announce_new_model, draw_server_warning, header
+from page.i18n import Words
 from page.keyboard import keyboard
-from page.markdown import title
 from page.navigation import Location, go_to, read_location
 from page.preferences import load_preferences
 from page.sidebar import history
+from page.wording import failure_line
+from reasoning.errors import StepwiseError
 from reasoning.events import Answer
 
 STYLE = Path(__file__).with_name("page.css")
@@ -47,7 +49,7 @@ def draw() -> None:
     _draw_warnings(context, run)
     place = _view_place(location)
     bar = st.bottom.container(key="bar")
-    draw_refusal(context.words)
+    _draw_refusal(context.words)
     _box(context, run, location.run)
     keyboard(load_preferences(context).letters)
     if run is not None and other is not None:
@@ -80,9 +82,20 @@ def _draw_warnings(context: PageContext, run: Run | None) -> None:
         draw_server_warning(context.words, error)
     trouble = context.services.unkept or context.runs.trouble
     if trouble is not None:
-        said = {"message": title(trouble.message), "remedy": title(trouble.remedy)}
-        why = context.words.of("store", trouble.code, **said)
+        why = failure_line(trouble, context.words, "store")
         st.warning(context.words("unkept", message=why), icon=":material/save:")
+
+
+def _draw_refusal(words: Words) -> None:
+    """Above the question box, once: why the last click started nothing (page/actions.py)."""
+    place = st.bottom.empty()  # always there: what comes and goes would shift the box
+    refused = st.session_state.pop("refused", None)
+    if isinstance(refused, StoreError):
+        place.warning(failure_line(refused, words, "store"))
+    elif isinstance(refused, StepwiseError):
+        place.warning(failure_line(refused, words))
+    elif refused:
+        place.warning(words(refused))
 
 
 def _box(context: PageContext, run: Run | None, on: str | None) -> None:

@@ -2,24 +2,24 @@
 
 Only numbers stand in it, never a model's text. Grey goes along; a reflection is drawn
 with a way back to the step before; what is explored begins a branch at the question.
-The colours stand out on light and on dark; page.css gives the numbers the text's colour.
+page.css gives the numbers the text's colour.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from page.palette import AMBER, GREY, VIOLET
 from reasoning.events import Action, Step
 
-COLOURS: dict[Action, str] = {"reflect": "#c77d1e", "explore": "#8a6fe0"}
-PLAIN = "#8b9491"
+COLOURS: dict[Action, str] = {"reflect": AMBER, "explore": VIOLET}
 TURNS = frozenset(COLOURS)
 _HEAD = f"""\
 digraph {{
 bgcolor=transparent rankdir=LR nodesep=0.22 ranksep=0.3 margin=0.03
-node [shape=circle fixedsize=true width=0.34 fontsize=11 fontname="sans-serif" color="{PLAIN}"]
-edge [arrowsize=0.55 color="{PLAIN}"]
-question [shape=point width=0.1 fillcolor="{PLAIN}"]"""
+node [shape=circle fixedsize=true width=0.34 fontsize=11 fontname="sans-serif" color="{GREY}"]
+edge [arrowsize=0.55 color="{GREY}"]
+question [shape=point width=0.1 fillcolor="{GREY}"]"""
 
 
 def has_turns(steps: Sequence[Step]) -> bool:
@@ -37,7 +37,7 @@ def path_dot(steps: Sequence[Step]) -> str:
 
 
 def _drawn(step: Step, before: str) -> list[str]:
-    number, look = step.number, f'color="{COLOURS.get(step.action, PLAIN)}" penwidth=1.6'
+    number, look = step.number, f'color="{COLOURS.get(step.action, GREY)}" penwidth=1.6'
     if step.action == "explore":
         return [f"{number} [{look}]", f"question -> {number} [{look}]"]
     if step.action == "reflect" and before != "question":

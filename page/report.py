@@ -12,24 +12,30 @@ from datetime import UTC, datetime
 
 from page.i18n import Words
 from page.markdown import TITLE_LENGTH, blocks, title
-from page.remarks import of_correction, of_notice, of_retry, of_step
-from page.run_view import total
+from page.path_chart import TURNS
+from page.wording import (
+    SEPARATOR,
+    answer_text,
+    ending,
+    notice_remark,
+    retry_remark,
+    step_cost,
+    step_name,
+    step_remarks,
+    total_line,
+)
 from reasoning.events import (
-    Answer,
     Correction,
     Delta,
-    Failed,
     Notice,
     Retry,
     Started,
     Step,
-    Stopped,
     Trace,
     Turn,
 )
 from reasoning.traces import compact
 
-TURNS = ("reflect", "explore")
 NOT_STARTED = Started("", "", "", "en", 0.0)
 
 
@@ -78,9 +84,9 @@ def make_report(trace: Trace, words: Words, steps: bool = True) -> Report:
         tuple(_turn(turn, steps) for turn in started.history),
         shown,
         tuple(_remarks(trace, words)) if steps else (),
-        blocks(trace.answer.content if trace.answer else _draft(trace).get("answer", "")),
+        blocks(answer_text(trace) if trace.answer else _draft(trace).get("answer", "")),
         _ending(trace, words),
-        total(trace, words),
+        total_line(trace, words),
     )
 
 
@@ -102,53 +108,48 @@ def _made(started: Started, words: Words) -> str:
     if started.prompts:
         names = ", ".join(title(name) for name in sorted(started.prompts))
         parts.append(words.of("take", "prompts", names=names))
-    return " \u00b7 ".join(part for part in parts if part)
+    return SEPARATOR.join(part for part in parts if part)
 
 
 def _steps(trace: Trace, words: Words) -> Iterator[ReportStep]:
     for step in trace.steps:
-        name = title(step.title) or words("step", number=step.number)
+        name = step_name(step.number, step.title, words)
         remarks = tuple(_remarks_of(step, trace, words))
         yield ReportStep(step.number, name, _facts(step, words), remarks, blocks(step.content))
     draft = _draft(trace)
     if draft.get("title") or draft.get("content"):
         number = len(trace.steps) + 1
-        name = title(draft.get("title", "")) or words("step", number=number)
+        name = step_name(number, draft.get("title", ""), words)
         yield ReportStep(number, name, words("unfinished"), (), blocks(draft.get("content", "")))
 
 
 def _facts(step: Step, words: Words) -> str:
     facts = [words.of("action", step.action)] if step.action in TURNS else []
-    facts.append(words.seconds(step.seconds))
-    if step.tokens:
-        facts.append(words.tokens(step.tokens))
-    if step.attempts > 1:
-        facts.append(words("attempts", attempts=step.attempts))
+    facts.append(step_cost(step, words))
     if step.edited:
         facts.append(words.of("take", "edited"))
     if step.asked == "doubt":
         facts.append(words.of("take", "doubted"))
-    return " \u00b7 ".join(facts)
+    return SEPARATOR.join(facts)
 
 
 def _remarks_of(step: Step, trace: Trace, words: Words) -> Iterator[str]:
-    """What went wrong before the step, whether it is whole, and what it overturns."""
-    for event in trace.events:
-        if isinstance(event, Retry) and event.number == step.number:
-            yield of_retry(event, words).line
-    yield from (remark.line for remark in of_step(step, words) if remark.mark == "cut")
-    for event in trace.events:
-        if isinstance(event, Correction) and event.number == step.number:
-            yield of_correction(event, words).line
+    """What is remarked of the step; a reader's hand in it stands among its facts."""
+    events, number = trace.events, step.number
+    retries = [it for it in events if isinstance(it, Retry) and it.number == number]
+    corrections = [it for it in events if isinstance(it, Correction) and it.number == number]
+    for remark in step_remarks(step, retries, corrections, words):
+        if remark.mark not in ("edited", "doubt"):
+            yield remark.line
 
 
 def _remarks(trace: Trace, words: Words) -> Iterator[str]:
     """What is said of the run, and of attempts at what is no step."""
     for event in trace.events:
         if isinstance(event, Notice):
-            yield of_notice(event, words).line
+            yield notice_remark(event, words).line
         elif isinstance(event, Retry) and event.number > len(trace.steps):
-            yield of_retry(event, words).line
+            yield retry_remark(event, words).line
 
 
 def _draft(trace: Trace) -> dict[str, str]:
@@ -161,14 +162,5 @@ def _draft(trace: Trace) -> dict[str, str]:
 
 
 def _ending(trace: Trace, words: Words) -> str:
-    match trace.end:
-        case Failed(code=code, message=message, remedy=remedy):
-            return words.of("failed", code, message=title(message), remedy=title(remedy))
-        case Stopped():
-            return words("stopped")
-        case Answer(cut=True):
-            thought_cut = bool(trace.steps) and trace.steps[-1].cut
-            return words("cut_thought" if thought_cut else "cut_answer")
-        case None:
-            return words.of("take", "unended")
-    return ""
+    remark = ending(trace, words, words.of("take", "unended"))
+    return remark.line if remark else ""

@@ -19,8 +19,21 @@ from page.copy_button import copy_button
 from page.i18n import Words
 from page.markdown import title
 from page.path_chart import has_turns, path_dot
-from page.remarks import Remark, marks, of_correction, of_notice, of_retry, of_step
+from page.step_marks import draw_marks
 from page.streaming_markdown import StreamingMarkdown
+from page.wording import (
+    SEPARATOR,
+    Remark,
+    correction_remark,
+    ending,
+    notice_remark,
+    own_remarks,
+    result_remark,
+    retry_remark,
+    step_cost,
+    step_name,
+    step_remarks,
+)
 from reasoning.events import (
     Answer,
     Correction,
@@ -41,7 +54,6 @@ Tools = Callable[[DeltaGenerator, Step], None]
 
 DONE_ICON = ":material/check_circle:"
 BROKEN_ICON = ":material/error:"
-FROM_STEP = ("from_step", "from_step_help")
 BADGES: dict[str, str] = {
     "continue": ":gray-badge[:material/arrow_forward: {}]",
     "reflect": ":orange-badge[:material/undo: {}]",
@@ -172,20 +184,20 @@ class RunView:
 
     def render_ending(self, trace: Trace) -> None:
         """Draws how the run ended, once."""
-        words, end = self._words, trace.end
-        if isinstance(end, Answer) and has_turns(trace.steps):
+        if isinstance(trace.end, Answer) and has_turns(trace.steps):
             self._draw_path(trace.steps)
-        if isinstance(end, Failed):
-            said = {"message": title(end.message), "remedy": title(end.remedy)}
-            self._ending.error(words.of("failed", end.code, **said), icon=BROKEN_ICON)
-        elif isinstance(end, Stopped):
-            self._ending.info(words("stopped"), icon=":material/stop_circle:")
-        elif end is None:
-            self._ending.warning(words.of("remark", "interrupted"), icon=":material/power_off:")
-        elif end.cut:
-            thought_cut = bool(trace.steps) and trace.steps[-1].cut
-            code = "cut_thought" if thought_cut else "cut_answer"
-            self._ending.caption(words(code), help=words.of("remark", f"{code}_help"))
+        remark = ending(trace, self._words, self._words.of("remark", "interrupted"))
+        if remark is None:
+            return
+        match trace.end:
+            case Failed():
+                self._ending.error(remark.line, icon=BROKEN_ICON)
+            case Stopped():
+                self._ending.info(remark.line, icon=":material/stop_circle:")
+            case None:
+                self._ending.warning(remark.line, icon=":material/power_off:")
+            case Answer():
+                self._ending.caption(remark.line, help=remark.help)
 
     def _draw_path(self, steps: Sequence[Step]) -> None:
         place = self._ending.container(key=self._key_for("path"), gap="xsmall")
@@ -256,7 +268,7 @@ class RunView:
     def _render_made(self, started: Started) -> None:
         """Which model thinks, and how: true of this run, whatever is served or chosen now."""
         way = self._words.of("way", started.way, way=started.way)
-        self._made.caption(f"{title(started.model)} \u00b7 {way}")
+        self._made.caption(f"{title(started.model)}{SEPARATOR}{way}")
         self._started = None
 
     def _render_step(self, view: StepView) -> None:
@@ -265,7 +277,7 @@ class RunView:
         box = view.box or self._open_step(view)
         retries, corrections = view.drawn
         self._draw_remarks(
-            view.notes, [of_retry(retry, self._words) for retry in view.retries[retries:]]
+            view.notes, [retry_remark(retry, self._words) for retry in view.retries[retries:]]
         )
         if view.text is not None:
             view.text.write(view.step.content if view.step else view.content)
@@ -274,8 +286,8 @@ class RunView:
         if view.step is not None:
             if view.after is None:
                 view.after = self._finish(box, view.step)
-            told = view.corrections[corrections:]
-            self._draw_remarks(view.after, [of_correction(one, self._words) for one in told])
+            new = view.corrections[corrections:]
+            self._draw_remarks(view.after, [correction_remark(one, self._words) for one in new])
         view.drawn = (len(view.retries), len(view.corrections))
 
     def _open_step(self, view: StepView) -> DeltaGenerator:
@@ -298,7 +310,7 @@ class RunView:
     def _finish(self, box: DeltaGenerator, step: Step) -> DeltaGenerator:
         """The foot of a finished step, drawn once: what is said of it, and what can be done."""
         after = box.container(gap=None)
-        self._draw_remarks(after, of_step(step, self._words))
+        self._draw_remarks(after, own_remarks(step, self._words))
         row = box.container(horizontal=True, vertical_alignment="center", gap="small")
         self._draw_copy(row, step.content, "copy_step", str(step.number))
         if self._tools is not None:
@@ -340,21 +352,16 @@ class RunView:
         words, step = self._words, view.step
         if view.dropped:
             return words("discarded")
-        name = title(step.title if step else view.title) or words("step", number=view.number)
+        name = step_name(view.number, step.title if step else view.title, words)
         label = f"**{view.number}**\u2002{self._badge(view)}{name}"
         if step is not None:
-            parts = [label, self._marks(view, step), f":small[:gray[{self._cost(step)}]]"]
+            parts = [label, self._marks(view, step), f":small[:gray[{step_cost(step, words)}]]"]
             return "\u2002".join(part for part in parts if part)
         return f"{label}\u2002:small[:gray[{words('unfinished')}]]" if self._ended else label
 
     def _marks(self, view: StepView, step: Step) -> str:
-        words = self._words
-        remarks = [
-            *(of_retry(retry, words) for retry in view.retries),
-            *of_step(step, words),
-            *(of_correction(correction, words) for correction in view.corrections),
-        ]
-        return marks(remarks, words)
+        remarks = step_remarks(step, view.retries, view.corrections, self._words)
+        return draw_marks(remarks, self._words)
 
     def _badge(self, view: StepView) -> str:
         """What kind of step it is. To go on is worth a word only where the model says so."""
@@ -362,15 +369,6 @@ class RunView:
         if action not in BADGES or (action == "continue" and not self._names_every_step):
             return ""
         return BADGES[action].format(self._words.of("action", action)) + " "
-
-    def _cost(self, step: Step) -> str:
-        words = self._words
-        parts = [words.seconds(step.seconds)]
-        if step.tokens:
-            parts.append(words.tokens(step.tokens))
-        if step.attempts > 1:
-            parts.append(words("attempts", attempts=step.attempts))
-        return " \u00b7 ".join(parts)
 
     def _draw_remarks(self, place: DeltaGenerator | None, remarks: Iterable[Remark]) -> None:
         for remark in remarks:
@@ -383,8 +381,8 @@ class RunView:
             return
         self._noted, words = now, self._words
         self._remarks.empty()
-        notes = [of_notice(notice, words) for notice in self._notices]
-        retries = [of_retry(retry, words) for retry in self._retries]
+        notes = [notice_remark(notice, words) for notice in self._notices]
+        retries = [retry_remark(retry, words) for retry in self._retries]
         self._draw_remarks(self._remarks.container(gap=None), [*notes, *retries])
 
     def _render_answer(self) -> None:
@@ -403,8 +401,7 @@ class RunView:
         row = self._answer_place.container(horizontal=True, vertical_alignment="center")
         self._draw_copy(row, answer, "copy_answer", "answer")
         if number:
-            said, why = (self._words.of("remark", code, number=number) for code in FROM_STEP)
-            row.caption(said, help=why)
+            self._draw_remarks(row, [result_remark(number, self._words)])
 
     def _result(self, answer: str) -> tuple[str, int]:
         """A result that is followed by a whole step: the result alone, and the step's number."""
@@ -427,17 +424,3 @@ def replay(view: RunView, trace: Trace, answer: bool = True) -> None:
             view.add(event)
     view.end()
     view.render()
-
-
-def total(trace: Trace, words: Words) -> str:
-    """The total thinking time in words, and what was waited beside it."""
-    said = words("total", seconds=words.seconds(trace.seconds))
-    if trace.steps:
-        said = words("total_steps", total=said, steps=words.steps(len(trace.steps)))
-    if trace.tokens:
-        said = words("total_tokens", total=said, tokens=words.tokens(trace.tokens))
-    if rate := trace.tokens_per_second:
-        said = words.of("remark", "rate", total=said, rate=f"{rate:.{0 if rate >= 10 else 1}f}")
-    if trace.waited >= 0.05:  # what would not round to 0.0 s
-        said += " \u00b7 " + words("waited", seconds=words.seconds(trace.waited))
-    return said

@@ -47,7 +47,7 @@ def test_only_the_endpoint_imports_the_client(path: Path) -> None:
 
 DRAWS_NOTHING = (
     *("health", "security_headers", "exports", "report", "html_export", "mathml"),
-    *("differences", "markdown", "path_chart", "remarks"),
+    *("differences", "markdown", "path_chart", "wording", "step_marks", "palette", "i18n"),
 )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -25,7 +26,7 @@ from page.exports import (
     read_trace,
     unescape_line,
 )
-from page.html_export import as_html, to_html
+from page.html_export import STYLE, as_html, to_html
 from page.i18n import LANGUAGES, Words
 from page.markdown import title
 from page.mathml import to_mathml
@@ -51,6 +52,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 WORDS = Words("en")
+ROOT = Path(__file__).resolve().parent.parent
 READER = MarkdownIt("commonmark", {"html": True}).enable("table")
 JOINER = "\u2060"
 
@@ -577,3 +579,19 @@ def test_any_question_gives_a_name_that_every_file_system_takes(question: str) -
     name = file_name(question, "html")
     assert re.fullmatch(r"stepwise[\w-]*\.html", name)
     assert len(name.encode()) <= 255
+
+
+def test_the_page_that_is_sent_has_the_colours_of_the_page() -> None:
+    """A style sheet takes no value from another file: it says what the theme says."""
+    theme = tomllib.loads((ROOT / ".streamlit" / "config.toml").read_text(encoding="utf-8"))[
+        "theme"
+    ]
+    rules = re.findall(r":root \{[^}]*--text[^}]*\}", STYLE)
+    assert len(rules) == 2
+    for rule, scheme in zip(rules, ("light", "dark"), strict=True):
+        names = {"back": "background", "soft": "secondaryBackground", "line": "border"}
+        for name, told in {**names, "link": "link"}.items():
+            assert f"--{name}: {theme[scheme][f'{told}Color']};" in rule
+    backs = [theme[scheme]["backgroundColor"] for scheme in ("light", "dark")]
+    sheet = (ROOT / "page" / "page.css").read_text(encoding="utf-8")
+    assert f"background: light-dark({', '.join(backs)})" in sheet

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from page.path_chart import COLOURS, has_turns, path_dot
-from page.remarks import value
+from page.wording import value_line
 from reasoning.events import Action, Step
 
 
@@ -99,12 +99,12 @@ def test_only_a_path_with_turns_is_worth_a_picture(
     ],
 )
 def test_a_value_is_mathematics_when_it_looks_like_latex(text: str, shown: str) -> None:
-    assert value(text) == shown
+    assert value_line(text) == shown
 
 
 @given(st.text(alphabet="\\(){}[]$`!:<>_^|#ab\n 1", max_size=60))
 def test_a_value_is_one_line_without_tags_or_pictures(text: str) -> None:
-    shown = value(text)
+    shown = value_line(text)
     assert "\n" not in shown
     prose = re.sub(r"(?<!\\)\$.*?(?<!\\)\$", "", shown.replace("\\\\", ""))
     assert not re.search(r"(?<!\\)(!\[|<)", prose)

@@ -13,7 +13,8 @@ from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page import run_view
 from page.i18n import Words
-from page.run_view import RunView, replay, total
+from page.run_view import RunView, replay
+from page.wording import total_line
 from reasoning.events import (
     Answer,
     Correction,
@@ -387,16 +388,16 @@ def test_a_run_looks_the_same_live_and_drawn_again(events: list[Event], moments:
 
 def test_the_total_says_time_steps_tokens_and_speed_and_waiting_apart() -> None:
     trace = Trace((JSON, step(1), Retry(2, 1, "busy", "Busy.", 3.0), step(2), ANSWER))
-    assert total(trace, WORDS) == (
+    assert total_line(trace, WORDS) == (
         "Thought for 4.0 s in 2 steps, 70 tokens, 18 tokens/s · 3.0 s of waiting"
     )
 
 
 def test_what_is_not_known_is_not_said_in_the_total() -> None:
     trace = Trace((JSON, step(1, tokens=0), Answer("4", 0.5, 0)))
-    assert total(trace, WORDS) == "Thought for 2.0 s in 1 step"
+    assert total_line(trace, WORDS) == "Thought for 2.0 s in 1 step"
 
 
 def test_a_slow_model_is_not_said_to_write_nothing() -> None:
     trace = Trace((JSON, step(1, seconds=60.0, tokens=15), Answer("4", 0.0, 0)))
-    assert "0.2 tokens/s" in total(trace, WORDS)
+    assert "0.2 tokens/s" in total_line(trace, WORDS)

@@ -18,7 +18,8 @@ from streamlit.delta_generator import DeltaGenerator
 
 from page.charts import history_charts, run_charts
 from page.i18n import Words, language_of
-from page.run_view import RunView, replay, total
+from page.run_view import RunView, replay
+from page.wording import total_line
 from reasoning.events import Step, Trace, from_dict
 
 FOLDER = Path(os.environ["STAGE"])
@@ -55,7 +56,7 @@ def draw_run(words: Words, trace: Trace) -> None:
         follow(view, trace)
     replay(view, trace)
     view.render_ending(trace)
-    st.caption(total(trace, words))
+    st.caption(total_line(trace, words))
     run_charts(st.container(), trace, words)
 
 
