@@ -3,6 +3,7 @@
 import ast
 import re
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,15 +13,62 @@ ROOMS = ("reasoning", "serving", "history", "page", "gateway", "evals")
 OURS = {*ROOMS, "bench", "tests", "app_reasoning", "model_download"}
 
 
+@cache
+def nodes(path: Path) -> list[ast.Import | ast.ImportFrom]:
+    """The imports in a file, anywhere in it."""
+    found = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    return [node for node in found if isinstance(node, (ast.Import, ast.ImportFrom))]
+
+
 def imports(path: Path) -> set[str]:
-    """The modules that a file imports, anywhere in it."""
+    """The modules that a file imports."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in nodes(path):
         if isinstance(node, ast.Import):
             found |= {name.name for name in node.names}
-        elif isinstance(node, ast.ImportFrom):
+        else:
             found.add(node.module or "")
     return found
+
+
+def loaded(module: str) -> dict[str, tuple[str, ...]]:
+    """All modules that come with one of ours, each with the way that leads to it."""
+    ways: dict[str, tuple[str, ...]] = {module: (module,)}
+    left = [module]
+    while left:
+        module = left.pop()
+        for name in imported_by(module):
+            if name not in ways:
+                ways[name] = (*ways[module], name)
+                left.append(name)
+    return ways
+
+
+def imported_by(module: str) -> set[str]:
+    """What a module of ours imports, names of a package's modules included; of others nothing."""
+    path = file_of(module)
+    if path is None:
+        return set()
+    names = imports(path)
+    packages = {name.rpartition(".")[0] for name in (module, *names)} - {""}
+    return names | packages | {name for name in members(path) if file_of(name)}
+
+
+def members(path: Path) -> set[str]:
+    """Each name that a file imports from a module, as if it were a module of its own."""
+    return {
+        f"{node.module}.{name.name}"
+        for node in nodes(path)
+        if isinstance(node, ast.ImportFrom)
+        for name in node.names
+    }
+
+
+def file_of(module: str) -> Path | None:
+    """The file of a module of ours."""
+    place = ROOT.joinpath(*module.split("."))
+    found = [it for it in (place.with_suffix(".py"), place / "__init__.py") if it.is_file()]
+    return found[0] if found else None
 
 
 def rooms(*names: str) -> list[Path]:
@@ -45,15 +93,25 @@ def test_only_the_endpoint_imports_the_client(path: Path) -> None:
         assert "openai" not in tops(path)
 
 
-DRAWS_NOTHING = (
-    *("health", "security_headers", "exports", "report", "html_export", "mathml"),
-    *("differences", "markdown", "path_chart", "wording", "step_marks", "palette", "i18n"),
+PURE = (
+    *("health", "security_headers", "exports", "report", "html_export", "mathml", "i18n"),
+    *("differences", "markdown", "path_chart", "wording", "step_marks", "palette"),
 )
 
 
-@pytest.mark.parametrize("name", DRAWS_NOTHING)
-def test_what_tells_of_runs_knows_no_streamlit(name: str) -> None:
-    assert "streamlit" not in tops(ROOT / "page" / f"{name}.py")
+@pytest.mark.parametrize("name", PURE)
+def test_what_tells_of_runs_loads_no_streamlit(name: str) -> None:
+    """Neither itself nor by whatever of ours it imports."""
+    ways = loaded(f"page.{name}")
+    found = {module: ways[module] for module in ways if module.split(".")[0] == "streamlit"}
+    assert not found, found
+
+
+def test_the_law_follows_our_own_modules() -> None:
+    """However a module is imported, and at whatever hand: else the law above says nothing."""
+    assert "sqlalchemy" not in imports(ROOT / "page" / "actions.py")
+    assert "sqlalchemy" in loaded("page.actions")  # by history/store.py
+    assert "streamlit" in loaded("tests.test_page_actions")  # "from page import actions"
 
 
 def test_only_the_store_imports_sqlalchemy_and_a_driver() -> None:
