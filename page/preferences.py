@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from math import isfinite
-from typing import Any, Literal
+from typing import Any
 
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
@@ -20,12 +20,12 @@ from page.i18n import Words
 from page.keyboard import FOCUS, NEW, STOP
 from page.navigation import current_location
 from page.prompt_editor import draw_prompt_editor, edited_prompts, open_prompt_editor, reset_prompts
+from page.run_view import Folding
 from reasoning.detection import DEFAULT
 from reasoning.events import Settings
 from reasoning.prompts import LANGUAGES, prompt_text
 from reasoning.think import VOTE, WAYS
 
-Folding = Literal["all", "current", "folded"]
 FOLDINGS: tuple[Folding, ...] = ("current", "all", "folded")
 BOUNDS: dict[str, tuple[float, float]] = {
     "max_steps": (1, 50),
@@ -104,11 +104,6 @@ def load_preferences(context: PageContext) -> Preferences:
     wanted = ways.get(_model_name(context)) if isinstance(ways, dict) else ""
     preferences = replace(parse_preferences(values), way=wanted if wanted in WAYS else "")
     return replace(preferences, prompts=edited_prompts(*_sent_prompts(context, preferences)))
-
-
-def changed_prompts(context: PageContext) -> bool:
-    """Whether the next question is asked with other prompts than ours."""
-    return bool(load_preferences(context).prompts)
 
 
 def set_way(context: PageContext, way: str) -> None:
