@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 ENOUGH = 5  # answers that a box says more about than their points do
 BARS_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 230, 64, 90  # pixels
 MOST_GROUPS = 12  # rows of a chart over the history: the models with the most answers
-TOLD = 40  # characters of a model's name
+LONGEST_NAME = 40  # characters of a model's name
 Option = dict[str, Any]
 
 
@@ -45,7 +45,7 @@ class Bar:
         return self.first + self.rest
 
 
-def bars(trace: Trace, answer: str) -> list[Bar]:
+def step_bars(trace: Trace, answer: str) -> list[Bar]:
     """One for each step, and one for an answer that took time of its own."""
     waits: dict[int, float] = {}
     for event in trace.events:
@@ -64,18 +64,22 @@ def _bar(name: str, part: Any, waited: float) -> Bar:
     return Bar(name, first, part.seconds - first, waited, part.tokens)
 
 
-def groups(entries: Sequence[Entry], words: Words) -> dict[str, list[Entry]]:
+def group_by_model(entries: Sequence[Entry], words: Words) -> dict[str, list[Entry]]:
     """The entries by model and way, those with the most answers first."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         way = words.of("way", entry.way, way=entry.way)
-        model = entry.model if len(entry.model) <= TOLD else entry.model[: TOLD - 1] + "\u2026"
-        found.setdefault(words.of("charts", "group", model=model, way=way), []).append(entry)
+        name = words.of("charts", "group", model=_short(entry.model), way=way)
+        found.setdefault(name, []).append(entry)
     most = sorted(found, key=lambda name: -len(found[name]))[:MOST_GROUPS]
     return {name: found[name] for name in most}
 
 
-def five(figures: Sequence[float]) -> list[float]:
+def _short(model: str) -> str:
+    return model if len(model) <= LONGEST_NAME else model[: LONGEST_NAME - 1] + "\u2026"
+
+
+def five_numbers(figures: Sequence[float]) -> list[float]:
     """Least, lower quartile, median, upper quartile, most."""
     low, middle, high = statistics.quantiles(figures, n=4, method="inclusive")
     return [min(figures), low, middle, high, max(figures)]
@@ -126,7 +130,7 @@ def spread_option(figures: dict[str, list[float]], words: Words) -> Option:
     """A row for each group: its points, and a box where there are enough of them."""
     names = list(figures)
     points = [[value, row] for row, name in enumerate(names) for value in figures[name]]
-    boxes = [_box(name, found, words) for name, found in figures.items()]
+    boxes = [_box_data(name, found, words) for name, found in figures.items()]
     look = {"color": "transparent", "borderColor": TEAL, "borderWidth": 2}
     return {
         "aria": {"enabled": True},
@@ -161,36 +165,36 @@ def spread_option(figures: dict[str, list[float]], words: Words) -> Option:
     }
 
 
-def _box(name: str, found: list[float], words: Words) -> Option:
-    said = _group_said(name, found, words)
-    return {"value": five(found) if len(found) >= ENOUGH else [], "tooltip": {"formatter": said}}
+def _box_data(name: str, found: list[float], words: Words) -> Option:
+    tooltip = {"formatter": _group_alt(name, found, words)}
+    return {"value": five_numbers(found) if len(found) >= ENOUGH else [], "tooltip": tooltip}
 
 
 # -- said
 
 
-def _time_said(found: Sequence[Bar], words: Words) -> str:
-    said = [_part(bar, words.seconds(bar.seconds), words) for bar in found]
+def _time_alt(found: Sequence[Bar], words: Words) -> str:
+    said = [_bar_alt(bar, words.seconds(bar.seconds), words) for bar in found]
     return words.of("charts", "time_alt", figures=", ".join(said))
 
 
-def _tokens_said(found: Sequence[Bar], words: Words) -> str:
-    said = [_part(replace(bar, first=0.0), words.tokens(bar.tokens), words) for bar in found]
+def _tokens_alt(found: Sequence[Bar], words: Words) -> str:
+    said = [_bar_alt(replace(bar, first=0.0), words.tokens(bar.tokens), words) for bar in found]
     return words.of("charts", "tokens_alt", figures=", ".join(said))
 
 
-def _part(bar: Bar, figure: str, words: Words) -> str:
+def _bar_alt(bar: Bar, figure: str, words: Words) -> str:
     part = words.of("charts", "step", number=bar.name) if bar.name.isdigit() else bar.name
     code = "part_first" if bar.first else "part"
     return words.of("charts", code, part=part, figure=figure, first=words.seconds(bar.first))
 
 
-def _spread_said(heading: str, figures: dict[str, list[float]], words: Words) -> str:
-    said = "; ".join(_group_said(name, found, words) for name, found in figures.items())
+def _spread_alt(heading: str, figures: dict[str, list[float]], words: Words) -> str:
+    said = "; ".join(_group_alt(name, found, words) for name, found in figures.items())
     return words.of("charts", "history_alt", title=heading, figures=said)
 
 
-def _group_said(name: str, found: Sequence[float], words: Words) -> str:
+def _group_alt(name: str, found: Sequence[float], words: Words) -> str:
     figures = {"least": min(found), "median": statistics.median(found), "most": max(found)}
     said = {key: f"{figure:.1f}" for key, figure in figures.items()}
     return words.of("charts", "history_part", group=name, runs=len(found), **said)
@@ -199,25 +203,25 @@ def _group_said(name: str, found: Sequence[float], words: Words) -> str:
 # -- drawing
 
 
-def run_charts(place: DeltaGenerator, trace: Trace, words: Words, key: str = "charts") -> None:
+def draw_run_charts(place: DeltaGenerator, trace: Trace, words: Words, key: str = "charts") -> None:
     """Under a run, when they are opened: the seconds and tokens of each step."""
-    found = bars(trace, words.of("charts", "answer"))
+    found = step_bars(trace, words.of("charts", "answer"))
     if not found:
         return
     label, icon = words.of("charts", "open"), ":material/bar_chart:"
     box = place.expander(label, key=key, icon=icon, type="compact", on_change="rerun")
     if not box.open:
         return
-    _head(box, words.of("charts", "time"), words.of("charts", "time_about"))
-    _draw(box, time_option(found, words), _time_said(found, words), f"{key}-time")
+    _draw_heading(box, words.of("charts", "time"), words.of("charts", "time_about"))
+    _draw(box, time_option(found, words), _time_alt(found, words), f"{key}-time")
     if any(bar.tokens for bar in found):
-        _head(box, words.of("charts", "tokens"))
-        _draw(box, tokens_option(found, words), _tokens_said(found, words), f"{key}-tokens")
+        _draw_heading(box, words.of("charts", "tokens"))
+        _draw(box, tokens_option(found, words), _tokens_alt(found, words), f"{key}-tokens")
 
 
-def history_charts(place: DeltaGenerator, entries: Sequence[Entry], words: Words) -> None:
+def draw_history_charts(place: DeltaGenerator, entries: Sequence[Entry], words: Words) -> None:
     """Over the history: how thinking time and steps spread for each model."""
-    found = groups([entry for entry in entries if entry.state == "answered"], words)
+    found = group_by_model([entry for entry in entries if entry.state == "answered"], words)
     if not found:
         place.caption(words.of("charts", "none"))
         return
@@ -237,13 +241,13 @@ def _draw_spread(
     if not figures:
         return
     heading = words.of("charts", code, runs=sum(map(len, figures.values())))
-    _head(place, heading, words.of("charts", "history_about"))
+    _draw_heading(place, heading, words.of("charts", "history_about"))
     height = AXIS_HEIGHT + ROW_HEIGHT * len(figures)
-    said = _spread_said(heading, figures, words)
+    said = _spread_alt(heading, figures, words)
     _draw(place, spread_option(figures, words), said, code.replace("_", "-"), height)
 
 
-def _head(place: DeltaGenerator, text: str, about: str | None = None) -> None:
+def _draw_heading(place: DeltaGenerator, text: str, about: str | None = None) -> None:
     place.markdown(f"**{text}**", help=about, anchors=False)
 
 

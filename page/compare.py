@@ -6,7 +6,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from history.runs import Run
 from page.context import PageContext
-from page.differences import marked, parted
+from page.differences import first_difference, mark_differences
 from page.group import run_state
 from page.navigation import go_to
 from page.run_view import RunView, replay
@@ -21,7 +21,7 @@ def draw_comparison(context: PageContext, one: Run, other: Run, place: DeltaGene
     head.markdown(f"#### {words.of('compare', 'head')}", width="stretch", anchors=False)
     head.button(words.of("compare", "close"), on_click=go_to, args=(one.id,), key="compare-close")
     place.markdown(_summary(context, one, other))
-    texts = marked(answer_text(one.trace), answer_text(other.trace))
+    texts = mark_differences(answer_text(one.trace), answer_text(other.trace))
     for column, run, text, side in zip(
         place.columns(2), (one, other), texts, ("left", "right"), strict=True
     ):
@@ -29,7 +29,7 @@ def draw_comparison(context: PageContext, one: Run, other: Run, place: DeltaGene
 
 
 def _summary(context: PageContext, one: Run, other: Run) -> str:
-    words, number = context.words, parted(one.trace.steps, other.trace.steps)
+    words, number = context.words, first_difference(one.trace.steps, other.trace.steps)
     lines = [words.of("compare", "parted", number=number) if number else ""]
     if one.trace.answer and other.trace.answer:
         same = same_final(answer_text(one.trace), answer_text(other.trace))

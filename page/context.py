@@ -14,7 +14,7 @@ from history.runs import Loop, Run, RunRequest, Runs
 from history.store import Store, StoreError
 from page.health import Health, ServerState
 from page.i18n import Words, language_of
-from page.owner import owner
+from page.owner import current_owner
 from reasoning.detection import DEFAULT, DetectedWays
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event
@@ -124,6 +124,6 @@ def page_context() -> PageContext:
     """What holds for the visitor of this script's run."""
     words = Words(language_of(st.query_params.get("lang"), st.context.locale))
     shared = services()
-    server, who = shared.health.state(), owner()
+    server, who = shared.health.state(), current_owner()
     live = tuple(shared.runs.live(who))
     return PageContext(words, shared, server, shared.ways.known(server.name), who, live)

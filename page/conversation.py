@@ -17,12 +17,12 @@ from history.runs import Run
 from history.store import Entry, StoreError
 from history.tree import branches, find, follow_ups, path, together
 from page.actions import answer_now, ask_again, go_on, group_of, stop, way_of
-from page.charts import run_charts
+from page.charts import draw_run_charts
 from page.context import PageContext
 from page.export_menu import export_menu
 from page.group import Group, draw_group_panel, draw_side_by_side
 from page.i18n import Words
-from page.markdown import title
+from page.markdown import plain_line
 from page.navigation import go_to
 from page.preferences import load_preferences
 from page.run_view import RunView, replay
@@ -136,7 +136,7 @@ def _draw_follow_ups(
     context: PageContext, entries: Sequence[Entry], entry: Entry | None, place: DeltaGenerator
 ) -> None:
     for one in follow_ups(entries, entry) if entry else ():
-        label = context.words.of("branch", "next", question=title(one.question[:SHORT]))
+        label = context.words.of("branch", "next", question=plain_line(one.question[:SHORT]))
         place.button(label, key=f"next-{one.id}", type="tertiary", on_click=go_to, args=(one.id,))
 
 
@@ -159,7 +159,7 @@ def _draw_at_rest(
     view.render_ending(trace)
     if compared and group.direct is not None:
         draw_side_by_side(context, run, group.direct, place)
-    run_charts(place, trace, words)
+    draw_run_charts(place, trace, words)
     bar.markdown(f":gray[{total_line(trace, words)}]", width="stretch")
     export_menu(context, run, bar)
     _draw_continuations(context, run, bar)

@@ -17,7 +17,7 @@ from markdown_it.rules_inline import StateInline
 from markdown_it.token import Token
 
 from page.html_export import Renderer
-from page.markdown import blocks
+from page.markdown import safe_blocks
 from reasoning.events import Step
 
 COLOURS = ("orange", "blue")
@@ -57,7 +57,7 @@ Sentence = tuple[Atom, ...]
 Changed = tuple[list[Atom], list[Atom]]
 
 
-def parted(one: Sequence[Step], other: Sequence[Step]) -> int:
+def first_difference(one: Sequence[Step], other: Sequence[Step]) -> int:
     """The number of the first step in which two chains differ; 0 where none does."""
     for number, (first, second) in enumerate(zip(one, other, strict=False), 1):
         if (first.title, first.content) != (second.title, second.content):
@@ -65,16 +65,16 @@ def parted(one: Sequence[Step], other: Sequence[Step]) -> int:
     return 0 if len(one) == len(other) else min(len(one), len(other)) + 1
 
 
-def marked(one: str, other: str) -> tuple[str, str]:
+def mark_differences(one: str, other: str) -> tuple[str, str]:
     """Both texts as safe Markdown, each with marks on what the other does not say."""
-    first, second = blocks(one), blocks(other)
+    first, second = safe_blocks(one), safe_blocks(other)
     if not (one.strip() and other.strip()) or max(len(one), len(other)) > LONGEST:
         return "\n\n".join(first), "\n\n".join(second)
     ours, theirs = list(_atoms(first)), list(_atoms(second))
-    changed = _changed(_sentences(ours), _sentences(theirs))
+    changed = _differing(_sentences(ours), _sentences(theirs))
     return (
-        "\n\n".join(_drawn(first, changed[0], COLOURS[0])),
-        "\n\n".join(_drawn(second, changed[1], COLOURS[1])),
+        "\n\n".join(_marked_blocks(first, changed[0], COLOURS[0])),
+        "\n\n".join(_marked_blocks(second, changed[1], COLOURS[1])),
     )
 
 
@@ -121,17 +121,17 @@ def _sentences(atoms: Sequence[Atom]) -> list[tuple[Atom, ...]]:
 # -- comparing
 
 
-def _changed(ours: Sequence[Sentence], theirs: Sequence[Sentence]) -> Changed:
+def _differing(ours: Sequence[Sentence], theirs: Sequence[Sentence]) -> Changed:
     """The atoms of each side that the other does not have."""
     changed: Changed = ([], [])
     matcher = SequenceMatcher(None, [_keys(one) for one in ours], [_keys(one) for one in theirs])
     for kind, a, b, c, d in matcher.get_opcodes():
         if kind != "equal":
-            _compare(list(ours[a:b]), list(theirs[c:d]), changed)
+            _compare_sentences(list(ours[a:b]), list(theirs[c:d]), changed)
     return changed
 
 
-def _compare(ours: list[Sentence], theirs: list[Sentence], changed: Changed) -> None:
+def _compare_sentences(ours: list[Sentence], theirs: list[Sentence], changed: Changed) -> None:
     """Sentences without a twin: the nearest are compared, the others are new as a whole."""
     for sentence in ours:
         near = _nearest(sentence, theirs) if len(ours) * len(theirs) <= MOST_PAIRS else ()
@@ -168,19 +168,19 @@ def _likeness(one: Sentence, other: Sentence) -> float:
 # -- marking
 
 
-def _drawn(texts: Sequence[str], changed: Sequence[Atom], colour: str) -> Iterator[str]:
+def _marked_blocks(texts: Sequence[str], changed: Sequence[Atom], colour: str) -> Iterator[str]:
     of_block: dict[int, list[Atom]] = {}
     for atom in changed:
         of_block.setdefault(atom.block, []).append(atom)
     for block, text in enumerate(texts):
         atoms = sorted(of_block.get(block, ()), key=lambda atom: atom.start)
-        made = _marked(text, [atom for atom in atoms if atom.word], colour)
-        same = _same(made, text)
+        made = _mark_words(text, [atom for atom in atoms if atom.word], colour)
+        same = _renders_same(made, text)
         signed = not same or not all(atom.word for atom in atoms)
-        yield _signed(made if same else text, colour) if signed else made
+        yield _with_sign(made if same else text, colour) if signed else made
 
 
-def _marked(text: str, words: Sequence[Atom], colour: str) -> str:
+def _mark_words(text: str, words: Sequence[Atom], colour: str) -> str:
     """The block with each run of these words in a mark; runs end where more than a space is."""
     pieces, at = [], 0
     for start, end in _runs(text, words):
@@ -199,13 +199,13 @@ def _runs(text: str, words: Sequence[Atom]) -> Iterator[tuple[int, int]]:
         yield run_of[0].start, run_of[-1].end
 
 
-def _signed(text: str, colour: str) -> str:
+def _with_sign(text: str, colour: str) -> str:
     sign = f":{colour}-badge[{SIGN}]"
     paragraph = _READER.parse(text)[0].type == "paragraph_open"
     return f"{sign} {text}" if paragraph else f"{sign}\n\n{text}"
 
 
-def _same(made: str, text: str) -> bool:
+def _renders_same(made: str, text: str) -> bool:
     """Whether a marked block renders as it did, but for the marks."""
     marked_html, html = str(_READER.render(made)), str(_READER.render(text))
     return re.sub("</?mark>", "", marked_html) == html

@@ -25,7 +25,7 @@ LARGEST_FILE = 20_000_000  # characters of a trace that is brought back
 NAME_LENGTH = 60
 _MEANING = re.compile(r"[\\`*_\[\]<>#$~|&!]|^[-+=:]")
 _NUMBER = re.compile(r"^(\d+)(?=[.)])")  # would begin a list
-_NEEDLESS = re.compile(  # what title() escapes and a file for people need not
+_NEEDLESS = re.compile(  # what plain_line() escapes and a file for people need not
     r"(?P<kept>\\\\|\\\$|\$[^$]*\$|^\d+\\[.)])|\\[\"',;?/%^{}:!().]|(?<=\S)\\[=+-]"
 )
 _CONTROL = re.compile(r"[\x00-\x1f\x7f\ufeff\ud800-\udfff]")

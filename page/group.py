@@ -12,9 +12,9 @@ from history.runs import Run
 from page.actions import DIRECT, way_of
 from page.context import PageContext
 from page.copy_button import copy_button
-from page.differences import marked
+from page.differences import mark_differences
 from page.i18n import Words
-from page.markdown import title
+from page.markdown import plain_line
 from page.navigation import go_to
 from page.wording import SEPARATOR, answer_text, total_line
 from reasoning.events import Answer, Failed, Stopped
@@ -115,7 +115,7 @@ def _draw_majority(group: Group, words: Words, box: DeltaGenerator) -> None:
         box.markdown(words.of("several", "none", chains=len(group.chains), bound=bound))
     for place, ballot in enumerate(ballots):
         votes, chains = len(ballot.members), group.counted
-        said = {"value": title(ballot.shown), "votes": votes, "chains": chains}
+        said = {"value": plain_line(ballot.shown), "votes": votes, "chains": chains}
         said |= {"share": f"{votes / chains:.0%}", "bound": bound, "by": _voters(ballot, words)}
         code = "minority" if place else "tie" if _tied(ballots) else "majority"
         box.markdown(words.of("several", code, **said))
@@ -181,7 +181,7 @@ def draw_side_by_side(context: PageContext, run: Run, direct: Run, place: DeltaG
     code = "same" if same_final(*answers) else "differ"
     box.markdown(f"#### {words.of('several', 'beside')}", anchors=False)
     box.markdown(words.of("several", code), help=words.of("several", "marks_help"))
-    columns, texts = box.columns(2), marked(*answers)
+    columns, texts = box.columns(2), mark_differences(*answers)
     _draw_answer(run, "in_steps", texts[0], words, columns[0])
     _draw_answer(direct, "directly", texts[1], words, columns[1])
 

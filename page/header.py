@@ -7,7 +7,7 @@ from streamlit.delta_generator import DeltaGenerator
 
 from page.context import PageContext
 from page.i18n import LANGUAGES, Words
-from page.markdown import title
+from page.markdown import plain_line
 from page.preferences import draw_settings_menu, load_preferences, set_way
 from reasoning.errors import StepwiseError, Unreachable
 from reasoning.think import WAYS
@@ -15,15 +15,15 @@ from reasoning.think import WAYS
 LOOK = 2.0  # seconds between two looks at the model's health
 
 
-def header(context: PageContext, home: bool) -> None:
+def draw_header(context: PageContext, home: bool) -> None:
     """One row, that a phone's width holds."""
     row = st.container(horizontal=True, vertical_alignment="center", key="header")
     if not home:
         row.container(key="brand", width="content").markdown(f"**{context.words('title')}**")
     with row.container(key="health", width="stretch"):
-        _health(context)
+        _draw_health(context)
     if context.server.model is not None:
-        _way(context, row)
+        _draw_way_menu(context, row)
     draw_settings_menu(context, row)
     other = Words(LANGUAGES[1 - LANGUAGES.index(context.words.language)])
     speak = (other.language,)
@@ -37,20 +37,20 @@ def announce_new_model(context: PageContext) -> None:
     if name:
         st.session_state["served"] = name
     if name and before not in (None, name):
-        said = context.words("now_served", model=title(context.served.title))
+        said = context.words("now_served", model=plain_line(context.served.title))
         st.toast(said, icon=":material/swap_horiz:")
 
 
 def draw_server_warning(words: Words, error: StepwiseError) -> None:
     key = "server_down" if isinstance(error, Unreachable) else "server_wrong"
-    st.warning(words(key, message=title(error.message), remedy=title(error.remedy)))
+    st.warning(words(key, message=plain_line(error.message), remedy=plain_line(error.remedy)))
 
 
 def _set_language(language: str) -> None:
     st.query_params["lang"] = language
 
 
-def _way(context: PageContext, row: DeltaGenerator) -> None:
+def _draw_way_menu(context: PageContext, row: DeltaGenerator) -> None:
     """How the next question is thought through: the model's own way, unless one is chosen."""
     words, name = context.words, context.server.name
     options = ["", *(way for way in WAYS if way != context.own_way)]
@@ -79,7 +79,7 @@ def _own_name(context: PageContext) -> str:
 
 
 @st.fragment(run_every=LOOK)
-def _health(context: PageContext) -> None:
+def _draw_health(context: PageContext) -> None:
     """The served model. What is new here is new for the whole page: it is drawn again.
 
     So is the page at rest when a run that its sidebar shows as thinking has ended.
@@ -88,15 +88,15 @@ def _health(context: PageContext) -> None:
         st.rerun()
     state = context.server
     if state.model is not None:
-        st.badge(_served(context), icon=":material/check_circle:", color="green")
+        st.badge(_served_line(context), icon=":material/check_circle:", color="green")
     elif state.error is None:
         st.badge(context.words("looking"), icon=":material/search:", color="gray")
     else:
         st.badge(context.words("no_server"), icon=":material/cloud_off:", color="orange")
 
 
-def _served(context: PageContext) -> str:
+def _served_line(context: PageContext) -> str:
     """The model, what it computes in, how fast it should write; each as far as it is known."""
     served, words = context.served, context.words
-    parts = (title(served.title), served.precision, words.rate(served.speed))
+    parts = (plain_line(served.title), served.precision, words.rate(served.speed))
     return words("comma").join(part for part in parts if part)

@@ -17,7 +17,7 @@ _SCRIPT = Path(__file__).with_name("keyboard.js").read_text(encoding="utf-8")
 _listen = st.components.v2.component("stepwise_keyboard", js=_SCRIPT)
 
 
-def keyboard(letters: bool = True) -> None:
+def listen_for_keys(letters: bool = True) -> None:
     """Listens. Keys without Ctrl or Alt (`letters`) can be turned off: they are also dictated."""
     with st.container(key="keyboard"):
         _listen(key="keys", data={"letters": letters})

@@ -16,16 +16,16 @@ from streamlit.delta_generator import DeltaGenerator
 from history.runs import Run
 from history.store import StoreError
 from page.actions import ask, ask_from_box
-from page.charts import history_charts
+from page.charts import draw_history_charts
 from page.compare import draw_comparison
 from page.context import PageContext, page_context
 from page.conversation import draw_conversation, right_aligned_row
-from page.header import announce_new_model, draw_server_warning, header
+from page.header import announce_new_model, draw_header, draw_server_warning
 from page.i18n import Words
-from page.keyboard import keyboard
+from page.keyboard import listen_for_keys
 from page.navigation import Location, go_to, read_location
 from page.preferences import load_preferences
-from page.sidebar import history
+from page.sidebar import draw_sidebar
 from page.wording import failure_line
 from reasoning.errors import StepwiseError
 from reasoning.events import Answer
@@ -44,14 +44,14 @@ def draw() -> None:
     context = page_context()
     run, other = context.runs.get(location.run), context.runs.get(location.beside)
     announce_new_model(context)
-    history(context, location.run, on_compare=_compare_with(run))
-    header(context, home=not location.run)
+    draw_sidebar(context, location.run, on_compare=_compare_with(run))
+    draw_header(context, home=not location.run)
     _draw_warnings(context, run)
     place = _view_place(location)
     bar = st.bottom.container(key="bar")
     _draw_refusal(context.words)
-    _box(context, run, location.run)
-    keyboard(load_preferences(context).letters)
+    _draw_question_box(context, run, location.run)
+    listen_for_keys(load_preferences(context).letters)
     if run is not None and other is not None:
         draw_comparison(context, run, other, place)
     elif run is not None:
@@ -61,7 +61,7 @@ def draw() -> None:
         new = context.words("new_question")
         right_aligned_row(bar).button(new, on_click=go_to, args=(None,), key="new")
     else:
-        _home(context, place)
+        _draw_home(context, place)
 
 
 def _view_place(location: Location) -> DeltaGenerator:
@@ -98,7 +98,7 @@ def _draw_refusal(words: Words) -> None:
         place.warning(words(refused))
 
 
-def _box(context: PageContext, run: Run | None, on: str | None) -> None:
+def _draw_question_box(context: PageContext, run: Run | None, on: str | None) -> None:
     """`on` is the run that the address names, known or not: what is asked there is not lost."""
     busy = run is not None and not run.ended
     hint = "ask_busy" if busy else "ask_waiting" if context.server.model is None else "ask"
@@ -118,7 +118,7 @@ def _compare_with(run: Run | None) -> Callable[[str], None] | None:
     return None if run is None else lambda other: go_to(run.id, other)
 
 
-def _home(context: PageContext, place: DeltaGenerator) -> None:
+def _draw_home(context: PageContext, place: DeltaGenerator) -> None:
     words = context.words
     place.title(words("title"), anchor=False)
     place.markdown(words("about"))
@@ -145,7 +145,7 @@ def _draw_figures(context: PageContext, place: DeltaGenerator) -> None:
             icon=":material/bar_chart:",
         )  # fmt: skip
         if box.open:
-            history_charts(box, context.store.figures(context.owner), context.words)
+            draw_history_charts(box, context.store.figures(context.owner), context.words)
     except StoreError:  # said on top
         return
 

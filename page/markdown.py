@@ -1,9 +1,9 @@
 """A model's Markdown, made safe and right for Streamlit's renderer. Pure functions.
 
-    blocks(text)   safe Markdown, one string for each block (paragraph, list, fence, ...)
-    split(text)    the same blocks, raw: all but the last are final while text still grows
-    safe(block)    one raw block, made safe
-    title(text)    one line of plain text for a label
+    safe_blocks(text)    safe Markdown, one string for each block (paragraph, list, fence, ...)
+    split_blocks(text)   the same blocks, raw: all but the last are final while text still grows
+    safe_block(block)    one raw block, made safe
+    plain_line(text)     one line of plain text for a label
 
 What is mended, outside of code:
     \\( \\) and \\[ \\] become the dollars that Streamlit renders, as does a bare \\boxed{}; money
@@ -82,12 +82,12 @@ _OUTLINE = re.compile(  # of a line that makes a heading or a fence, in lists an
 _PREFIX = re.compile(r"(?:[ \t]*(?:>|[-+*](?=[ \t])|\d{1,9}[.)](?=[ \t])))*[ \t]*")
 
 
-def blocks(text: str) -> tuple[str, ...]:
+def safe_blocks(text: str) -> tuple[str, ...]:
     """The text as safe Markdown, one string for each of its blocks."""
-    return tuple(safe(block) for block in split(text))
+    return tuple(safe_block(block) for block in split_blocks(text))
 
 
-def split(text: str) -> tuple[str, ...]:
+def split_blocks(text: str) -> tuple[str, ...]:
     """The text's outermost blocks, raw. More text can change the last one only."""
     lines = _clean(text).split("\n")
     masked, _ = _take_out("\n".join(lines), keep_lines=True)
@@ -100,7 +100,7 @@ def split(text: str) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1024)
-def safe(block: str) -> str:
+def safe_block(block: str) -> str:
     """One block as safe Markdown."""
     masked, formulas = _take_out(_clean(block))
     lines = masked.split("\n")
@@ -110,7 +110,7 @@ def safe(block: str) -> str:
     return mended if not _has_picture(mended) else _all_escaped(_clean(block))
 
 
-def title(text: str) -> str:
+def plain_line(text: str) -> str:
     """A title as one short line of plain text for a label; none of it is Markdown."""
     line = " ".join(_clean(text[: 20 * TITLE_LENGTH]).split())
     if len(line) > TITLE_LENGTH:

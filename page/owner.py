@@ -25,12 +25,12 @@ _NAME = re.compile(r"browser-[A-Za-z0-9_-]{32,64}")  # no address of a person lo
 _FORWARDED = {"forwarded", "x-forwarded-for"}
 
 
-def owner() -> str:
+def current_owner() -> str:
     """The owner of what this visitor asks; "" is everybody's at this machine."""
-    return _person() or ("" if _alone() else _browser())
+    return _logged_in() or ("" if _is_local_only() else _browser_name())
 
 
-def _person() -> str:
+def _logged_in() -> str:
     """A mail address that the provider does not vouch for is nobody's: then it is his own id."""
     user = st.user.to_dict()
     if not (user.get("is_logged_in") or st.get_option("server.trustedUserHeaders")):
@@ -39,7 +39,7 @@ def _person() -> str:
     return str(known or user.get("sub") or "")
 
 
-def _alone() -> bool:
+def _is_local_only() -> bool:
     """Whether only who sits at this machine can reach the page: no network, no proxy, no name."""
     names = (st.get_option("server.address"), *st.get_option("server.allowedHosts"))
     forwarded = any(name.lower() in _FORWARDED for name in st.context.headers)
@@ -58,7 +58,7 @@ def _is_loopback(name: str) -> bool:
         return False
 
 
-def _browser() -> str:
+def _browser_name() -> str:
     """The cookie's name; a browser that keeps none has a history as long as its visit."""
     named = st.context.cookies.get(COOKIE, "")
     if _NAME.fullmatch(named):
@@ -92,19 +92,19 @@ def _is_page(message: Message) -> bool:
 
 
 def _cookie(scope: Message) -> bytes:
-    value = f"{COOKIE}={_named(scope) or _new_name()}; Path=/; Max-Age={LASTS}"
+    value = f"{COOKIE}={_name_in_cookies(scope) or _new_name()}; Path=/; Max-Age={LASTS}"
     secure = "; Secure" if _encrypted(scope) else ""
     return f"{value}; HttpOnly; SameSite=Lax{secure}".encode()
 
 
 def _encrypted(scope: Message) -> bool:
     """A proxy that ends https says so. Who lies here spoils his own cookie alone."""
-    return scope.get("scheme") == "https" or b"https" in _given(scope, b"x-forwarded-proto")
+    return scope.get("scheme") == "https" or b"https" in _header_values(scope, b"x-forwarded-proto")
 
 
-def _named(scope: Message) -> str:
+def _name_in_cookies(scope: Message) -> str:
     """The name in the browser's cookies; another's cookie beside it may be as odd as it likes."""
-    pairs = b";".join(_given(scope, b"cookie")).decode("latin-1").split(";")
+    pairs = b";".join(_header_values(scope, b"cookie")).decode("latin-1").split(";")
     names = [
         value
         for key, _, value in (pair.strip().partition("=") for pair in pairs)
@@ -113,5 +113,5 @@ def _named(scope: Message) -> str:
     return names[0] if names else ""
 
 
-def _given(scope: Message, header: bytes) -> list[bytes]:
+def _header_values(scope: Message, header: bytes) -> list[bytes]:
     return [value for name, value in scope.get("headers", ()) if name == header]

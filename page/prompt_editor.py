@@ -12,7 +12,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from page.i18n import Words
-from page.markdown import title
+from page.markdown import plain_line
 from reasoning.errors import BadPrompt
 from reasoning.prompts import check_prompt, prompt_text
 
@@ -92,7 +92,7 @@ def _draw_changed(words: Words, language: str, name: str, place: DeltaGenerator)
         check_prompt(language, name, _edited(language)[name])
     except BadPrompt as error:
         said = {"message": error.message, "remedy": error.remedy}
-        place.error(title(words.of("failed", error.code, **said)))
+        place.error(plain_line(words.of("failed", error.code, **said)))
 
 
 def _area_height(text: str) -> int:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from page.i18n import Words
-from page.markdown import TITLE_LENGTH, blocks, title
+from page.markdown import TITLE_LENGTH, plain_line, safe_blocks
 from page.path_chart import TURNS
 from page.wording import (
     SEPARATOR,
@@ -78,13 +78,13 @@ def make_report(trace: Trace, words: Words, steps: bool = True) -> Report:
     started = trace.started or NOT_STARTED
     shown = tuple(_steps(trace, words)) if steps else ()
     return Report(
-        title(started.question),
+        plain_line(started.question),
         "" if _fits_a_line(started.question) else started.question,
         _made(started, words),
         tuple(_turn(turn, steps) for turn in started.history),
         shown,
         tuple(_remarks(trace, words)) if steps else (),
-        blocks(answer_text(trace) if trace.answer else _draft(trace).get("answer", "")),
+        safe_blocks(answer_text(trace) if trace.answer else _draft(trace).get("answer", "")),
         _ending(trace, words),
         total_line(trace, words),
     )
@@ -95,18 +95,18 @@ def _fits_a_line(question: str) -> bool:
 
 
 def _turn(turn: Turn, steps: bool) -> ReportTurn:
-    reasoning = blocks(turn.reasoning) if steps else ()
-    return ReportTurn(turn.question, (*reasoning, *blocks(turn.answer)))
+    reasoning = safe_blocks(turn.reasoning) if steps else ()
+    return ReportTurn(turn.question, (*reasoning, *safe_blocks(turn.answer)))
 
 
 def _made(started: Started, words: Words) -> str:
     """Which model thought, how, and when."""
-    parts = [title(started.model), words.of("way", started.way, way=title(started.way))]
+    parts = [plain_line(started.model), words.of("way", started.way, way=plain_line(started.way))]
     if started.at:
         at = datetime.fromtimestamp(started.at, UTC)
         parts.append(f"{at:%Y-%m-%d %H:%M} UTC")
     if started.prompts:
-        names = ", ".join(title(name) for name in sorted(started.prompts))
+        names = ", ".join(plain_line(name) for name in sorted(started.prompts))
         parts.append(words.of("take", "prompts", names=names))
     return SEPARATOR.join(part for part in parts if part)
 
@@ -115,12 +115,14 @@ def _steps(trace: Trace, words: Words) -> Iterator[ReportStep]:
     for step in trace.steps:
         name = step_name(step.number, step.title, words)
         remarks = tuple(_remarks_of(step, trace, words))
-        yield ReportStep(step.number, name, _facts(step, words), remarks, blocks(step.content))
+        yield ReportStep(step.number, name, _facts(step, words), remarks, safe_blocks(step.content))
     draft = _draft(trace)
     if draft.get("title") or draft.get("content"):
         number = len(trace.steps) + 1
         name = step_name(number, draft.get("title", ""), words)
-        yield ReportStep(number, name, words("unfinished"), (), blocks(draft.get("content", "")))
+        yield ReportStep(
+            number, name, words("unfinished"), (), safe_blocks(draft.get("content", ""))
+        )
 
 
 def _facts(step: Step, words: Words) -> str:

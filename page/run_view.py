@@ -17,7 +17,7 @@ from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page.copy_button import copy_button
 from page.i18n import Words
-from page.markdown import title
+from page.markdown import plain_line
 from page.path_chart import has_turns, path_dot
 from page.step_marks import draw_marks
 from page.streaming_markdown import StreamingMarkdown
@@ -268,7 +268,7 @@ class RunView:
     def _render_made(self, started: Started) -> None:
         """Which model thinks, and how: true of this run, whatever is served or chosen now."""
         way = self._words.of("way", started.way, way=started.way)
-        self._made.caption(f"{title(started.model)}{SEPARATOR}{way}")
+        self._made.caption(f"{plain_line(started.model)}{SEPARATOR}{way}")
         self._started = None
 
     def _render_step(self, view: StepView) -> None:

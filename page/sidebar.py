@@ -19,28 +19,28 @@ from history.store import StoreError, Thread
 from page.context import PageContext
 from page.exports import read_trace
 from page.keyboard import NEW
-from page.markdown import title
+from page.markdown import plain_line
 from page.navigation import go_to
 
-PAGE = 30  # lines that are asked for at a time
-FILE = 20  # megabytes that a trace to be shown may have
-NAME = 120  # characters of a name that is given
+LINES_AT_A_TIME = 30  # that are asked for
+MOST_MEGABYTES = 20  # that a trace to be shown may have
+LONGEST_NAME = 120  # characters of a name that is given
 WEEK = 7  # days
 Compare = Callable[[str], None] | None
 
 
-def history(context: PageContext, shown: str | None, on_compare: Compare = None) -> None:
+def draw_sidebar(context: PageContext, shown: str | None, on_compare: Compare = None) -> None:
     """Draws the sidebar; `shown` is the run on the page, beside which another can be laid."""
     with st.sidebar:
         st.button(
             context.words("new_question"), key="new-question", icon=":material/edit_square:",
-            width="stretch", shortcut=NEW, on_click=_open, args=(None,),
+            width="stretch", shortcut=NEW, on_click=_open_run, args=(None,),
         )  # fmt: skip
         try:
-            _list(context, shown, on_compare)
+            _draw_threads(context, shown, on_compare)
         except StoreError as error:
-            st.warning(title(str(error)))
-        _import(context)
+            st.warning(plain_line(str(error)))
+        _draw_import(context)
 
 
 def period(at: float, now: float, zone: tzinfo | None) -> str:
@@ -53,19 +53,19 @@ def period(at: float, now: float, zone: tzinfo | None) -> str:
 # -- the lines
 
 
-def _list(context: PageContext, shown: str | None, on_compare: Compare) -> None:
+def _draw_threads(context: PageContext, shown: str | None, on_compare: Compare) -> None:
     words = context.words
     search = st.text_input(
-        words.of("history", "search"), key="search", type="search", on_change=_searched,
+        words.of("history", "search"), key="search", type="search", on_change=_on_search,
         placeholder=words.of("history", "search"), label_visibility="collapsed",
     )  # fmt: skip
-    _say(context, shown)
-    limit = st.session_state.get("lines", PAGE)
+    _draw_notices(context, shown)
+    limit = st.session_state.get("lines", LINES_AT_A_TIME)
     threads = context.store.threads(context.owner, search, limit + 1)
     if not threads:
         st.caption(words.of("history", "nothing" if search else "empty"))
     place = st.container(key="threads", gap=None)
-    run, zone, now = context.runs.get(shown), _zone(), time.time()
+    run, zone, now = context.runs.get(shown), _visitor_zone(), time.time()
     open_thread, live = run and run.link.thread, {it.link.thread for it in context.live_runs}
 
     def heading(thread: Thread) -> str:
@@ -74,22 +74,22 @@ def _list(context: PageContext, shown: str | None, on_compare: Compare) -> None:
     for head, lines in groupby(threads[:limit], key=heading):
         place.caption(words.of("history", head))
         for thread in lines:
-            line = Line(
+            line = ThreadLine(
                 context, thread, shown, thread.id == open_thread, thread.id in live, on_compare
             )
             line.draw(place)
     if len(threads) > limit:
-        place.button(words.of("history", "more"), key="more", type="tertiary", on_click=_more)
+        place.button(words.of("history", "more"), key="more", type="tertiary", on_click=_show_more)
 
 
-def _zone() -> tzinfo | None:
+def _visitor_zone() -> tzinfo | None:
     """The visitor's zone as his browser tells it; None is this machine's."""
     offset = st.context.timezone_offset
     return None if offset is None else timezone(timedelta(minutes=-offset))
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class ThreadLine:
     """A conversation's line in the sidebar, and what its menu does."""
 
     context: PageContext
@@ -111,9 +111,9 @@ class Line:
     def _draw_link(self, row: DeltaGenerator) -> None:
         icon, about = self._state()
         row.button(
-            title(self.thread.name), key=f"open-{self.thread.id}", icon=icon, help=about,
+            plain_line(self.thread.name), key=f"open-{self.thread.id}", icon=icon, help=about,
             type="secondary" if self.is_open else "tertiary", width="stretch", wrap=False,
-            on_click=_open, args=(self.thread.last,),
+            on_click=_open_run, args=(self.thread.last,),
         )  # fmt: skip
 
     def _state(self) -> tuple[str | None, str | None]:
@@ -127,7 +127,7 @@ class Line:
     def _draw_menu(self, row: DeltaGenerator) -> None:
         words, key = self.context.words, f"menu-{self.thread.id}"
         row.menu_button(
-            words.of("history", "menu", name=title(self.thread.name)),
+            words.of("history", "menu", name=plain_line(self.thread.name)),
             self._offers(), format_func=lambda it: words.of("history", it),
             key=key, icon=":material/more_horiz:", type="tertiary",
             on_click=self._act, args=(key,),
@@ -142,8 +142,8 @@ class Line:
         if key not in st.session_state:
             st.session_state[key] = self.thread.name
         row.text_input(
-            words.of("history", "name"), key=key, max_chars=NAME, label_visibility="collapsed",
-            on_change=self._rename, args=(key,),
+            words.of("history", "name"), key=key, max_chars=LONGEST_NAME,
+            label_visibility="collapsed", on_change=self._rename, args=(key,),
         )  # fmt: skip
         row.button(
             words.of("history", "cancel"), key="cancel", icon=":material/close:", type="tertiary",
@@ -185,18 +185,18 @@ class Line:
 # -- what a click does
 
 
-def _open(id: str | None) -> None:
+def _open_run(id: str | None) -> None:
     _forget_deleted()
     go_to(id)
 
 
-def _searched() -> None:
+def _on_search() -> None:
     _forget_deleted()
     st.session_state.pop("lines", None)
 
 
-def _more() -> None:
-    st.session_state["lines"] = st.session_state.get("lines", PAGE) + PAGE
+def _show_more() -> None:
+    st.session_state["lines"] = st.session_state.get("lines", LINES_AT_A_TIME) + LINES_AT_A_TIME
 
 
 def _stop_renaming() -> None:
@@ -222,16 +222,18 @@ def _restore(context: PageContext, thread: Thread) -> None:
     _try(lambda: context.store.restore(thread.id))
 
 
-def _say(context: PageContext, shown: str | None) -> None:
+def _draw_notices(context: PageContext, shown: str | None) -> None:
     """What the store refused, once; what was deleted, until something else is done."""
     if refused := st.session_state.pop("refused-by-store", ""):
-        st.warning(title(refused))
+        st.warning(plain_line(refused))
     thread, left = st.session_state.get("deleted", (None, None))
     if thread is None or left != shown:
         _forget_deleted()
         return
     row = st.container(horizontal=True, vertical_alignment="center", gap="xsmall", key="deleted")
-    row.caption(context.words.of("history", "deleted", name=title(thread.name)), width="stretch")
+    row.caption(
+        context.words.of("history", "deleted", name=plain_line(thread.name)), width="stretch"
+    )
     undo = context.words.of("history", "undo")
     row.button(undo, key="undo", icon=":material/undo:", on_click=_restore, args=(context, thread))
 
@@ -239,7 +241,7 @@ def _say(context: PageContext, shown: str | None) -> None:
 # -- a trace from a file
 
 
-def _import(context: PageContext) -> None:
+def _draw_import(context: PageContext) -> None:
     """Shows a trace that was exported here or elsewhere: a conversation of its own."""
     words, number = context.words, st.session_state.get("imports", 0)
     place = st.popover(
@@ -248,14 +250,14 @@ def _import(context: PageContext) -> None:
     )  # fmt: skip
     key = f"import-{number}"  # an uploader is emptied by making it anew
     place.file_uploader(
-        words.of("history", "import_about"), type="json", key=key, max_upload_size=FILE,
-        on_change=_imported, args=(context, key),
+        words.of("history", "import_about"), type="json", key=key, max_upload_size=MOST_MEGABYTES,
+        on_change=_on_import, args=(context, key),
     )  # fmt: skip
     if why := st.session_state.pop("import-refused", ""):
-        place.error(title(why))
+        place.error(plain_line(why))
 
 
-def _imported(context: PageContext, key: str) -> None:
+def _on_import(context: PageContext, key: str) -> None:
     file = st.session_state[key]
     if file is None:
         return
@@ -267,4 +269,4 @@ def _imported(context: PageContext, key: str) -> None:
         st.session_state["import-refused"] = str(error)
     else:
         st.session_state["imports"] = st.session_state.get("imports", 0) + 1
-        _open(run.id)
+        _open_run(run.id)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from streamlit.delta_generator import DeltaGenerator
 
-from page.markdown import blocks
+from page.markdown import safe_blocks
 
 
 class StreamingMarkdown:
@@ -16,7 +16,7 @@ class StreamingMarkdown:
 
     def write(self, text: str) -> None:
         """Shows the text as it is now."""
-        parts = blocks(text)
+        parts = safe_blocks(text)
         kept = len(self._standing) - 1
         if self._standing[:kept] != list(parts[:kept]) or len(parts) < len(self._standing):
             self._reset()

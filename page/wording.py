@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from page.i18n import Words
-from page.markdown import safe, title
+from page.markdown import plain_line, safe_block
 from reasoning.events import Answer, Correction, Failed, Notice, Retry, Step, Stopped, Trace
 
 Mark = Literal["", "retry", "cut", "corrected", "edited", "doubt"]
@@ -75,7 +75,7 @@ def ending(trace: Trace, words: Words, unended: str) -> Remark | None:
 
 def failure_line(failure: Failure, words: Words, table: str = "failed") -> str:
     """What went wrong and what to do, in the words of the table for its code."""
-    message, remedy = title(failure.message), title(failure.remedy)
+    message, remedy = plain_line(failure.message), plain_line(failure.remedy)
     return words.of(table, failure.code, message=message, remedy=remedy)
 
 
@@ -89,7 +89,7 @@ def answer_text(trace: Trace) -> str:
 
 def step_name(number: int, name: str, words: Words) -> str:
     """A step's title, or its number where it has none yet."""
-    return title(name) or words("step", number=number)
+    return plain_line(name) or words("step", number=number)
 
 
 def step_cost(step: Step, words: Words) -> str:
@@ -136,7 +136,7 @@ def _with_help(code: str, words: Words) -> tuple[str, str]:
 
 
 def retry_remark(retry: Retry, words: Words) -> Remark:
-    values = {"attempt": retry.attempt, "detail": title(retry.detail)}
+    values = {"attempt": retry.attempt, "detail": plain_line(retry.detail)}
     if retry.wait:
         seconds = words.seconds(retry.wait)
         line = words.of("retry", "wait", seconds=seconds, **values)
@@ -146,7 +146,7 @@ def retry_remark(retry: Retry, words: Words) -> Remark:
 
 
 def notice_remark(notice: Notice, words: Words) -> Remark:
-    line = words.of("notice", notice.code, detail=title(notice.detail))
+    line = words.of("notice", notice.code, detail=plain_line(notice.detail))
     return Remark(line, words.of("notice_help", notice.code))
 
 
@@ -160,5 +160,5 @@ def value_line(text: str) -> str:
     """A value that a model named, on one line: as mathematics when it looks like LaTeX."""
     line = " ".join(text.split())
     if any(sign in line for sign in "\\^_{}") and len(line) <= LONGEST_FORMULA:
-        return safe(f"\\({line}\\)")
-    return title(line)
+        return safe_block(f"\\({line}\\)")
+    return plain_line(line)

@@ -11,12 +11,12 @@ import pytest
 from page.charts import (
     MOST_GROUPS,
     Bar,
-    bars,
-    five,
-    groups,
-    history_charts,
-    run_charts,
+    draw_history_charts,
+    draw_run_charts,
+    five_numbers,
+    group_by_model,
     spread_option,
+    step_bars,
     time_option,
     tokens_option,
 )
@@ -67,34 +67,34 @@ def trace(*events: Event) -> Trace:
 
 
 def test_a_steps_time_is_parted_at_its_first_token() -> None:
-    assert bars(trace(step(1)), "Answer") == [Bar("1", 1.0, 2.0, 0.0, 50)]
+    assert step_bars(trace(step(1)), "Answer") == [Bar("1", 1.0, 2.0, 0.0, 50)]
 
 
 def test_without_a_first_token_all_is_writing() -> None:
-    assert bars(trace(step(1, first_token=None)), "Answer") == [Bar("1", 0.0, 3.0, 0.0, 50)]
+    assert step_bars(trace(step(1, first_token=None)), "Answer") == [Bar("1", 0.0, 3.0, 0.0, 50)]
 
 
 def test_a_first_token_that_came_later_than_the_step_took_leaves_nothing_negative() -> None:
-    (bar,) = bars(trace(step(1, 1.0, 1.5)), "Answer")
+    (bar,) = step_bars(trace(step(1, 1.0, 1.5)), "Answer")
     assert (bar.first, bar.rest) == (1.0, 0.0)
 
 
 def test_waiting_stands_apart_at_the_step_that_waited_or_at_the_answer() -> None:
     waits = [Retry(2, 1, "busy", "Busy.", 2.0), Retry(2, 2, "busy", "Busy.", 4.0)]
     late = Retry(3, 1, "busy", "Busy.", 1.0)
-    found = bars(trace(step(1), *waits, step(2), late, Answer("4", 1.0, 9)), "Answer")
+    found = step_bars(trace(step(1), *waits, step(2), late, Answer("4", 1.0, 9)), "Answer")
     assert [bar.waited for bar in found] == [0.0, 6.0, 1.0]
     assert [bar.seconds for bar in found] == [3.0, 3.0, 1.0]
     assert found[-1].name == "Answer"
 
 
 def test_an_answer_that_took_no_time_of_its_own_has_no_bar() -> None:
-    assert len(bars(trace(step(1), Answer("4", 0.0, 3)), "Answer")) == 1
+    assert len(step_bars(trace(step(1), Answer("4", 0.0, 3)), "Answer")) == 1
 
 
 def test_a_part_that_no_step_has_is_in_no_legend() -> None:
     def names(*events: Event) -> list[str]:
-        series = time_option(bars(trace(*events), "Answer"), WORDS)["series"]
+        series = time_option(step_bars(trace(*events), "Answer"), WORDS)["series"]
         return [one["name"] for one in series]
 
     assert names(step(1, first_token=None)) == ["Thinking"]
@@ -104,7 +104,7 @@ def test_a_part_that_no_step_has_is_in_no_legend() -> None:
 
 
 def test_what_is_told_apart_by_colour_is_told_apart_by_pattern_too() -> None:
-    found = bars(trace(step(1)), "Answer")
+    found = step_bars(trace(step(1)), "Answer")
     assert time_option(found, WORDS)["aria"]["decal"]["show"]
     assert not tokens_option(found, WORDS)["aria"]["decal"]["show"]
 
@@ -112,26 +112,26 @@ def test_what_is_told_apart_by_colour_is_told_apart_by_pattern_too() -> None:
 def test_charts_are_drawn_only_when_they_are_opened() -> None:
     shut, opened = Place(open=False), Place()
     for place in (shut, opened):
-        run_charts(place, trace(step(1)), WORDS)  # type: ignore[arg-type]
+        draw_run_charts(place, trace(step(1)), WORDS)  # type: ignore[arg-type]
     assert [kind for kind, _, _ in shut.drawn] == ["expander"]
     assert len(opened.all("echarts_chart")) == 2
 
 
 def test_a_run_without_steps_or_figures_has_no_charts() -> None:
     place = Place()
-    run_charts(place, trace(), WORDS)  # type: ignore[arg-type]
+    draw_run_charts(place, trace(), WORDS)  # type: ignore[arg-type]
     assert place.drawn == []
 
 
 def test_a_server_that_counts_no_tokens_has_no_chart_of_them() -> None:
     place, uncounted = Place(), Step(1, "t", "c", "continue", 2.0, 0)
-    run_charts(place, trace(uncounted), WORDS)  # type: ignore[arg-type]
+    draw_run_charts(place, trace(uncounted), WORDS)  # type: ignore[arg-type]
     assert len(place.all("echarts_chart")) == 1
 
 
 def test_each_chart_says_its_figures() -> None:
     place = Place()
-    run_charts(place, trace(step(1), Answer("4", 1.0, 9)), WORDS)  # type: ignore[arg-type]
+    draw_run_charts(place, trace(step(1), Answer("4", 1.0, 9)), WORDS)  # type: ignore[arg-type]
     (_, time), (_, tokens) = place.all("echarts_chart")
     assert "Step 1 3.0 s, 1.0 s of them to the first token, Answer 1.0 s" in time["alt"]
     assert "Step 1 50 tokens, Answer 9 tokens" in tokens["alt"]
@@ -142,7 +142,7 @@ def test_each_chart_says_its_figures() -> None:
 
 def test_models_are_told_apart_by_their_ways_and_the_most_used_come_first() -> None:
     lines: list[Any] = [Line(), *[Line(way="direct")] * 2, *[Line("large-one")] * 3]
-    found = {name: len(group) for name, group in groups(lines, WORDS).items()}
+    found = {name: len(group) for name, group in group_by_model(lines, WORDS).items()}
     assert list(found.items()) == [
         ("large-one (JSON steps)", 3),
         ("little-one (Direct)", 2),
@@ -152,11 +152,11 @@ def test_models_are_told_apart_by_their_ways_and_the_most_used_come_first() -> N
 
 def test_of_many_models_the_most_used_are_shown() -> None:
     lines: list[Any] = [Line(f"model-{number}") for number in range(40)]
-    assert len(groups(lines, WORDS)) == MOST_GROUPS
+    assert len(group_by_model(lines, WORDS)) == MOST_GROUPS
 
 
 def test_the_five_figures_of_a_box() -> None:
-    assert five([5.0, 1.0, 2.0, 4.0, 3.0]) == [1.0, 2.0, 3.0, 4.0, 5.0]
+    assert five_numbers([5.0, 1.0, 2.0, 4.0, 3.0]) == [1.0, 2.0, 3.0, 4.0, 5.0]
 
 
 @pytest.mark.parametrize(("count", "box"), [(4, []), (5, [0.0, 1.0, 2.0, 3.0, 4.0])])
@@ -172,7 +172,7 @@ def test_a_box_needs_five_answers_and_every_answer_has_a_point(
 def test_only_answered_runs_count_and_only_runs_with_steps_among_the_steps() -> None:
     place = Place()
     lines: list[Any] = [Line(), Line(state="failed"), Line(way="direct", steps=0)]
-    history_charts(place, lines, WORDS)  # type: ignore[arg-type]
+    draw_history_charts(place, lines, WORDS)  # type: ignore[arg-type]
     heads = [text for text, _ in place.all("markdown")]
     assert heads == ["**Thinking time of 2 answers, in seconds**", "**Steps of 1 answers**"]
     (_, time), (_, steps) = place.all("echarts_chart")
@@ -182,7 +182,7 @@ def test_only_answered_runs_count_and_only_runs_with_steps_among_the_steps() -> 
 
 def test_an_empty_history_says_so() -> None:
     place = Place()
-    history_charts(place, [], WORDS)  # type: ignore[arg-type]
+    draw_history_charts(place, [], WORDS)  # type: ignore[arg-type]
     assert place.all("caption")
     assert not place.all("echarts_chart")
 
@@ -191,8 +191,8 @@ def test_no_tooltip_is_html() -> None:
     """A model's name comes from a server that is not ours."""
     hostile: list[Any] = [Line("<img src=x onerror=alert(1)>")] * 5
     place = Place()
-    history_charts(place, hostile, WORDS)  # type: ignore[arg-type]
-    run_charts(place, trace(step(1)), WORDS)  # type: ignore[arg-type]
+    draw_history_charts(place, hostile, WORDS)  # type: ignore[arg-type]
+    draw_run_charts(place, trace(step(1)), WORDS)  # type: ignore[arg-type]
     options = [option for option, _ in place.all("echarts_chart")]
     assert len(options) == 4
     for option in options:

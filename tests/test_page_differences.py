@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import example, given
 
-from page.differences import LONGEST, marked, parted
-from page.markdown import blocks
+from page.differences import LONGEST, first_difference, mark_differences
+from page.markdown import safe_blocks
 from reasoning.events import Step
 from tests.examples import examples
 from tests.test_page_markdown import TEXTS
@@ -19,7 +19,7 @@ MARK = re.compile(r":(orange|blue)-background\[((?:[^\[\]\\\n]|\\.)*)\]")
 
 
 def safe(text: str) -> str:
-    return "\n\n".join(blocks(text))
+    return "\n\n".join(safe_blocks(text))
 
 
 def unmarked(text: str) -> str:
@@ -31,7 +31,7 @@ def marks(text: str) -> list[str]:
 
 
 def test_a_word_that_differs_is_marked_in_the_colour_of_its_side() -> None:
-    one, other = marked("There are 3 R's in it.", "There are 2 R's in it.")
+    one, other = mark_differences("There are 3 R's in it.", "There are 2 R's in it.")
     assert one == "There are :orange-background[3] R's in it."
     assert other == "There are :blue-background[2] R's in it."
 
@@ -55,7 +55,7 @@ def test_a_word_that_differs_is_marked_in_the_colour_of_its_side() -> None:
 def test_only_what_the_other_does_not_say_is_marked(
     one: str, other: str, ours: list[str], theirs: list[str]
 ) -> None:
-    made = marked(one, other)
+    made = mark_differences(one, other)
     assert (marks(made[0]), marks(made[1])) == (ours, theirs)
     assert not any(SIGN.search(text) for text in made)
 
@@ -75,15 +75,15 @@ def test_only_what_the_other_does_not_say_is_marked(
     ],
 )
 def test_what_cannot_be_marked_inside_has_a_sign_before_its_block(one: str, other: str) -> None:
-    for text, made in zip((one, other), marked(one, other), strict=True):
+    for text, made in zip((one, other), mark_differences(one, other), strict=True):
         assert SIGN.match(made)
         assert marks(made) == []
         assert SIGN.sub("", made) == safe(text)
 
 
 def test_the_sign_stands_in_a_paragraph_and_above_all_else() -> None:
-    assert marked("So $1$", "So $2$")[0] == ":orange-badge[≠] So $1$"
-    assert marked("```\n1\n```", "```\n2\n```")[1] == ":blue-badge[≠]\n\n```\n2\n```"
+    assert mark_differences("So $1$", "So $2$")[0] == ":orange-badge[≠] So $1$"
+    assert mark_differences("```\n1\n```", "```\n2\n```")[1] == ":blue-badge[≠]\n\n```\n2\n```"
 
 
 @examples(4)
@@ -93,20 +93,20 @@ def test_the_sign_stands_in_a_paragraph_and_above_all_else() -> None:
 @example("**a** b**c** *d* e", "**b** a**d** *c* f")
 @example("> 1. a\n> ```\n> b", "> 1. c\n> ```\n> d")
 def test_without_its_marks_each_text_is_the_safe_text(one: str, other: str) -> None:
-    made = marked(one, other)
+    made = mark_differences(one, other)
     assert (unmarked(made[0]), unmarked(made[1])) == (unmarked(safe(one)), unmarked(safe(other)))
 
 
 @examples(2)
 @given(TEXTS)
 def test_a_text_does_not_differ_from_itself(text: str) -> None:
-    assert marked(text, text) == (safe(text), safe(text))
+    assert mark_differences(text, text) == (safe(text), safe(text))
 
 
 @examples(2)
 @given(TEXTS, TEXTS)
 def test_no_mark_holds_anything_but_plain_words(one: str, other: str) -> None:
-    for made in marked(one, other):
+    for made in mark_differences(one, other):
         for words in marks(made):
             assert not re.search(r"[`$\[\]<>|{}_~#]|(?<!\\):(?=\w)", re.sub(r"\\.", "", words)), (
                 made
@@ -115,12 +115,12 @@ def test_no_mark_holds_anything_but_plain_words(one: str, other: str) -> None:
 
 @pytest.mark.parametrize(("one", "other"), [("", "Text."), ("Text.", " \n"), ("", "")])
 def test_beside_nothing_nothing_is_marked(one: str, other: str) -> None:
-    assert marked(one, other) == (safe(one), safe(other))
+    assert mark_differences(one, other) == (safe(one), safe(other))
 
 
 def test_a_text_too_long_to_compare_is_left_as_it_is() -> None:
     text = "word " * LONGEST
-    assert marked(text, "word") == (safe(text), "word")
+    assert mark_differences(text, "word") == (safe(text), "word")
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_a_text_too_long_to_compare_is_left_as_it_is() -> None:
 )
 def test_hostile_texts_are_compared_to_their_end(text: str) -> None:
     one, other = text * (LONGEST // len(text)), ("b" + text) * (LONGEST // len(text + "b"))
-    assert unmarked(marked(one, other)[0]) == safe(one)
+    assert unmarked(mark_differences(one, other)[0]) == safe(one)
 
 
 # -- chains
@@ -150,4 +150,4 @@ STEPS = tuple(Step(n, f"T{n}", f"C{n}", "continue", 1.0, 1) for n in (1, 2, 3))
 def test_chains_part_at_the_first_step_that_says_something_else(
     other: tuple[Step, ...], number: int
 ) -> None:
-    assert parted(STEPS, other) == parted(other, STEPS) == number
+    assert first_difference(STEPS, other) == first_difference(other, STEPS) == number

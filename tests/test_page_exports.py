@@ -28,7 +28,7 @@ from page.exports import (
 )
 from page.html_export import STYLE, as_html, to_html
 from page.i18n import LANGUAGES, Words
-from page.markdown import title
+from page.markdown import plain_line
 from page.mathml import to_mathml
 from reasoning.events import (
     Answer,
@@ -194,8 +194,8 @@ def test_no_text_of_a_model_breaks_the_outline(content: str, answer: str) -> Non
 @example("a\\(b\\) $5 \\$ :red[x] !")
 def test_a_title_reads_as_it_was_written(text: str) -> None:
     for begin in ("", "### 1. ", "> "):
-        before = READER.render(begin + title(text)).replace(JOINER, "")
-        assert READER.render(begin + unescape_line(title(text))).replace(JOINER, "") == before
+        before = READER.render(begin + plain_line(text)).replace(JOINER, "")
+        assert READER.render(begin + unescape_line(plain_line(text))).replace(JOINER, "") == before
 
 
 @examples(3)

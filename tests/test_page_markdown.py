@@ -10,7 +10,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from page.markdown import TITLE_LENGTH, blocks, safe, split, title
+from page.markdown import TITLE_LENGTH, plain_line, safe_block, safe_blocks, split_blocks
 from tests.examples import examples
 
 READER = MarkdownIt("commonmark", {"html": True}).enable("table")
@@ -18,7 +18,7 @@ ARROW, JOINER, HAIR = "\u2197", "\u2060", "\u200a"
 
 
 def whole(text: str) -> str:
-    return "\n\n".join(blocks(text))
+    return "\n\n".join(safe_blocks(text))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ PICTURES = [
 @pytest.mark.parametrize("text", PICTURES)
 def test_no_form_of_a_picture_survives(text: str) -> None:
     assert not images(whole(text))
-    assert not any(images(block) for block in blocks(text))
+    assert not any(images(block) for block in safe_blocks(text))
 
 
 PIECES = st.sampled_from(
@@ -195,7 +195,7 @@ TEXTS = st.lists(PIECES, max_size=40).map("".join)
 @example("[x\ny]: /u\n\n![x\ny]")
 @example("word```py\n<!--```")
 def test_whatever_is_written_no_picture_and_no_html_is_left(text: str) -> None:
-    for made in (whole(text), *blocks(text)):
+    for made in (whole(text), *safe_blocks(text)):
         assert not images(made), made
         assert not html(made), made
 
@@ -213,7 +213,7 @@ def test_no_word_is_lost_and_their_order_stays(text: str) -> None:
 @given(st.text(max_size=300))
 def test_any_text_is_taken(text: str) -> None:
     assert not images(whole(text))
-    assert "\n" not in title(text)
+    assert "\n" not in plain_line(text)
 
 
 REPLY = """The word is **strawberry**: it costs $5 or $6.
@@ -248,8 +248,8 @@ So ![r](http://e/r.png) is **3**."""
 
 def test_text_that_grows_changes_its_last_block_only() -> None:
     for end in range(len(REPLY)):
-        settled = split(REPLY[:end])[:-1]
-        assert split(REPLY)[: len(settled)] == settled, REPLY[:end]
+        settled = split_blocks(REPLY[:end])[:-1]
+        assert split_blocks(REPLY)[: len(settled)] == settled, REPLY[:end]
 
 
 def test_every_state_of_growing_text_is_safe() -> None:
@@ -282,7 +282,7 @@ def test_a_title_is_one_short_line_of_plain_text() -> None:
     hostile = (
         "# **a**\n![x](http://e/x.png) <img src=x> `c` $x$ :smile: :red[y] [l](http://e)\n" * 200
     )
-    made = title(hostile)
+    made = plain_line(hostile)
     assert "\n" not in made
     assert not images(made)
     assert not html(made)
@@ -294,8 +294,8 @@ def test_a_title_is_one_short_line_of_plain_text() -> None:
 
 @pytest.mark.parametrize("text", ["1. First", "- First", "+ First", "> First", "=== First"])
 def test_a_title_is_no_list_and_no_quote(text: str) -> None:
-    assert READER.parse(title(text))[0].type == "paragraph_open"
+    assert READER.parse(plain_line(text))[0].type == "paragraph_open"
 
 
 def test_safe_is_the_same_for_the_same_block() -> None:
-    assert safe("a \\(x\\)") == safe("a \\(x\\)") == "a $x$"
+    assert safe_block("a \\(x\\)") == safe_block("a \\(x\\)") == "a $x$"

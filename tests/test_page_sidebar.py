@@ -16,7 +16,7 @@ from playwright.sync_api import Locator, Page
 from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store
 from page.exports import as_json
-from page.sidebar import PAGE, period
+from page.sidebar import LINES_AT_A_TIME, period
 from reasoning.events import Answer, Settings, Started, Step, Trace
 from tests.page_browser import PHONE, PageServer, expect, on_stage, thinking, until
 from tests.stub import NEVER, Stub, step
@@ -222,15 +222,15 @@ def test_only_some_are_asked_for_and_more_on_demand_and_no_name_is_markup(
 ) -> None:
     name = "**Bold** <b>x</b> :red[y] $z$ [a](https://example.org)"
     keep(store, name, 1)
-    for number in range(2, PAGE + 6):
+    for number in range(2, LINES_AT_A_TIME + 6):
         keep(store, f"Question {number}", number)
     visitor = visitors(staged.address)
     expect(line(visitor.page, name)).to_be_visible()
     expect(visitor.page.locator(".st-key-threads :is(strong, b, a, .katex)")).to_have_count(0)
     names = visitor.page.locator(".st-key-threads").get_by_role("button", name="What to do with")
-    expect(names).to_have_count(PAGE)
+    expect(names).to_have_count(LINES_AT_A_TIME)
     visitor.page.get_by_role("button", name="Show more").click()
-    expect(names).to_have_count(PAGE + 5)
+    expect(names).to_have_count(LINES_AT_A_TIME + 5)
     expect(visitor.page.get_by_role("button", name="Show more")).to_have_count(0)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from page.charts import history_charts, run_charts
+from page.charts import draw_history_charts, draw_run_charts
 from page.i18n import Words, language_of
 from page.run_view import RunView, replay
 from page.wording import total_line
@@ -43,7 +43,7 @@ def draw() -> None:
     words = Words(language_of(st.query_params.get("lang"), None))
     if "history" in st.query_params:
         entries: list[Any] = [SimpleNamespace(**line) for line in read("entries.json")]
-        history_charts(st.container(), entries, words)
+        draw_history_charts(st.container(), entries, words)
     else:
         draw_run(words, Trace(tuple(from_dict(event) for event in read("events.json"))))
     st.chat_input("Ask", key="box")
@@ -57,7 +57,7 @@ def draw_run(words: Words, trace: Trace) -> None:
     replay(view, trace)
     view.render_ending(trace)
     st.caption(total_line(trace, words))
-    run_charts(st.container(), trace, words)
+    draw_run_charts(st.container(), trace, words)
 
 
 def follow(view: RunView, trace: Trace) -> None:
