@@ -79,6 +79,16 @@ def tops(path: Path) -> set[str]:
     return {module.split(".")[0] for module in imports(path)}
 
 
+def test_every_module_of_ours_that_is_imported_is_there() -> None:
+    """mypy takes a module that it does not find for anything at all (ignore_missing_imports)."""
+    for path in rooms(*ROOMS, "bench", "tests"):
+        for module in imports(path):
+            ours = module.split(".")[0] in OURS
+            assert not ours or file_of(module) or ROOT.joinpath(*module.split(".")).is_dir(), (
+                f"{path.relative_to(ROOT)} imports {module}"
+            )
+
+
 @pytest.mark.parametrize("path", rooms("reasoning"), ids=lambda path: path.name)
 def test_the_core_knows_no_page_no_engine_and_no_web_framework(path: Path) -> None:
     assert not tops(path) & {"streamlit", "vllm", "fastapi", "starlette"}

@@ -184,7 +184,7 @@ def test_what_is_sent_for_a_token_does_not_grow_with_the_steps_before() -> None:
     assert sent_for_one_more(2) == sent_for_one_more(24) == ["markdown"]
 
 
-def test_a_painting_without_news_sends_nothing() -> None:
+def test_a_rendering_without_news_sends_nothing() -> None:
     stage = Stage()
     stage.play(*whole(), Retry(4, 1, "cut", "Cut."), Notice("context", "Full."))
     assert stage.play() == []
