@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from gateway.errors import model_not_found
 from gateway.models import ModelAlias, find_alias
 from gateway.observers import Observer
-from reasoning.detection import DEFAULT, DetectedWays
+from reasoning.detection import DetectedWays
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.errors import StepwiseError
-from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
-from serving.served import served_at
+from serving.warmup import warm_theirs
 
 _log = logging.getLogger(__name__)
 
@@ -42,15 +41,9 @@ class Upstream:
         return await self._ways.of(model)
 
     async def warm_up(self) -> None:
-        """Spares the first caller the wait: asks for the way, compiles the steps' grammars.
-
-        What ./serve.sh serves on this machine it warms itself.
-        """
+        """Spares the first caller the wait: asks for the way, compiles the steps' grammars."""
         try:
-            model = await self.endpoint.model()
-            ours = served_at(self.endpoint.base_url, model.name).by_us
-            if model.vllm and not ours and await self.way(model) == DEFAULT:
-                await warm(self.endpoint, reader_language())
+            await warm_theirs(self.endpoint, self._ways)
         except StepwiseError as error:
             _log.warning("The model server is not ready: %s", error)
 

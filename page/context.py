@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 
 import streamlit as st
 
@@ -15,13 +16,13 @@ from history.store import Store, StoreError
 from page.health import Health, ServerState
 from page.i18n import Words, language_of
 from page.owner import current_owner
-from reasoning.detection import DEFAULT, DetectedWays
+from reasoning.detection import DetectedWays
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event
 from reasoning.think import think
-from reasoning.warming import reader_language, warm
 from serving.catalogue import readable_ways
 from serving.served import Served, served_at
+from serving.warmup import warm_theirs
 
 _log = logging.getLogger(__name__)
 
@@ -52,14 +53,7 @@ def services() -> Services:
             async for event in events:
                 yield event
 
-    async def warm_model() -> None:
-        """Others than vLLM compile no grammars, and some are paid for; ours is warm already."""
-        model = await endpoint.model()
-        warmed = not model.vllm or served_at(endpoint.base_url, model.name).by_us
-        if not warmed and await ways.of(model) == DEFAULT:
-            await warm(endpoint, reader_language())
-
-    health = Health(endpoint.model, warm_model)
+    health = Health(endpoint.model, partial(warm_theirs, endpoint, ways))
     loop.start(health.watch())
     store, unkept = _open_store()
     _freeze_imports()

@@ -267,7 +267,7 @@ class RunView:
 
     def _render_made(self, started: Started) -> None:
         """Which model thinks, and how: true of this run, whatever is served or chosen now."""
-        way = self._words.of("way", started.way, way=started.way)
+        way = self._words.of("way", started.way, way=plain_line(started.way))
         self._made.caption(f"{plain_line(started.model)}{SEPARATOR}{way}")
         self._started = None
 

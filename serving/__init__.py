@@ -1,4 +1,4 @@
 """How a model gets served: what there is, what the machine holds, what is started.
 
-Everything here but `warm` runs on the standard library alone, before any set-up.
+What comes before any set-up runs on the standard library alone.
 """

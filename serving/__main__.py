@@ -356,17 +356,11 @@ def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ..
 
 
 def _warm(model: Model, options: Options, ready: Callable[[], None]) -> None:
-    """In a thread of its own. That it fails costs the first question some seconds, no more."""
-    import asyncio
-    from contextlib import suppress
-
-    from reasoning.endpoint import Endpoint
-    from reasoning.errors import StepwiseError
-    from reasoning.warming import reader_language, warm
+    """In a thread of its own."""
+    from serving.warmup import warm_ours
 
     os.environ.update(client_environment(model, options))
-    with suppress(StepwiseError):
-        asyncio.run(warm(Endpoint.from_environment(), reader_language(), ready))
+    warm_ours(ready)
 
 
 def run(argv: Sequence[str], report: Report) -> int:

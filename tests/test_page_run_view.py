@@ -322,6 +322,15 @@ def test_a_way_that_is_known_no_more_is_shown_all_the_same() -> None:
     assert len(stage.steps()) == 1
 
 
+def test_the_name_of_an_unknown_way_is_plain_text() -> None:
+    """It may come with an imported file."""
+    stage = Stage()
+    stage.replay(Started("q", "old", "**bold** [away](http://x)", "en", 0.0), step(1), ANSWER)
+    (made,) = [sent.text for sent in stage.all("caption") if sent.text.startswith("old")]
+    assert "**bold**" not in made
+    assert "[away](" not in made
+
+
 def test_only_ways_that_are_bound_in_steps_say_how_many_there_may_be() -> None:
     assert (Stage().view.most, Stage().view.writing) == (0, 0)
     bound, free = Stage(), Stage()
