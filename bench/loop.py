@@ -29,7 +29,7 @@ from typing import Any
 import httpx2
 import openai
 
-from bench.tutorial_loop import TutorialChain, tutorial_loop
+from evals.tutorial_loop import TutorialChain, tutorial_loop
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.events import Delta, Event, Retry, Settings, Trace
 from reasoning.inquiry import Inquiry

@@ -1,7 +1,7 @@
 """The arms: what is done with a question, by name. Same model, temperature and budget for all.
 
 An arm is a function from a question to an Outcome. None has a loop of its own: ours are
-`reasoning.think`, the tutorial's is bench/tutorial_loop.py.
+`reasoning.think`, the tutorial's is evals/tutorial_loop.py.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from bench.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from evals.outcomes import NotAsked, Outcome, of_reply, of_trace, of_tutorial, together
+from evals.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings, Trace

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from bench.tutorial_loop import TutorialChain
 from evals.copies import copied
+from evals.tutorial_loop import TutorialChain
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
 from reasoning.think import way_called

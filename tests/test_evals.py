@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from evals.answers import line, result
 from evals.arms import ARMS, Arm, Bounds, EvalServer, arm_named
 from evals.figures import Difference, Mean, figures, mean_of, paired
@@ -22,6 +21,7 @@ from evals.plan import EvalPlan, read_plan, write_plan
 from evals.progress import counting
 from evals.report import report
 from evals.tasks import Mark, Problem, check_name, known_tasks, task, verified
+from evals.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from reasoning.endpoint import Endpoint
 from reasoning.events import Answer, Failed, Notice, Retry, Settings, Started, Step, Trace
 from reasoning.prompts import prompt_text

@@ -93,7 +93,7 @@ ABOVE = {
     "history": {"reasoning"},
     "gateway": {"reasoning", "serving"},
     "page": {"reasoning", "serving", "history"},
-    "evals": {"reasoning", "serving", "bench"},
+    "evals": {"reasoning", "serving"},
 }
 
 
