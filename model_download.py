@@ -88,7 +88,7 @@ def _enter_environment(model: Model, root: Path, precision: str) -> None:
     from serving import hardware, setup
 
     try:
-        python = setup.ensure(hardware.look(), Report(sys.stderr))
+        python = setup.ensure(hardware.detect(), Report(sys.stderr))
     except setup.SetupError as error:
         raise WeightsError(str(error), "") from None
     if Path(sys.prefix).resolve() != setup.Place().folder.resolve():

@@ -39,7 +39,7 @@ from serving.hardware import Machine
 from serving.processes import Service
 from serving.quantise import BFLOAT16, INT8
 from serving.report import Report
-from serving.supervisor import below
+from serving.supervisor import processes_below
 from tests.processes import free_port
 
 MODELS = "smollm2-135m-instruct,qwen2.5-coder-0.5b-instruct,qwen2.5-coder-1.5b-instruct"
@@ -139,7 +139,7 @@ def measure(start: Start, tokens: int, prompt: int) -> Figures:
     port = free_port()
     with running(start, port) as (service, seconds):
         figures = asyncio.run(_ask(f"http://127.0.0.1:{port}/v1", start, tokens, prompt))
-        rss, pss = memory(below(service.guard.pid))
+        rss, pss = memory(processes_below(service.guard.pid))
     files = (file.stat().st_size for file in start.folder.iterdir() if file.is_file())
     return Figures(seconds, *figures, rss / 1e9, pss / 1e9, sum(files) / 1e9)
 
@@ -190,7 +190,7 @@ def row(name: str, ours: list[Figures], theirs: list[Figures], prompt: int) -> s
 
 
 def measured(models: Sequence[Model], rounds: int, tokens: int, prompt: int) -> Results:
-    here, said = hardware.look(), Report(sys.stderr)
+    here, said = hardware.detect(), Report(sys.stderr)
     pairs = {model.title or model.name: starts(model, here, said) for model in models}
     results: Results = {title: {start.name: [] for start in pair} for title, pair in pairs.items()}
     turns = [
@@ -222,7 +222,7 @@ def main() -> None:
     flags.add_argument("--prompt", type=int, default=500, help="tokens of the prompt that is read")
     flags.add_argument("--write", type=Path, help="also write the tables there")
     given = flags.parse_args()
-    catalogue, here = load(), hardware.look()
+    catalogue, here = load(), hardware.detect()
     if here.gpus:
         flags.error("it compares starts without a GPU: set CUDA_VISIBLE_DEVICES to nothing")
     models = [find(name, catalogue) for name in given.models.split(",")]

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 
-from reasoning.boxes import boxes
+from reasoning.boxes import find_boxes
 from reasoning.voting import final_answer
 
 REQUEST = '\n\nEnd with a line that says "Answer: " and then the final answer alone.'
@@ -23,20 +23,20 @@ _TEXT = re.compile(r"\\text\s*\{([^{}]*)\}")
 _ENDS = " \t.*_`\"'“”"
 
 
-def result(content: str) -> str:
+def read_result(content: str) -> str:
     """The number (or other value) that a reply comes down to; "" where it is unclear."""
     return final_answer(content)
 
 
-def told(content: str) -> str:
+def from_answer_on(content: str) -> str:
     """A reply from its last "answer:" on; all of it where it never says so."""
     begins = [found.start() for found in _TOLD.finditer(content)]
     return content[begins[-1] :] if begins else content
 
 
-def line(content: str) -> str:
+def read_line(content: str) -> str:
     """The words that a reply ends in as its answer."""
-    if found := boxes(content):
+    if found := find_boxes(content):
         return _TEXT.sub(r"\1", found[-1]).strip(_ENDS)
     parts = _TOLD.split(content)
     lines = [one.strip(_ENDS) for one in parts[-1].splitlines() if one.strip(_ENDS)]

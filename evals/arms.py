@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 
-from evals.outcomes import NotAsked, Outcome, of_reply, of_trace, of_tutorial, together
+from evals.outcomes import NotAsked, Outcome, join_outcomes, of_reply, of_trace, of_tutorial
 from evals.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings, Trace
 from reasoning.inquiry import Inquiry
-from reasoning.self_consistency import draw
-from reasoning.think import WAYS, think, varied
+from reasoning.self_consistency import draw_chains
+from reasoning.think import WAYS, think, vary_settings
 from reasoning.voting import count_votes, vote_of
 
 
@@ -82,8 +82,8 @@ def vote(most: int, way: str = "json_steps") -> Ask:
 
     async def ask(question: str, server: EvalServer, bounds: Bounds) -> Outcome:
         share = replace(settings_of(bounds), budget=max(1, bounds.budget // most))
-        several, began = varied(share, most), time.monotonic()
-        ended = await draw(
+        several, began = vary_settings(share, most), time.monotonic()
+        ended = await draw_chains(
             lambda number: chain(question, server, way, several[number]),
             lambda one: vote_of(one.content, one.tokens),
             most,
@@ -91,7 +91,7 @@ def vote(most: int, way: str = "json_steps") -> Ask:
         outcomes = [ended[number] for number in sorted(ended)]
         ballots = count_votes([one.content for one in outcomes], [one.tokens for one in outcomes])
         chosen = outcomes[ballots[0].members[0] if ballots else 0].content
-        return together(chosen, outcomes, time.monotonic() - began)
+        return join_outcomes(chosen, outcomes, time.monotonic() - began)
 
     return ask
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 
-from reasoning.repeats import words
+from reasoning.repeats import split_words
 
 # Weights, so that a text may mix scripts: a Chinese word has 1.7 characters on average.
 WORD, CHARACTER = 5, 3
@@ -33,7 +33,7 @@ def copied(title: str, content: str, prompts: Sequence[str], question: str) -> b
 
 def _terms(text: str) -> list[str]:
     """The words without signs; a number is "0"."""
-    return ["0" if word.isdecimal() else word for word in words(text) if word.isalnum()]
+    return ["0" if word.isdecimal() else word for word in split_words(text) if word.isalnum()]
 
 
 def _line(terms: Sequence[str]) -> str:

@@ -11,7 +11,7 @@ from evals.copies import copied
 from evals.tutorial_loop import TutorialChain
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
-from reasoning.think import way_called
+from reasoning.think import find_way
 from reasoning.traces import trace_to_json
 from reasoning.voting import final_answer, numbers
 from reasoning.way import Way
@@ -114,7 +114,7 @@ def of_reply(content: str, tokens: int, seconds: float, cut: bool) -> Outcome:
     return Outcome(content, tokens, seconds, left={k: n for k, n in counts.items() if n})
 
 
-def together(chosen: str, outcomes: list[Outcome], seconds: float) -> Outcome:
+def join_outcomes(chosen: str, outcomes: list[Outcome], seconds: float) -> Outcome:
     """Several chains as one outcome, which answers with `chosen`."""
     left: Counter[str] = sum((Counter(one.left) for one in outcomes), Counter())
     mended: Counter[str] = sum((Counter(one.mended) for one in outcomes), Counter())
@@ -177,7 +177,7 @@ def contradicts(answer: str, steps: Sequence[str]) -> bool:
 
 def _way_of(trace: Trace) -> Way | None:
     """None where it has not begun, or in a way that nobody knows."""
-    return way_called(trace.started.way) if trace.started else None
+    return find_way(trace.started.way) if trace.started else None
 
 
 def _copied(trace: Trace) -> int:

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from evals.answers import REQUEST, line, result, told
-from reasoning.boxes import boxes
+from evals.answers import REQUEST, from_answer_on, read_line, read_result
+from reasoning.boxes import find_boxes
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,43 +74,51 @@ def _range(name: str, *others: str, easy: Any, medium: Any, hard: Any) -> dict[s
 
 GENERATORS = {
     "letter_counting": Generator(
-        result, _range("words", easy=(1, 2), medium=(5, 8), hard=(15, 25))
+        read_result, _range("words", easy=(1, 2), medium=(5, 8), hard=(15, 25))
     ),
     "chain_sum": Generator(
-        result,
+        read_result,
         _range("terms", "digits", easy=(2, 2, 1, 1), medium=(3, 4, 2, 3), hard=(5, 7, 4, 5)),
     ),
     "basic_arithmetic": Generator(
-        result,
+        read_result,
         _range("terms", "digits", easy=(2, 2, 1, 1), medium=(3, 4, 1, 2), hard=(5, 6, 2, 4)),
     ),
-    "products": Generator(result, _range("digits", easy=(1, 1), medium=(2, 2), hard=(3, 4))),
+    "products": Generator(read_result, _range("digits", easy=(1, 1), medium=(2, 2), hard=(3, 4))),
     "gcd": Generator(
-        result,
+        read_result,
         _levels("max_numbers", "max_value", easy=(2, 20), medium=(2, 200), hard=(3, 2000)),
     ),
     "leg_counting": Generator(
-        result,
+        read_result,
         _range(
             "animals", "instances", easy=(1, 2, 1, 3), medium=(3, 5, 1, 10), hard=(6, 10, 1, 15)
         ),
     ),
     "simple_equations": Generator(
-        result,
+        read_result,
         _levels("max_terms", "max_value", easy=(2, 10), medium=(3, 50), hard=(5, 100)),
     ),
-    "count_bits": Generator(result, _levels("max_n", easy=(15,), medium=(255,), hard=(65535,))),
-    "number_sequence": Generator(
-        result, _levels("max_complexity", easy=(1,), medium=(2,), hard=(3,))
+    "count_bits": Generator(
+        read_result, _levels("max_n", easy=(15,), medium=(255,), hard=(65535,))
     ),
-    "simple_geometry": Generator(result, _range("sides", easy=(3, 3), medium=(4, 5), hard=(6, 8))),
-    "gsm_symbolic": Generator(result, {"medium": {}}),  # reasoning-gym 0.1.25 has one difficulty
-    "spell_backward": Generator(line, _range("word_len", easy=(3, 3), medium=(4, 6), hard=(8, 10))),
+    "number_sequence": Generator(
+        read_result, _levels("max_complexity", easy=(1,), medium=(2,), hard=(3,))
+    ),
+    "simple_geometry": Generator(
+        read_result, _range("sides", easy=(3, 3), medium=(4, 5), hard=(6, 8))
+    ),
+    "gsm_symbolic": Generator(
+        read_result, {"medium": {}}
+    ),  # reasoning-gym 0.1.25 has one difficulty
+    "spell_backward": Generator(
+        read_line, _range("word_len", easy=(3, 3), medium=(4, 6), hard=(8, 10))
+    ),
     "family_relationships": Generator(
-        line, _range("family_size", easy=(3, 4), medium=(5, 7), hard=(8, 12))
+        read_line, _range("family_size", easy=(3, 4), medium=(5, 7), hard=(8, 12))
     ),
     "knights_knaves": Generator(
-        line,
+        read_line,
         _levels(
             "n_people",
             "depth_constraint",
@@ -201,7 +209,7 @@ def verified(content: str, problem: Problem) -> Mark:
     """math-verify's mark, which finds the answer by itself in what the reply tells as such."""
     from math_verify import parse, verify  # loads sympy
 
-    found = parse(told(content))
+    found = parse(from_answer_on(content))
     correct = verify(parse(f"${problem.target}$"), found)
     return Mark(float(correct), str(found[-1]) if found else "")
 
@@ -227,4 +235,4 @@ def _rows(kind: str, path: Path) -> list[tuple[str, str]]:
 def _target(solution: str) -> str:
     """The final answer of a published solution."""
     _, mark, behind = solution.rpartition("####")
-    return behind.strip().replace(",", "") if mark else boxes(solution)[-1]
+    return behind.strip().replace(",", "") if mark else find_boxes(solution)[-1]

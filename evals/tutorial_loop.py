@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from evals.copies import copied
-from reasoning.repeats import repeats
+from reasoning.repeats import find_repeat
 
 SYSTEM = """You are an expert AI assistant that explains your reasoning step by step. For each \
 step give a title and the content, and decide if you need another step or are ready to give the \
@@ -99,7 +99,7 @@ def tutorial_calls(
     while not chain.capped:
         step = _read(chain, (yield Call(tuple(messages), step_tokens)))
         content = str(step.get("content"))
-        chain.repeats += repeats(content, chain.steps) is not None
+        chain.repeats += find_repeat(content, chain.steps) is not None
         chain.copied += copied(str(step.get("title")), content, (SYSTEM, OPENING), question)
         chain.steps.append(content)
         messages.append({"role": "assistant", "content": json.dumps(step)})

@@ -30,7 +30,7 @@ from reasoning.events import (
     Step,
     Trace,
 )
-from reasoning.self_consistency import Vote, needed, rank
+from reasoning.self_consistency import Vote, count_needed, rank_answers
 from reasoning.voting import final_answer
 
 SHOWN = 200  # characters of an answer in the line that says how a chain ended
@@ -172,7 +172,7 @@ class VoteRenderer:
     def render(self, chain: int, event: Event) -> Iterator[ReplyPart]:
         """An event of chain number `chain`, from 0. Raises ChainFailed if none answers."""
         most = len(self._events)
-        if not needed(self._votes, most):
+        if not count_needed(self._votes, most):
             return
         self._events[chain].append(event)
         if isinstance(event, ENDS):
@@ -180,7 +180,7 @@ class VoteRenderer:
             self._votes.append(vote_of(self._ended[-1], self._format))
             end = self._describe_end(event)
             yield ReasoningText(f"*Chain {chain + 1} of at most {most}: {end}*\n\n")
-            if not needed(self._votes, most):
+            if not count_needed(self._votes, most):
                 yield from self._render_winner()
 
     def _describe_end(self, end: Event) -> str:
@@ -190,7 +190,7 @@ class VoteRenderer:
         return f"no answer ({end.code})" if isinstance(end, Failed) else "stopped"
 
     def _render_winner(self) -> Iterator[ReplyPart]:
-        if ranked := rank(self._votes):
+        if ranked := rank_answers(self._votes):
             share = f"{len(ranked[0])} of {len(self._ended)} chains"
             if len(self._ended) < len(self._events):
                 share += f", of at most {len(self._events)},"

@@ -19,7 +19,7 @@ from gateway.upstream import Upstream
 from reasoning.events import Event, Settings, Stopped, Trace
 from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
-from reasoning.self_consistency import draw
+from reasoning.self_consistency import draw_chains
 from reasoning.think import Stopwatch, think
 
 
@@ -110,7 +110,7 @@ class ChainRunner:
     async def _vote(self, runs: Sequence[ChainRun], way: str) -> None:
         """One choice: as many of its chains as decide it."""
         format = self.job.request.answer_form.format
-        await draw(
+        await draw_chains(
             lambda number: self._think(runs[number], way),
             lambda run: vote_of(run.trace, format),
             len(runs),

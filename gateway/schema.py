@@ -27,7 +27,7 @@ from gateway.errors import UNSUPPORTED, ApiError
 from gateway.models import MOST_CHAINS, ModelAlias
 from reasoning.events import Settings
 from reasoning.inquiry import AnswerForm
-from reasoning.think import WAYS, varied
+from reasoning.think import WAYS, vary_settings
 
 Effort = Literal["low", "medium", "high"]
 # Steps and tokens per step; "medium" is what the page and the terminal do.
@@ -251,7 +251,7 @@ def chain_settings(request: ChatRequest, alias: ModelAlias) -> tuple[Settings, .
     one = replace(EFFORTS[request.reasoning_effort or "medium"], **_overrides(request, alias))
     if chains == 1:
         return (one,)
-    several = varied(one, chains)
+    several = vary_settings(one, chains)
     if request.temperature is None:
         return several
     return tuple(replace(settings, temperature=request.temperature) for settings in several)

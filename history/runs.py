@@ -22,7 +22,7 @@ from history.run import Run as Run
 from history.store import Entry, Store, StoreError
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
-from reasoning.self_consistency import Vote, draw
+from reasoning.self_consistency import Vote, draw_chains
 from reasoning.voting import vote_of
 
 KEPT = 200  # ended runs in memory, so that they are not read again; a run is some 50 kB
@@ -184,7 +184,7 @@ class Runs:
             await self._end_of(run)
             return run
 
-        await draw(chain, _cast, 1 + len(others))
+        await draw_chains(chain, _cast, 1 + len(others))
 
     def _beside(self, asked: RunRequest, link: Link, owner: str) -> Run:
         """As `start`, where nobody may wait for the store."""

@@ -21,8 +21,8 @@ from page.navigation import current_location, go_to
 from page.preferences import Preferences, load_preferences
 from reasoning.errors import StepwiseError
 from reasoning.events import Steer, Steering, Step, Trace, Turn
-from reasoning.inquiry import edited
-from reasoning.think import clean_question, varied
+from reasoning.inquiry import edit_step
+from reasoning.think import clean_question, vary_settings
 
 DIRECT = "direct"  # the way of the plain answer beside the steps
 
@@ -75,7 +75,7 @@ def steer(context: PageContext, run: Run, number: int, how: Steering) -> None:
 
 def go_on_from(context: PageContext, run: Run, number: int, name: str, content: str) -> None:
     """Another branch, in which step `number` says what the reader wrote."""
-    step = edited(run.trace.steps[number - 1], name.strip(), content.strip())
+    step = edit_step(run.trace.steps[number - 1], name.strip(), content.strip())
     kept = (*run.trace.steps[: number - 1], step)
     _start_branch(context, run, kept, Steer("edit"), number)
 
@@ -140,7 +140,7 @@ def _start_with_vote(
 ) -> None:
     """The run, the vote it is the first of, and the plain answer, as far as they are wanted."""
     most = preferences.chains
-    several = varied(asked.settings, most) if most > 1 else (asked.settings,)
+    several = vary_settings(asked.settings, most) if most > 1 else (asked.settings,)
     first, *others = (replace(asked, settings=one, most=most) for one in several)
     run = _go_and_start(context, first, link)
     beside = replace(link, thread=run.link.thread, origin="", how="", group=run.id)

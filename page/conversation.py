@@ -30,7 +30,7 @@ from page.step_menu import open_editor_if_asked, possible_steerings, step_menu
 from page.streaming_markdown import StreamingMarkdown
 from page.wording import total_line
 from reasoning.events import Answer
-from reasoning.think import way_called
+from reasoning.think import find_way
 
 TICK = 0.05  # seconds: twenty renderings a second
 SHORT = 60  # characters of a question on a button
@@ -191,7 +191,7 @@ def _draw_continuations(context: PageContext, run: Run, bar: DeltaGenerator) -> 
 
 def _concludes(run: Run) -> bool:
     """Whether what follows the steps is the answer at once, and not one more step."""
-    way = way_called(way_of(run))
+    way = find_way(way_of(run))
     return way is not None and way.concludes(run.trace.steps)
 
 

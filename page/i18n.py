@@ -11,7 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
-from serving.served import foreseen
+from serving.served import round_speed
 
 FOLDER = Path(__file__).resolve().parent / "words"
 LANGUAGES = ("en", "zh")
@@ -47,7 +47,7 @@ class Words:
         """Tokens/s to expect, as far as they can be foreseen."""
         if speed is None:
             return ""
-        return self("rate", tokens=foreseen(speed)) if speed >= 1 else self("low_rate")
+        return self("rate", tokens=round_speed(speed)) if speed >= 1 else self("low_rate")
 
     def steps(self, steps: int) -> str:
         return self("one_step") if steps == 1 else self("many_steps", steps=steps)

@@ -47,7 +47,7 @@ from reasoning.events import (
     Stopped,
     Trace,
 )
-from reasoning.think import way_called
+from reasoning.think import find_way
 
 Folding = Literal["all", "current", "folded"]  # which steps stand open
 Tools = Callable[[DeltaGenerator, Step], None]
@@ -212,7 +212,7 @@ class RunView:
 
     def _start(self, event: Started) -> None:
         """What is known of its way of thinking: a stored run may have one that is no more."""
-        self._started, way = event, way_called(event.way)
+        self._started, way = event, find_way(event.way)
         if way is not None:
             self._names_every_step = way.names_actions
             self.most = event.settings.max_steps if "max_steps" in way.settings else 0

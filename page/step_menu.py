@@ -12,7 +12,7 @@ from history.runs import Run
 from page.actions import go_on_from, steer, way_of
 from page.context import PageContext
 from reasoning.events import Steering, Step
-from reasoning.think import way_called
+from reasoning.think import find_way
 
 LONGEST_TITLE = 200  # characters
 LONGEST_STEP = 8_000  # characters, as of a question
@@ -43,7 +43,7 @@ def step_menu(context: PageContext, run: Run) -> Callable[[DeltaGenerator, Step]
 
 def possible_steerings(context: PageContext, run: Run) -> list[Steering]:
     """What this run's way of thinking can do with its finished steps, in our order."""
-    way = way_called(way_of(run) or context.own_way)
+    way = find_way(way_of(run) or context.own_way)
     return [how for how in get_args(Steering) if way and how in way.steers]
 
 

@@ -41,12 +41,12 @@ from reasoning.events import (
     Trace,
 )
 from reasoning.inquiry import Inquiry
-from reasoning.self_consistency import draw
-from reasoning.think import WAYS, Stopwatch, think, varied
+from reasoning.self_consistency import draw_chains
+from reasoning.think import WAYS, Stopwatch, think, vary_settings
 from reasoning.traces import trace_to_json
 from reasoning.voting import Ballot, count_votes, vote_of
 from serving.catalogue import ways
-from serving.served import in_words, served_at
+from serving.served import describe, served_at
 
 CODES = {Failed: 1, Stopped: 130}
 MOST_CHAINS = 16
@@ -111,7 +111,7 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
         model = await endpoint.model()
         way = arguments.way or await detect_way(endpoint, model, ways())
         if not arguments.json:
-            console.print(Text(in_words(served_at(endpoint.base_url, model.name)), style="dim"))
+            console.print(Text(describe(served_at(endpoint.base_url, model.name)), style="dim"))
 
         inquiry = Inquiry(question, way, language=arguments.language or "")
 
@@ -120,7 +120,7 @@ async def _ask(question: str, settings: Settings, arguments: argparse.Namespace)
             return think(one, endpoint=endpoint, model=model)
 
         if arguments.chains > 1:
-            several = varied(settings, arguments.chains)
+            several = vary_settings(settings, arguments.chains)
             traces = await _drawn([partial(chain, one) for one in several])
             return _count(traces, arguments.chains, console, arguments.json)
         trace = await (
@@ -142,7 +142,7 @@ async def _drawn(chains: Sequence[Callable[[], AsyncGenerator[Event, None]]]) ->
     async def trace(number: int) -> Trace:
         return await _collect(chains[number]())
 
-    ended = await draw(trace, lambda it: vote_of(_answer(it), it.tokens), len(chains))
+    ended = await draw_chains(trace, lambda it: vote_of(_answer(it), it.tokens), len(chains))
     return [ended[number] for number in sorted(ended)]
 
 

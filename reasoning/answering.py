@@ -13,8 +13,8 @@ from reasoning.attempt import Attempt, Tally
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import EmptyAnswer, FormRefused
 from reasoning.events import Answer, Emit, Notice, Retry
-from reasoning.json_answers import json_alone, json_begun
-from reasoning.task import Cure, Task, warmer
+from reasoning.json_answers import extract_begun_json, extract_json
+from reasoning.task import Cure, Task, raised_temperature
 
 EMPTY, NOT_JSON = "The answer is empty.", "The answer is not the JSON that was asked for."
 
@@ -79,7 +79,7 @@ class Answering:
         asked, format = self._ask(), self._task.fallback.format
         return replace(
             asked,
-            temperature=max(self._task.inquiry.settings.temperature, warmer(tried)),
+            temperature=max(self._task.inquiry.settings.temperature, raised_temperature(tried)),
             seed=self._task.inquiry.seed(tried),
             format=format,
             schema=self._form.schema if format == "json_schema" else None,
@@ -88,7 +88,7 @@ class Answering:
 
     def _draft(self, text: str) -> str:
         if self._form.format != "text":
-            return json_begun(text)
+            return extract_begun_json(text)
         return self._read(text, False).lstrip()
 
     def _content(self, attempt: Attempt) -> str:
@@ -97,7 +97,7 @@ class Answering:
             return self._read(attempt.text, True).strip()
         broken = attempt.cut or self._form.stop
         begins = "{" if self._form.format == "json_object" else "{["
-        return json_alone(attempt.text, begins) or (attempt.text.strip() if broken else "")
+        return extract_json(attempt.text, begins) or (attempt.text.strip() if broken else "")
 
 
 def _no_answer(why: str) -> EmptyAnswer | FormRefused:

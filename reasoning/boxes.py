@@ -10,7 +10,7 @@ _SAME = re.compile(
 )
 
 
-def boxes(text: str) -> list[str]:
+def find_boxes(text: str) -> list[str]:
     r"""The contents of all balanced \boxed{...}, in order; an unfinished one is none.
 
     Braces nest (\boxed{\frac{1}{2}}); an escaped brace is no brace.

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from reasoning.attempt import Attempt
-from reasoning.boxes import boxes, same_answer
+from reasoning.boxes import find_boxes, same_answer
 from reasoning.budget import LEAST_STEP, NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
@@ -98,7 +98,7 @@ class Coat:
             raise EmptyAnswer("The model wrote nothing.", "Ask again, or serve another model.")
         if spent:
             await self._emit(NEARLY_SPENT)
-            if not any(boxes(step.content) for step in self._steps):
+            if not any(find_boxes(step.content) for step in self._steps):
                 return await self.conclude()
         return await self._answer(cut)
 
@@ -157,9 +157,9 @@ class Coat:
 
     def keep(self, step: Step) -> Iterator[Correction]:
         """The step is the chain's; what it overturns of an earlier answer is said."""
-        earlier = [box for done in self._steps for box in boxes(done.content)]
+        earlier = [box for done in self._steps for box in find_boxes(done.content)]
         self._steps.append(step)
-        for box in boxes(step.content):
+        for box in find_boxes(step.content):
             if earlier and not same_answer(earlier[-1], box):
                 yield Correction(step.number, earlier[-1], box)
             earlier.append(box)
@@ -210,7 +210,7 @@ class Coat:
         """The last box with the step that holds it; without one, the last step."""
         tokens = self._attempt.tokens - sum(step.tokens for step in self._writer.steps)
         for step in reversed(self._steps):
-            if found := boxes(step.content):
+            if found := find_boxes(step.content):
                 content = self._until_stop(f"{_boxed(found[-1])}\n\n{step.content}")
                 return Answer(content, 0.0, max(0, tokens), cut=cut)
         why = "The model named no answer in a box; this is its last step."
@@ -234,7 +234,7 @@ class Coat:
 
         await self._task.read(attempt, lambda: request, take, self._emit)
         cost = (attempt.seconds, attempt.tokens, attempt.first_token)
-        if found := boxes("\\boxed{" + attempt.text):
+        if found := find_boxes("\\boxed{" + attempt.text):
             return Answer(self._until_stop(_boxed(found[0])), *cost)
         if attempt.cut and attempt.text.strip():
             return Answer(self._until_stop(attempt.text.strip()), *cost, cut=True)

@@ -11,11 +11,11 @@ from dataclasses import replace
 from typing import Literal, Protocol
 
 from reasoning.attempt import Attempt
-from reasoning.conclusions import without_heading
+from reasoning.conclusions import strip_heading
 from reasoning.endpoint import Piece
 from reasoning.events import Delta, Event, Step
 from reasoning.outline import OutlineSplitter
-from reasoning.prompts import under
+from reasoning.prompts import format_heading
 from reasoning.splitting import Conclusion, Cut, Opening
 from reasoning.step_builder import StepBuilder
 from reasoning.titles import is_title
@@ -58,7 +58,7 @@ class Continuation:
         self._chain, self._attempt, self.writer = chain, attempt, writer
         self._splitter = OutlineSplitter()
         if heading:
-            self._splitter.feed(under(heading))
+            self._splitter.feed(format_heading(heading))
         self._counted = 0  # tokens when the open step or the answer began
         self.dropped: Cost = (0.0, 0)
         self.answer: str | None = None
@@ -67,7 +67,7 @@ class Continuation:
     @property
     def cost(self) -> Cost:
         """Seconds and tokens that no finished step has told of."""
-        return added(self.dropped, self.writer.cost(self._attempt.tokens))
+        return add_costs(self.dropped, self.writer.cost(self._attempt.tokens))
 
     def taken(self, piece: Piece) -> Iterator[Event]:
         """What the piece, which the attempt has already, adds."""
@@ -130,9 +130,9 @@ class Continuation:
 
     def _say(self, text: str) -> Iterator[Event]:
         """A model may write a heading of its own under the one that announces the answer."""
-        shown = without_heading(self.answer or "", whole=False)
+        shown = strip_heading(self.answer or "", whole=False)
         self.answer = f"{self.answer}{text if self.answer else text.lstrip()}"
-        if news := without_heading(self.answer, whole=False)[len(shown) :]:
+        if news := strip_heading(self.answer, whole=False)[len(shown) :]:
             yield Delta(self._chain.number, "answer", news)
 
     def _bounded(self) -> Iterator[Event]:
@@ -159,5 +159,5 @@ class Continuation:
                 yield self._chain.keep(step, final)
 
 
-def added(one: Cost, other: Cost) -> Cost:
+def add_costs(one: Cost, other: Cost) -> Cost:
     return one[0] + other[0], one[1] + other[1]

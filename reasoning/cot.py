@@ -17,19 +17,19 @@ from dataclasses import dataclass, replace
 from reasoning.answering import Answering
 from reasoning.attempt import Attempt
 from reasoning.budget import LEAST_ANSWER, LEAST_STEP, NEARLY_SPENT
-from reasoning.conclusions import answer_told, without_heading
-from reasoning.continuation import Continuation, Cost, End, added
+from reasoning.conclusions import find_answer, strip_heading
+from reasoning.continuation import Continuation, Cost, End, add_costs
 from reasoning.direct import LEAST
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Event, Notice, Retry, Step
 from reasoning.inquiry import AnswerForm
-from reasoning.prompts import ANSWER, DOUBT, under
-from reasoning.repeats import repeats
+from reasoning.prompts import ANSWER, DOUBT, format_heading
+from reasoning.repeats import find_repeat
 from reasoning.step_builder import StepBuilder
-from reasoning.task import MARGIN, Task, warmer, within_bounds
+from reasoning.task import MARGIN, Task, raised_temperature, within_bounds
 from reasoning.transcript import Transcript, Voice
-from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, ends
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, is_concluding
 
 UNTOLD = 2048  # tokens to ask for where a server tells no context: it may have 4,096
 OFTEN = 2  # replies that repeat; after as many the chain is led to its answer
@@ -58,10 +58,10 @@ async def cot(task: Task, emit: Emit) -> Answer:
     return await ChainOfThought(task, emit).answered()
 
 
-def written(step: Step) -> str:
+def step_text(step: Step) -> str:
     """The model's own text; what a reader changed of it, under its heading."""
     if step.edited:
-        return f"{under(step.title)}{step.content}\n\n"
+        return f"{format_heading(step.title)}{step.content}\n\n"
     return step.raw or step.content
 
 
@@ -71,7 +71,7 @@ class ChainOfThought:
     def __init__(self, task: Task, emit: Emit) -> None:
         self._task, self._settings, self._emit = task, task.inquiry.settings, emit
         self.steps: list[Step] = list(task.inquiry.steps)
-        self._transcript = Transcript(task, Voice("cot", written))
+        self._transcript = Transcript(task, Voice("cot", step_text))
         # the steps must be free of what the answer is held to, so they are two requests
         self.apart = task.inquiry.answer_form != AnswerForm()
         self.step_tokens = min(self._settings.step_tokens, task.context // 8)
@@ -101,7 +101,7 @@ class ChainOfThought:
         """The answer; what happens from the next step on is emitted. Raises StepwiseError."""
         await self._emit(*await self._transcript.open(self._task.context // 4))
         await self._thought()
-        if told := without_heading(self._answer or "", whole=True).strip():
+        if told := strip_heading(self._answer or "", whole=True).strip():
             return Answer(told, *self._owed, cut=self._end in ("long", "full"))
         return await self._conclude()
 
@@ -128,7 +128,7 @@ class ChainOfThought:
             return Lead(words, DOUBT[self._task.inquiry.language].format(number - 1))
         if not self.steps:
             return Lead(tried=int(how == "again"))
-        done = ends(self.steps[-1]) or number > self._settings.max_steps or how == "answer"
+        done = is_concluding(self.steps[-1]) or number > self._settings.max_steps or how == "answer"
         if done and how != "again":
             return None
         return Lead(self._task.prompt("go_on"), tried=int(how == "again"))
@@ -141,7 +141,7 @@ class ChainOfThought:
         if self._end != "stop" or self._answer is not None:
             return None
         if not self.apart:
-            self._answer = answer_told(self.steps[-1].content)
+            self._answer = find_answer(self.steps[-1].content)
         return None
 
     async def _measure(self) -> None:
@@ -221,7 +221,7 @@ class ChainOfThought:
             self._task.model,
             transcript.going_on(self._lead.heading) if led else transcript.asking(self._lead.words),
             max(1, min(most, self._room, self._task.budget.left_to_think)),
-            max(self._settings.temperature, warmer(tried)),
+            max(self._settings.temperature, raised_temperature(tried)),
             self._task.inquiry.seed(self._failures, self.number),
             think=False,
             go_on=led,
@@ -234,7 +234,7 @@ class ChainOfThought:
     def is_repeated(self, step: Step) -> bool:
         """Whether an earlier step says the same, or the one that it is to replace."""
         earlier = [one.content for one in self.steps]
-        again = repeats(step.content, [*earlier, *self._task.inquiry.instead_of(step.number)])
+        again = find_repeat(step.content, [*earlier, *self._task.inquiry.instead_of(step.number)])
         if again == 0 and self._transcript.is_led and not self._reply.writer.steps[:-1]:
             self._task.fallback.began_anew()
         return again is not None
@@ -270,13 +270,13 @@ class ChainOfThought:
 
         attempt = (self._read_answer, self._cure, self._begun)
         answer = await Answering(self._task, self.number, ask, *attempt).answer(self._emit)
-        seconds, cost = added(self._owed, (answer.seconds, answer.tokens))
+        seconds, cost = add_costs(self._owed, (answer.seconds, answer.tokens))
         return replace(answer, seconds=seconds, tokens=cost)
 
     def _read_answer(self, text: str, whole: bool) -> str:
         if self._begun and self._transcript.is_led:
             return f"{self._begun}{text}"
-        return without_heading(text, whole)
+        return strip_heading(text, whole)
 
     async def _shorten(self) -> None:
         """Makes room for the answer, as far as that can be done."""
@@ -293,5 +293,5 @@ COT = Way(
     prompts=("cot", "go_on", "doubt", "answer"),
     steers=ALL_STEERS,
     settings=ALL_SETTINGS - {"min_steps"},
-    ends=ends,
+    ends=is_concluding,
 )

@@ -58,7 +58,7 @@ ANSWER_LINE = regex.compile(
 _LINE_BEGINNINGS = (_BEGINS, _CONCLUDES, ANSWER_LINE)
 
 
-def heading(line: str) -> str | None:
+def parse_heading(line: str) -> str | None:
     """The words of a heading without its number, "" for a mere number; None for another line."""
     words = _marked(line)
     if words is None and len(line) <= LONGEST_LINE:
@@ -78,7 +78,7 @@ def is_numbered(line: str) -> bool:
     return _LEADING_NUMBER.match(line) is not None
 
 
-def unnumbered(words: str) -> str:
+def strip_number(words: str) -> str:
     """Without "Step 3:" before them: whoever shows a step counts it already."""
     return _LEADING_NUMBER.sub("", _LEADING_ORDINAL.sub("", words, count=1), count=1)
 
@@ -87,7 +87,7 @@ def is_sentence(line: str) -> bool:
     """Whether a heading's line may be all that there is of its step: "Step 1: 3 + 4 = 7"."""
     if _marked(line) is not None:
         return False
-    return bool(_NUMBERED.fullmatch(line)) or bool(regex.search(r"\d", heading(line) or ""))
+    return bool(_NUMBERED.fullmatch(line)) or bool(regex.search(r"\d", parse_heading(line) or ""))
 
 
 def may_be_heading(line: str) -> bool:
@@ -96,7 +96,7 @@ def may_be_heading(line: str) -> bool:
     return any(words.fullmatch(line, partial=True) for words in known)
 
 
-def item(line: str) -> tuple[int, str] | None:
+def parse_item(line: str) -> tuple[int, str] | None:
     """The number and the words of an item of a list that is not indented."""
     found = _ITEM.match(line)
     return (int(found[1]), found[2].rstrip()) if found else None
@@ -117,7 +117,7 @@ def may_be_item(line: str) -> bool:
     return _ITEM.fullmatch(line, partial=True) is not None
 
 
-def begins(line: str) -> bool:
+def begins_step(line: str) -> bool:
     """Whether a paragraph says that it is the next of several."""
     return _BEGINS.match(line) is not None
 
@@ -132,7 +132,7 @@ def may_begin(line: str) -> bool:
     return any(is_open(words.match(line, partial=True)) for words in _LINE_BEGINNINGS)
 
 
-def answer_in(words: str) -> str | None:
+def parse_answer_heading(words: str) -> str | None:
     """What a heading tells of the answer, "" where it only announces it; None for a step's."""
     found = _ANSWER.fullmatch(words)
     return (found["told"] or found["zh"] or "").strip() if found else None
@@ -141,5 +141,5 @@ def answer_in(words: str) -> str | None:
 def _words(text: str) -> str:
     """What is there to read of a heading; punctuation alone is nothing."""
     bare = text.strip("# *").rstrip(":：").strip("# *")
-    words = one_line(unnumbered(bare)).rstrip(":：")
+    words = one_line(strip_number(bare)).rstrip(":：")
     return words if regex.search(r"\w", words) else ""

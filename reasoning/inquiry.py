@@ -13,7 +13,7 @@ from zlib import crc32
 
 from reasoning.capabilities import Format
 from reasoning.events import Settings, Started, Steer, Steering, Step, Turn
-from reasoning.parsing import clean, one_line
+from reasoning.parsing import clean_text, one_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +106,12 @@ class Inquiry:
         return self.settings.seed + tried
 
 
-def edited(step: Step, title: str, content: str) -> Step:
+def edit_step(step: Step, title: str, content: str) -> Step:
     """The step with a reader's words, whole and not final: the chain goes on after it.
 
     `raw` becomes the content alone, with the white space that stood around the model's text.
     """
-    title, content = one_line(clean(title)) or step.title, clean(content)
+    title, content = one_line(clean_text(title)) or step.title, clean_text(content)
     action = "continue" if step.action == "final_answer" else step.action
     raw = _around(step.raw, content)
     return replace(

@@ -13,7 +13,7 @@ MAX_TRIED = 50  # a text of nothing but brackets must not take quadratic time
 _DECODER = json.JSONDecoder()
 
 
-def json_alone(text: str, begins: str) -> str:
+def extract_json(text: str, begins: str) -> str:
     """The text where it is one JSON value, else the first one in it that begins so; "" for none.
 
     `begins` holds the characters that may begin one: "{[" for any object or list.
@@ -25,7 +25,7 @@ def json_alone(text: str, begins: str) -> str:
     return next((stripped[start:end] for start, end in found if end), "")
 
 
-def json_begun(text: str) -> str:
+def extract_begun_json(text: str) -> str:
     """What can be shown of a text that is being written: its JSON, where it begins with it."""
     stripped = text.lstrip()
     if not stripped.startswith(("{", "[", '"')):

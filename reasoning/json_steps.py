@@ -28,17 +28,17 @@ from reasoning.parsing import (
     Draft,
     Reply,
     StepAction,
-    answer_text,
+    parse_answer,
     parse_reply,
     read_partial,
     step_schema,
 )
-from reasoning.prompts import untitled
-from reasoning.repeats import goes_round, repeats
-from reasoning.task import MARGIN, Task, warmer, within_bounds
-from reasoning.titles import title_of
+from reasoning.prompts import default_title
+from reasoning.repeats import find_repeat, goes_round
+from reasoning.task import MARGIN, Task, raised_temperature, within_bounds
+from reasoning.titles import make_title
 from reasoning.transcript import Transcript, Voice
-from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, ends
+from reasoning.way import ALL_SETTINGS, ALL_STEERS, Way, is_concluding
 
 Actions = tuple[StepAction, ...]
 MORE_TOKENS = (1.0, 1.5, 2.0)  # of those that a step may take, for each attempt
@@ -57,7 +57,7 @@ HINTS = {  # the prompt for another attempt, by what was wrong with the last
 }  # fmt: skip
 
 
-def written(reply: Reply) -> str:
+def step_json(reply: Reply) -> str:
     """The step as compact as a server writes it."""
     values = dict(zip(KEYS, (reply.title, reply.content, reply.action), strict=True))
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
@@ -104,7 +104,7 @@ class JsonSteps:
         if not step.edited:
             return step.raw or step.content
         action: StepAction = "final_answer" if step.action == "final_answer" else "continue"
-        return written(Reply(step.title, step.content, action))
+        return step_json(Reply(step.title, step.content, action))
 
     def _next(self, number: int, asked: str | None) -> str:
         if asked == "doubt":
@@ -148,7 +148,7 @@ class JsonSteps:
             return True
         if how in ("again", "doubt") or not self.steps:
             return False
-        return ends(self.steps[-1]) or self.steps[-1].number >= self.settings.max_steps
+        return is_concluding(self.steps[-1]) or self.steps[-1].number >= self.settings.max_steps
 
     async def _step(self, number: int) -> Step | None:
         """The attempts at a step; a Notice tells why none gave one."""
@@ -193,7 +193,9 @@ class JsonSteps:
             self._task.model,
             transcript.going_on() if led else transcript.asking("\n\n".join(words)),
             max_tokens=self._tokens_for(tried, bad),
-            temperature=max(self.settings.temperature, warmer(tried + (how == "again"))),
+            temperature=max(
+                self.settings.temperature, raised_temperature(tried + (how == "again"))
+            ),
             seed=self._task.inquiry.seed(tried, number),
             format=self._task.fallback.format,
             schema=BY_ACTIONS[self._actions(number)],
@@ -218,7 +220,7 @@ class JsonSteps:
             rambles = outcome.cause == "cut" and goes_round(outcome.draft.content)
             return replace(outcome, cause="loop", detail=WENT_ROUND) if rambles else outcome
         earlier = [step.content for step in self.steps]
-        again = repeats(outcome.content, [*earlier, *self._task.inquiry.instead_of(number)])
+        again = find_repeat(outcome.content, [*earlier, *self._task.inquiry.instead_of(number)])
         if again is None:
             return outcome
         said = f"step {again + 1}" if again < len(earlier) else "the step it is to replace"
@@ -229,7 +231,7 @@ class JsonSteps:
         allowed = self._actions(number)
         return Step(
             number,
-            self._title(Draft(reply.title, reply.content)) or untitled(self.language, number),
+            self._title(Draft(reply.title, reply.content)) or default_title(self.language, number),
             reply.content,
             reply.action if reply.action in allowed else allowed[0],
             tally.seconds,
@@ -241,7 +243,7 @@ class JsonSteps:
         )
 
     def _title(self, draft: Draft, whole: bool = True) -> str:
-        return title_of(draft, self.steps[-1].title if self.steps else "", whole)
+        return make_title(draft, self.steps[-1].title if self.steps else "", whole)
 
     def _asked(self, number: int) -> Literal["", "doubt"]:
         return "doubt" if self._task.inquiry.asked_of(number) == "doubt" else ""
@@ -258,7 +260,7 @@ class JsonSteps:
             await self._emit(NEARLY_SPENT)
         return Step(
             number,
-            self._title(bad.draft) or untitled(self.language, number),
+            self._title(bad.draft) or default_title(self.language, number),
             bad.draft.content,
             "final_answer",
             tally.seconds,
@@ -282,7 +284,9 @@ class JsonSteps:
             )
 
         number = len(self.steps) + 1
-        return Answering(self._task, number, ask, lambda text, whole: answer_text(text), self._cure)
+        return Answering(
+            self._task, number, ask, lambda text, whole: parse_answer(text), self._cure
+        )
 
 
 def _no_step(bad: BadReply, tally: Tally, spent: bool) -> Notice:
@@ -304,5 +308,5 @@ JSON_STEPS = Way(
     prompts=("step", "next", "doubt", "retry_cut", "retry_format", "retry_repeat", "answer"),
     steers=ALL_STEERS,
     settings=ALL_SETTINGS,
-    ends=ends,
+    ends=is_concluding,
 )

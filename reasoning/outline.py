@@ -11,24 +11,24 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
-from reasoning.conclusions import answer_told
+from reasoning.conclusions import find_answer
 from reasoning.headings import (
     ANSWER_LINE,
     LONGEST_LINE,
-    answer_in,
-    begins,
+    begins_step,
     bold_lead,
     concludes,
-    heading,
     is_numbered,
     is_sentence,
     is_thought,
-    item,
     may_be_heading,
     may_be_item,
     may_begin,
+    parse_answer_heading,
+    parse_heading,
+    parse_item,
 )
-from reasoning.splitting import LONG_ENOUGH, Conclusion, Opening, StepKind, may_turn, turn
+from reasoning.splitting import LONG_ENOUGH, Conclusion, Opening, StepKind, find_turn, may_turn
 
 PREAMBLE = 200  # characters before the first step that are none: "Sure, let us think:"
 LONGEST_TITLE = 80  # characters of a numbered item that names a step and does not begin it
@@ -105,7 +105,7 @@ class OutlineSplitter:
         cuts += self._resolved("end")
         if self._open or self._concluded or not self._before.strip():
             return cuts
-        thinks = answer_told(self._before) not in ("", self._before.strip())
+        thinks = find_answer(self._before) not in ("", self._before.strip())
         return [*cuts, Opening("continue") if thinks else Conclusion(), self._before]
 
     def _take(self, text: str, more: bool) -> list[Cut]:
@@ -143,13 +143,13 @@ class OutlineSplitter:
             return self._blank(line)
         if self._code or self._brackets or self._dollars or words.startswith("```"):
             return self._under("body", line)
-        if not _is_long(line) and (title := heading(words)) is not None:
+        if not _is_long(line) and (title := parse_heading(words)) is not None:
             return self._heading(line, words, title)
         if found := ANSWER_LINE.match(line):
             return self._answered(line[: found.end()], line[found.end() :])
         if _is_long(line) and is_numbered(line):
             return [*self._resolved("sentence"), *self._opened("", line, plain=True)]
-        if listed := item(line):
+        if listed := parse_item(line):
             return self._itemised(line, *listed)
         if concludes(line):
             return self._under("conclusion", line)
@@ -163,7 +163,7 @@ class OutlineSplitter:
         return []
 
     def _heading(self, line: str, words: str, title: str) -> list[Cut]:
-        if (told := answer_in(title)) is not None:
+        if (told := parse_answer_heading(title)) is not None:
             return self._answered(line, told=told)
         return self._wait(Waiting("sentence" if is_sentence(words) else "chapter", line, title))
 
@@ -189,7 +189,7 @@ class OutlineSplitter:
             return False
         plain = (self._plain or "").rstrip()
         grown = len(plain) >= LONG_ENOUGH and not plain.endswith(_COLONS)
-        return self._gap and (grown or begins(line) or turn(line) is not None)
+        return self._gap and (grown or begins_step(line) or find_turn(line) is not None)
 
     def _wait(self, waiting: Waiting) -> list[Cut]:
         cuts = self._resolved(waiting.kind)
@@ -221,7 +221,7 @@ class OutlineSplitter:
             return self._wait(Waiting(kind, line))
         cuts = self._resolved(kind)
         if kind == "paragraph" and (self._open or self._before.strip()):
-            return [*cuts, *self._opened("", line, plain=True, kind=turn(line) or "continue")]
+            return [*cuts, *self._opened("", line, plain=True, kind=find_turn(line) or "continue")]
         return [*cuts, *self._text(line)]
 
     def _resolved(self, by: Kind) -> list[Cut]:
@@ -282,7 +282,7 @@ class OutlineSplitter:
             waits.text += text
             return self._resolved("body") if len(waits.text) > LONGEST_CONCLUSION else []
         if self._open or self._concluded:
-            self._listed &= not text.strip() or item(text) is not None
+            self._listed &= not text.strip() or parse_item(text) is not None
             self._plain = None if self._plain is None else self._plain + text
             return [text]
         self._before += text

@@ -119,7 +119,7 @@ def read_partial(text: str) -> Draft:
     return Draft(one_line(title), _steady(content) if isinstance(content, str) else "", titled)
 
 
-def answer_text(text: str) -> str:
+def parse_answer(text: str) -> str:
     """The Markdown of an answer, also where the model wrote JSON out of habit.
 
     After a chain of JSON steps a model may answer in JSON although asked for free
@@ -227,7 +227,7 @@ def whole_characters(text: str) -> str:
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
-def clean(text: str) -> str:
+def clean_text(text: str) -> str:
     """A person's text without what no model should get: control characters, lone surrogates."""
     return _CONTROL.sub("", whole_characters(text)).strip()
 

@@ -71,12 +71,12 @@ def check_prompt(language: str, name: str, text: str) -> None:
         raise BadPrompt(f'The prompt "{name}" has no ${missing[0]}.', f"Write ${missing[0]} in it.")
 
 
-def untitled(language: str, number: int) -> str:
+def default_title(language: str, number: int) -> str:
     """The title of a step that has none."""
     return UNTITLED[language].format(number)
 
 
-def under(title: str) -> str:
+def format_heading(title: str) -> str:
     """The heading that a text stands under."""
     return f"### {title}\n\n"
 

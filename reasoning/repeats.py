@@ -11,25 +11,25 @@ LEAST_ROUND = 60  # words: a short table is no circle
 _RUN = 5
 
 
-def repeats(content: str, earlier: Sequence[str]) -> int | None:
+def find_repeat(content: str, earlier: Sequence[str]) -> int | None:
     """The index of the earlier text that `content` repeats, or None.
 
     Case, spaces and punctuation do not make a difference; a number does.
     """
-    mine = words(content)
+    mine = split_words(content)
     for index, other in enumerate(earlier):
-        if _alike(mine, words(other)):
+        if _alike(mine, split_words(other)):
             return index
     return None
 
 
 def goes_round(text: str) -> bool:
     """Whether a text says the same over and over, as one does that never ends."""
-    mine = words(text)
+    mine = split_words(text)
     return len(mine) >= LEAST_ROUND and len(_runs(mine)) < ROUND * (len(mine) - _RUN + 1)
 
 
-def words(text: str) -> list[str]:
+def split_words(text: str) -> list[str]:
     """The words, numbers and signs, in one case; of Chinese, without spaces, the characters."""
     return re.findall(r"[\u4e00-\u9fff]|[^\W_\u4e00-\u9fff]+|[-+*/=<>^%]", text.casefold())
 

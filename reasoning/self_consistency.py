@@ -34,7 +34,7 @@ class Vote:
     tokens: int = 0
 
 
-def rank(votes: Sequence[Vote]) -> list[tuple[int, ...]]:
+def rank_answers(votes: Sequence[Vote]) -> list[tuple[int, ...]]:
     """The votes that agree, by their indices: the winners first.
 
     Of as many votes those win that took fewer tokens, for a chain that rambles is more often
@@ -48,13 +48,13 @@ def rank(votes: Sequence[Vote]) -> list[tuple[int, ...]]:
     return sorted(found, key=lambda them: (-len(them), sum(votes[it].tokens for it in them)))
 
 
-def needed(votes: Sequence[Vote], most: int) -> int:
+def count_needed(votes: Sequence[Vote], most: int) -> int:
     """How many more of at most `most` chains must end before the vote can be decided; 0: it is.
 
     `votes` are those of the chains that have ended, in the order in which they did.
     """
     left = most - len(votes)
-    first, second, *_ = [*map(len, rank(votes)), 0, 0]
+    first, second, *_ = [*map(len, rank_answers(votes)), 0, 0]
     # so many more for the first leave too few for the second to reach it
     majority = max(0, (second + left - first) // 2 + 1)
     return min(left, majority, _until_three_agree(votes, left))
@@ -66,17 +66,17 @@ def _until_three_agree(votes: Sequence[Vote], otherwise: int) -> int:
     return FIRST - len(values) if agree else otherwise
 
 
-def further(votes: Sequence[Vote], running: int, most: int) -> int:
+def count_further(votes: Sequence[Vote], running: int, most: int) -> int:
     """How many chains to begin now: three at first, then as many as a decision still needs.
 
     None of those is in vain: no vote is decided before that many more have ended.
     """
     if not votes and not running:
         return min(FIRST, most)
-    return max(0, needed(votes, most) - running)
+    return max(0, count_needed(votes, most) - running)
 
 
-async def draw(
+async def draw_chains(
     chain: Callable[[int], Coroutine[Any, Any, Chain]],
     cast: Callable[[Chain], Vote],
     most: int,
@@ -89,9 +89,9 @@ async def draw(
     ended: dict[int, Chain] = {}
     running: dict[asyncio.Task[Chain], int] = {}
     try:
-        while needed(votes := [cast(one) for one in ended.values()], most):
+        while count_needed(votes := [cast(one) for one in ended.values()], most):
             begun = len(ended) + len(running)
-            for number in range(begun, begun + further(votes, len(running), most)):
+            for number in range(begun, begun + count_further(votes, len(running), most)):
                 running[asyncio.create_task(chain(number))] = number
             done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in sorted(done, key=running.__getitem__):

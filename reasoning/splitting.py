@@ -161,7 +161,7 @@ class TurnSplitter:
                 return cuts
             if gap:
                 self._add(cuts, text[: gap.start()])
-            kind = turn(text[start:])
+            kind = find_turn(text[start:])
             if not self._step or (self._closed() and (kind or len(self._step) >= LONG_ENOUGH)):
                 cuts.append(Opening(kind or "continue"))
                 self._step = ""
@@ -193,7 +193,7 @@ class TurnSplitter:
         return fences % 2 == 0 and self._step.count("$$") % 2 == 0 and opened <= 0
 
 
-def turn(paragraph: str) -> StepKind | None:
+def find_turn(paragraph: str) -> StepKind | None:
     """How a paragraph turns back or elsewhere, where it does."""
     return next((kind for kind, words in _TURNS if words.match(paragraph)), None)
 

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from reasoning.events import Delta, Event, Step
-from reasoning.headings import unnumbered
+from reasoning.headings import strip_number
 from reasoning.parsing import one_line
-from reasoning.prompts import untitled
+from reasoning.prompts import default_title
 from reasoning.splitting import Cut, Opening, StepKind
 
 TITLE_LENGTH = 60  # characters; a title is the first words of its step
@@ -90,7 +90,7 @@ class StepBuilder:
             seconds, spent = end - self._began, max(0, tokens - self._tokens)
             step = Step(
                 self.number,
-                title or untitled(self.language, self.number),
+                title or default_title(self.language, self.number),
                 text.strip(),
                 kind,
                 seconds,
@@ -107,7 +107,7 @@ class StepBuilder:
 
     def _headline(self, whole: bool) -> str:
         """The first words without their number: whoever shows a step counts it already."""
-        return headline(unnumbered(_LISTED.sub("", self.text, count=1)), whole)
+        return headline(strip_number(_LISTED.sub("", self.text, count=1)), whole)
 
 
 def headline(text: str, whole: bool) -> str:

@@ -18,7 +18,7 @@ from reasoning.events import Emit, Notice, Step
 from reasoning.fallback import Fallback
 from reasoning.inquiry import Inquiry
 from reasoning.metering import Meter
-from reasoning.parsing import clean
+from reasoning.parsing import clean_text
 from reasoning.prompts import AS_JSON, BY_SCHEMA, prompt
 from reasoning.retry import Sleep
 from reasoning.special_tokens import as_plain_text
@@ -140,7 +140,7 @@ class Task:
         return tuple(messages), ()
 
     async def _said(self, role: str, text: str) -> Message:
-        return {"role": role, "content": await self.plain(clean(text))}
+        return {"role": role, "content": await self.plain(clean_text(text))}
 
 
 MARGIN = 16  # tokens that a chat template adds to a turn, rounded up
@@ -166,7 +166,7 @@ async def within_bounds(work: Awaitable[T], steps: Sequence[Step], emit: Emit) -
 WARMER = (0.0, 0.5, 0.9)
 
 
-def warmer(tried: int) -> float:
+def raised_temperature(tried: int) -> float:
     """The least temperature of an attempt, the first of which is 0."""
     return WARMER[min(tried, len(WARMER) - 1)]
 

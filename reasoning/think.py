@@ -25,7 +25,7 @@ from reasoning.inquiry import Inquiry
 from reasoning.json_steps import JSON_STEPS
 from reasoning.metering import Meter, ModelServer
 from reasoning.native import NATIVE
-from reasoning.parsing import clean
+from reasoning.parsing import clean_text
 from reasoning.prompts import LANGUAGES, check_prompt, language_of
 from reasoning.retry import Sleep
 from reasoning.stream import stream
@@ -51,7 +51,7 @@ def clean_question(text: str) -> str:
 
     Raises BadQuestion when nothing is left or when it is longer than MAX_QUESTION.
     """
-    question = clean(text)
+    question = clean_text(text)
     if not question:
         raise BadQuestion("The question is empty.", "Write a question.")
     if len(question) > MAX_QUESTION:
@@ -62,7 +62,7 @@ def clean_question(text: str) -> str:
     return question
 
 
-def varied(settings: Settings, chains: int) -> tuple[Settings, ...]:
+def vary_settings(settings: Settings, chains: int) -> tuple[Settings, ...]:
     """The settings of several chains for one question: a seed each, and warm enough to differ.
 
     Without a seed in the settings the seeds are new ones each time.
@@ -103,7 +103,7 @@ async def think(
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
 
 
-def way_called(word: str) -> Way | None:
+def find_way(word: str) -> Way | None:
     """The way of that name, or the one that goes on with its chains; None for no way."""
     return WAYS.get(RETIRED.get(word, word))
 
@@ -121,8 +121,8 @@ def _cleaned(inquiry: Inquiry) -> Inquiry:
     return replace(
         inquiry,
         question=clean_question(inquiry.question),
-        prompts={name: clean(text) for name, text in inquiry.prompts.items()},
-        instructions=clean(inquiry.instructions),
+        prompts={name: clean_text(text) for name, text in inquiry.prompts.items()},
+        instructions=clean_text(inquiry.instructions),
     )
 
 

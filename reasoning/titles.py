@@ -13,9 +13,9 @@ from itertools import islice
 
 import regex
 
-from reasoning.headings import ORDINALS, unnumbered
+from reasoning.headings import ORDINALS, strip_number
 from reasoning.parsing import Draft
-from reasoning.repeats import words
+from reasoning.repeats import split_words
 from reasoning.step_builder import headline
 
 SENTENCES = 3  # of a step that may give it a title; later ones do not say what it is about
@@ -38,13 +38,13 @@ def is_title(text: str, last: str = "") -> bool:
     return not last or _words(text) != _words(last)
 
 
-def title_of(draft: Draft, last: str, whole: bool) -> str:
+def make_title(draft: Draft, last: str, whole: bool) -> str:
     """The title of a step as far as it is sure; "" while it is not, and where there is none.
 
     `last` is the title of the step before. Of a text that grows, with `whole` at its end,
     each title begins the next.
     """
-    title = unnumbered(draft.title)
+    title = strip_number(draft.title)
     if not whole and not draft.titled:
         undecided = _may_be_none(draft.title, last) or _may_be_none(title, last)
         return "" if undecided else title
@@ -64,7 +64,7 @@ def _may_be_none(text: str, last: str) -> bool:
 
 def _words(text: str) -> list[str]:
     """Without what makes them bold."""
-    return [word for word in words(text) if word != "*"]
+    return [word for word in split_words(text) if word != "*"]
 
 
 def _first_words(content: str, last: str, whole: bool) -> str:

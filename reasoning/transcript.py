@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from reasoning.endpoint import Message
 from reasoning.events import Notice, Step
-from reasoning.prompts import under
+from reasoning.prompts import format_heading
 from reasoning.task import MARGIN, Task, tokens_at_most
 
 LEAST_FORGOTTEN = 4  # steps; of fewer none is left out
@@ -80,7 +80,7 @@ class Transcript:
         """
         message = self.message
         if heading:
-            message += ("\n\n" if message else "") + under(heading) + text
+            message += ("\n\n" if message else "") + format_heading(heading) + text
         elif message:
             message += self._voice.gap
         return (*self._asked(), _said("assistant", message))

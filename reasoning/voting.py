@@ -17,8 +17,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from reasoning.boxes import boxes
-from reasoning.self_consistency import Vote, rank
+from reasoning.boxes import find_boxes
+from reasoning.self_consistency import Vote, rank_answers
 
 SHORT = 40  # characters: what is longer explains and does not name
 LONGEST = 20_000  # characters of its end that are read; no answer needs more
@@ -115,7 +115,7 @@ def count_votes(answers: Sequence[str], tokens: Sequence[int] = ()) -> tuple[Bal
     told = [_told(answer) for answer in answers]
     values = [_normal(text) for text in told]
     votes = list(map(Vote, values, tokens or [0] * len(values)))
-    return tuple(Ballot(values[ids[0]], told[ids[0]], ids) for ids in rank(votes))
+    return tuple(Ballot(values[ids[0]], told[ids[0]], ids) for ids in rank_answers(votes))
 
 
 # -- what is told
@@ -124,7 +124,7 @@ def count_votes(answers: Sequence[str], tokens: Sequence[int] = ()) -> tuple[Bal
 def _told(content: str) -> str:
     """The final answer in the answer's own words; "" where it tells none."""
     content = content[-LONGEST:]
-    if found := boxes(content):
+    if found := find_boxes(content):
         return found[-1].strip()
     text = _plain(content).strip()
     return next((value for clause in _clauses(text) if (value := _value(clause))), "")

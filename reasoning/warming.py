@@ -29,7 +29,7 @@ async def warm(endpoint: Endpoint, language: str, ready: Callable[[], None] = la
 
     Raises a StepwiseError when the server cannot be asked.
     """
-    first, *rest = requests(await endpoint.model(), language)
+    first, *rest = warming_requests(await endpoint.model(), language)
     await _ask(endpoint, first)
     ready()
     for request in rest:
@@ -42,7 +42,7 @@ async def _ask(endpoint: Endpoint, request: Request) -> None:
             pass
 
 
-def requests(model: ServedModel, language: str) -> Iterator[Request]:
+def warming_requests(model: ServedModel, language: str) -> Iterator[Request]:
     """For a token each: the first step in the language, the later steps' grammars, the others.
 
     A grammar needs no prompt to be compiled: reading thirty tokens takes a CPU as long as writing

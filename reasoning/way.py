@@ -40,6 +40,6 @@ class Way:
         return bool(steps) and self.ends(steps[-1])
 
 
-def ends(last: Step) -> bool:
+def is_concluding(last: Step) -> bool:
     """Whether a chain of steps with this last one has concluded, and the answer is next."""
     return last.cut or last.action == "final_answer"

@@ -26,17 +26,17 @@ from serving.command import (
     UI_PORT,
     Options,
     client_environment,
-    curl,
+    context_problem,
+    curl_lines,
     is_loopback,
     port_number,
     served_name,
-    servers,
-    too_long,
+    server_specs,
 )
 from serving.hardware import Machine
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
-from serving.served import Served, noted, rate
+from serving.served import Served, describe_speed, publish
 from serving.weights_errors import Unfit
 
 BAD_USAGE = 2
@@ -142,7 +142,7 @@ def check(options: Options, environment: Mapping[str, str]) -> None:
         )
     if ours := [flag for flag in OURS if flag in named]:
         raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
-    if options.precision != "auto" and precision.decided(options.extra):
+    if options.precision != "auto" and precision.decide(options.extra):
         raise Refusal("Give --precision, or --dtype after the --, not both.", BAD_USAGE)
     if not is_loopback(options.host) and not environment.get("VLLM_API_KEY"):
         raise Refusal(
@@ -170,7 +170,7 @@ def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine) -> Mod
 
 def computes_in(model: Model, options: Options, here: Machine) -> Precision:
     """The precision, from what is known of the model by now."""
-    if precision.decided(options.extra):
+    if precision.decide(options.extra):
         return Precision()
     config = _config(weights.folder_of(model, models_root()))
     try:
@@ -181,7 +181,7 @@ def computes_in(model: Model, options: Options, here: Machine) -> Precision:
 
 def choice_line(model: Model, computed: Precision, here: Machine, tokens: float | None) -> str:
     """What is served, how fast it will be, why, and what to type for another."""
-    expected = f", {rate(tokens)}" if tokens else ""
+    expected = f", {describe_speed(tokens)}" if tokens else ""
     kind = f" in {computed.name}" if computed.name else ""
     lacking = " without instructions for int8" if computed.name == "bfloat16" else ""
     return (
@@ -192,8 +192,8 @@ def choice_line(model: Model, computed: Precision, here: Machine, tokens: float 
 
 def expected(model: Model, computed: Precision, here: Machine) -> float | None:
     """Tokens/s of one stream, or None for a GPU and where the memory's speed is not known."""
-    measured = None if here.gpus else speed.kept(here.cpu)
-    return speed.expected(model, computed.name, here.cpu, measured) if measured else None
+    measured = None if here.gpus else speed.known_speed(here.cpu)
+    return speed.expected_speed(model, computed.name, here.cpu, measured) if measured else None
 
 
 def dry_run(model: Model, options: Options, here: Machine) -> str:
@@ -201,7 +201,7 @@ def dry_run(model: Model, options: Options, here: Machine) -> str:
     computed = computes_in(model, options, here)
     form = computed.name if computed.convert else ""
     folder = weights.folder_of(model, models_root(), form)
-    started = servers(model, options, here, folder, _python(), os.environ, computed)
+    started = server_specs(model, options, here, folder, _python(), os.environ, computed)
     return "\n".join(str(server.command) for server in started)
 
 
@@ -292,7 +292,7 @@ def _check_context(model: Model, options: Options, folder: Path) -> None:
     if "VLLM_ALLOW_LONG_MAX_MODEL_LEN" in os.environ:
         return
     length = options.max_model_len or model.max_model_len
-    if problem := too_long(_config(folder), length):
+    if problem := context_problem(_config(folder), length):
         raise Refusal(f"{problem} Give a smaller --max-model-len, or leave it out.")
 
 
@@ -319,7 +319,7 @@ def _serve(
     if key:
         os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
     python = Path(sys.executable)
-    vllm, *beside = servers(model, options, here, folder, python, os.environ, computed)
+    vllm, *beside = server_specs(model, options, here, folder, python, os.environ, computed)
     plan = LaunchPlan(
         model=served_name(model, options),
         vllm=vllm,
@@ -327,7 +327,7 @@ def _serve(
         beside=tuple(beside),
         warm=partial(_warm, model, options) if model.way == "json_steps" else None,
     )
-    with noted(known(model, options, here, computed), options.port):
+    with publish(known(model, options, here, computed), options.port):
         return serve(plan, report)
 
 
@@ -339,7 +339,7 @@ def known(model: Model, options: Options, here: Machine, computed: Precision) ->
 
 def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ...]:
     name = served_name(model, options)
-    first, *rest = curl(model, options, with_key)
+    first, *rest = curl_lines(model, options, with_key)
     page = "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"
     return (
         "",
@@ -370,7 +370,7 @@ def run(argv: Sequence[str], report: Report) -> int:
     if unknown:
         flags.error(f"{unknown[0]} is no flag of serve.sh; flags for vLLM go after --")
     catalogue = load()
-    here = hardware.look()
+    here = hardware.detect()
     if given.list:
         print(list_text(catalogue, here))
         return 0
@@ -381,7 +381,9 @@ def run(argv: Sequence[str], report: Report) -> int:
     told = Report(sys.stderr) if given.dry_run else report
     told.say(choice_line(model, computed, here, expected(model, computed, here)))
     notes = [
-        note for note in (here.warning, hardware.misfit(model, here, options.precision)) if note
+        note
+        for note in (here.warning, hardware.explain_misfit(model, here, options.precision))
+        if note
     ]
     if given.dry_run:
         for note in notes:
@@ -395,7 +397,7 @@ def run(argv: Sequence[str], report: Report) -> int:
 def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
     default = hardware.choose(catalogue.values(), here)
     root = models_root()
-    return listing.table(
+    return listing.format_table(
         catalogue.values(),
         here,
         default,
@@ -416,7 +418,7 @@ def _judge(model: Model, here: Machine, options: Options, report: Report) -> Non
     """Refuses a model that cannot fit, unless flags for vLLM may make it fit."""
     if here.warning:
         report.say(here.warning)
-    problem = hardware.misfit(model, here, options.precision)
+    problem = hardware.explain_misfit(model, here, options.precision)
     if problem and options.extra:
         report.say(problem + " Trying, as flags for vLLM were given.")
     elif problem:

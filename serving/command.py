@@ -157,7 +157,7 @@ def served_name(model: Model, options: Options) -> str:
     return options.served_model_name or model.served_name
 
 
-def servers(
+def server_specs(
     model: Model,
     options: Options,
     machine: Machine,
@@ -266,7 +266,7 @@ def client_environment(model: Model, options: Options) -> dict[str, str]:
     return {"OPENAI_BASE_URL": options.vllm.url, "MODEL": served_name(model, options)}
 
 
-def too_long(config: Mapping[str, Any], length: int | None) -> str | None:
+def context_problem(config: Mapping[str, Any], length: int | None) -> str | None:
     """Why a model with this config.json cannot have that context, or None when it may.
 
     vLLM says so too, after half a minute. A config that stretches its positions is vLLM's to judge.
@@ -280,7 +280,7 @@ def too_long(config: Mapping[str, Any], length: int | None) -> str | None:
     return f"The model's context ends at {most} tokens, {length} were asked for."
 
 
-def curl(model: Model, options: Options, with_key: bool) -> Sequence[str]:
+def curl_lines(model: Model, options: Options, with_key: bool) -> Sequence[str]:
     """Lines of a curl command that works as it stands, in a POSIX shell.
 
     It asks the gateway where there is one, for steps as they are written.

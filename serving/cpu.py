@@ -70,7 +70,7 @@ class Cpu:
         return max(1, int(self.quota or 1))
 
 
-def look(read: Read, affinity: Iterable[int]) -> Cpu:
+def detect(read: Read, affinity: Iterable[int]) -> Cpu:
     """The processor as far as this process may use it: `affinity` are the ids it may run on."""
     allowed = sorted(affinity)
     rows = [row for row in processors(read(CPUINFO)) if int(row["processor"]) in allowed]

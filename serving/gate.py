@@ -96,7 +96,7 @@ class Gate:
         except Gone:
             return
         else:
-            await self._app(scope, first(body, receive), send)
+            await self._app(scope, replay_body(body, receive), send)
 
     def _check(self, method: str, path: str, headers: Sequence[Header]) -> None:
         """Raises Refused. The key comes first: without it nobody learns what there is."""
@@ -194,7 +194,7 @@ async def whole_body(receive: Receive, most: int) -> bytes:
     return bytes(body)
 
 
-def first(body: bytes, receive: Receive) -> Receive:
+def replay_body(body: bytes, receive: Receive) -> Receive:
     """A `receive` that tells of the body first, then of what comes: a client that leaves."""
     told = iter([{"type": "http.request", "body": body, "more_body": False}])
 
@@ -216,11 +216,11 @@ async def refuse(refused: Refused, receive: Receive, send: Send) -> None:
     ]
     await send({"type": "http.response.start", "status": refused.status, "headers": headers})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    await linger(receive)
+    await drain(receive)
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
-async def linger(receive: Receive) -> None:
+async def drain(receive: Receive) -> None:
     """Takes and drops what still comes: closing on it would reset the answer away, unread."""
     with suppress(TimeoutError):
         async with asyncio.timeout(LINGER):

@@ -1,6 +1,6 @@
 """What this machine has, and which models it holds.
 
-`look` reads the machine; all else here is pure and takes a Machine, so that a
+`detect` reads the machine; all else here is pure and takes a Machine, so that a
 test can say "two cards of 24 GB". Sizes are in GB of 10**9 bytes.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from serving.catalogue import ROOT, Model
 from serving.cgroup import memory_limit
 from serving.cpu import Cpu
-from serving.cpu import look as look_at_cpu
+from serving.cpu import detect as detect_cpu
 from serving.speed import bytes_read
 
 NVIDIA_SMI = ("nvidia-smi", "--query-gpu=name,memory.total,compute_cap")
@@ -61,12 +61,12 @@ class Machine:
         return f"{many}{self.gpus[0].name}, {self.gpus[0].memory_gb:.0f} GB"
 
 
-def look(environment: Mapping[str, str] = os.environ) -> Machine:
+def detect(environment: Mapping[str, str] = os.environ) -> Machine:
     gpus, warning = _gpus(environment)
     return Machine(
         gpus=gpus,
         memory_gb=_memory_gb(),
-        cpu=look_at_cpu(read, _affinity()),
+        cpu=detect_cpu(read, _affinity()),
         system=platform.system(),
         preload=_preload(),
         warning=warning,
@@ -142,7 +142,7 @@ def _preload() -> tuple[str, ...]:
     return (*tcmalloc, *([str(openmp)] if openmp.exists() else []))
 
 
-def misfit(model: Model, machine: Machine, precision: str = "auto") -> str | None:
+def explain_misfit(model: Model, machine: Machine, precision: str = "auto") -> str | None:
     """Why the machine cannot hold the model, in a sentence, or None when it can.
 
     In `precision`, as it was asked for: float32's weights lie there twice, for the CPU's library
@@ -172,7 +172,7 @@ def _gpu_misfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
 def holds(model: Model, machine: Machine) -> bool:
     """Whether the model is worth offering here: without a GPU, only what is made for it."""
     made = model.cpu_gb is not None and (model.precision != "int8" or machine.cpu.int8)
-    return (bool(machine.gpus) or made) and misfit(model, machine) is None
+    return (bool(machine.gpus) or made) and explain_misfit(model, machine) is None
 
 
 def choose(models: Iterable[Model], machine: Machine) -> Model | None:

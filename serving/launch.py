@@ -107,7 +107,7 @@ def _start(plan: LaunchPlan, services: list[Service], report: Report) -> None:
     for server in (plan.vllm, *plan.beside):
         log = plan.logs / f"{server.word}-{server.address.rpartition(':')[2]}.log"
         services.append(start(server.name, server.command, server.address + server.health, log))
-    report.say(f"vLLM's log: {shown(services[0].log)}")
+    report.say(f"vLLM's log: {display_path(services[0].log)}")
 
 
 def _wait_until_up(
@@ -115,7 +115,7 @@ def _wait_until_up(
 ) -> None:
     vllm, *beside = services
     report.begin(f"Starting vLLM with {plan.model} (half a minute or more)")
-    _until(vllm.answers, services, signals, lambda: report.tick(stage(vllm.said())))
+    _until(vllm.answers, services, signals, lambda: report.tick(describe_progress(vllm.said())))
     report.end()
     for service in beside:
         _until(service.answers, services, signals)
@@ -152,16 +152,16 @@ def _until(
         time.sleep(POLL)
 
 
-def stage(log: str) -> str:
+def describe_progress(log: str) -> str:
     """How far vLLM is, in words; while it reads the weights, with a bar of their files."""
     found = [words for sign, words in STAGES if sign in log]
     shards = SHARDS.findall(log)
     if found and found[-1] == "reading the weights" and shards:
-        found[-1] += f" {bar(*map(int, shards[-1]))}"
+        found[-1] += f" {draw_bar(*map(int, shards[-1]))}"
     return f"({found[-1]})" if found else ""
 
 
-def bar(done: int, of: int) -> str:
+def draw_bar(done: int, of: int) -> str:
     full = CELLS * done // max(of, 1)
     return f"[{'#' * full}{'-' * (CELLS - full)}] {done} of {of}"
 
@@ -173,9 +173,9 @@ def _tell(service: Service, report: Report) -> None:
         report.say(f"    {line}")
     if failure.advice:
         report.say(failure.advice)
-    report.say(f"The whole log: {shown(service.log)}")
+    report.say(f"The whole log: {display_path(service.log)}")
 
 
-def shown(path: Path) -> str:
+def display_path(path: Path) -> str:
     """A path as a person would type it here."""
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from serving.catalogue import Model
 from serving.hardware import Machine, holds
-from serving.served import about
+from serving.served import describe_about
 
 WAYS = {
     "json_steps": "JSON steps",
@@ -19,7 +19,7 @@ HEAD = ("", "MODEL", "GB", "TOKENS/S", "THINKS IN", "NEEDS (GB)", "HERE")
 RIGHT = (2, 3)  # the columns of numbers
 
 
-def table(
+def format_table(
     models: Iterable[Model],
     machine: Machine,
     default: Model | None,
@@ -32,7 +32,7 @@ def table(
     """
     rows: list[tuple[str, ...]] = [HEAD]
     for model in models:
-        rows.append(_row(model, machine, default, present(model), about(speed(model))))
+        rows.append(_row(model, machine, default, present(model), describe_about(speed(model))))
         if size := int8_bytes(model):
             rows.append(_int8_row(size))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]

@@ -35,7 +35,7 @@ PIP = ("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-
 FLAGS = ("--retries", "2", "--no-cache-dir", "--no-deps", "--only-binary", ":all:")
 
 
-def transit(bundle: Bundle) -> int:
+def transit_bytes(bundle: Bundle) -> int:
     """The most bytes of disk that wheels take on their way into the file."""
     largest = max(part.size for part in bundle.parts)
     return min(AT_ONCE, len(bundle.parts)) * COPIES * largest

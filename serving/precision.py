@@ -41,7 +41,7 @@ class Precision:
 BFLOAT16 = Precision("bfloat16", "bfloat16")
 
 
-def decided(flags: Iterable[str]) -> bool:
+def decide(flags: Iterable[str]) -> bool:
     """Whether flags for vLLM say already what it computes in."""
     return any(flag.split("=")[0] in DECIDES for flag in flags)
 
@@ -51,7 +51,7 @@ def choose(asked: str, model: Model, machine: Machine, config: Mapping[str, Any]
 
     Of a hub's model whose size is not known yet it says nothing. Raises PrecisionError.
     """
-    if asked == "auto" and decided((*model.flags, *model.gpu_flags, *model.cpu_flags)):
+    if asked == "auto" and decide((*model.flags, *model.gpu_flags, *model.cpu_flags)):
         return Precision()
     if machine.gpus:
         return _on_gpu(asked)

@@ -37,7 +37,7 @@ class Served:
 
 
 @contextmanager
-def noted(served: Served, port: int) -> Iterator[None]:
+def publish(served: Served, port: int) -> Iterator[None]:
     """Written down for as long as it is served. Where that cannot be, names must do."""
     file = _file(port)
     with suppress(OSError):
@@ -67,24 +67,24 @@ def _port_here(base_url: str) -> int | None:
     return None
 
 
-def foreseen(tokens: float) -> str:
+def round_speed(tokens: float) -> str:
     """Tokens/s as far as they can be foreseen: whole ones, of less than 10 the half."""
     return f"{tokens:.0f}" if tokens >= 10 else f"{round(tokens * 2) / 2:g}"
 
 
-def about(tokens: float | None) -> str:
+def describe_about(tokens: float | None) -> str:
     if tokens is None:
         return ""
-    return f"about {foreseen(tokens)}" if tokens >= 1 else "under 1"
+    return f"about {round_speed(tokens)}" if tokens >= 1 else "under 1"
 
 
-def rate(tokens: float | None) -> str:
+def describe_speed(tokens: float | None) -> str:
     unit = "token/s" if tokens is not None and tokens < 1.25 else "tokens/s"
-    return f"{about(tokens)} {unit}" if tokens else ""
+    return f"{describe_about(tokens)} {unit}" if tokens else ""
 
 
-def in_words(served: Served) -> str:
-    parts = (served.title, served.precision, rate(served.speed))
+def describe(served: Served) -> str:
+    parts = (served.title, served.precision, describe_speed(served.speed))
     return ", ".join(part for part in parts if part)
 
 

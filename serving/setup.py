@@ -358,7 +358,7 @@ def ensure_libnuma(machine: Machine, report: Report, run: RunCommand | None = No
 
 def main(argv: Sequence[str]) -> int:
     report = Report()
-    machine = hardware.look()
+    machine = hardware.detect()
     if machine.system != "Linux":
         report.say("vLLM needs Linux; on Windows, WSL2 is one.")
         return 1

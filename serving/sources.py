@@ -9,7 +9,7 @@ from pathlib import Path
 
 from serving.bundles import Bundle
 from serving.hubs import open_hub
-from serving.parts import fetch_parts, transit
+from serving.parts import fetch_parts, transit_bytes
 from serving.report import Report
 from serving.weights_download import download_file
 from serving.weights_errors import NotHere
@@ -30,7 +30,7 @@ def fetch_file(bundle: Bundle, source: str | None, folder: Path, report: Report)
     if file.is_file() and sha256_of(file) == bundle.sha256:
         return file
     file.unlink(missing_ok=True)
-    *others, last = order(bundle, source)
+    *others, last = order_sources(bundle, source)
     for name in others:
         try:
             _go(name, bundle, folder, report)
@@ -41,7 +41,7 @@ def fetch_file(bundle: Bundle, source: str | None, folder: Path, report: Report)
     return file
 
 
-def order(bundle: Bundle, source: str | None) -> tuple[str, ...]:
+def order_sources(bundle: Bundle, source: str | None) -> tuple[str, ...]:
     """The ways to ask, in order."""
     hubs = HUBS if bundle.repo else ()
     named = [name for name in hubs if name == source]
@@ -55,8 +55,8 @@ def _go(way: str, bundle: Bundle, folder: Path, report: Report) -> Entry:
     return download_file(open_hub(way, bundle.repo), file, folder, report)
 
 
-def room(bundle: Bundle, form: str, folder: Path) -> int:
+def bytes_needed(bundle: Bundle, form: str, folder: Path) -> int:
     """The bytes still needed at the worst moment: wheels in transit, or the converted model."""
     rests = (folder / bundle.file, folder / f"{bundle.file}.incomplete")
     there = sum(path.stat().st_size for path in rests if path.exists())
-    return bundle.size + max(transit(bundle), bundle.size_as(form)) - there
+    return bundle.size + max(transit_bytes(bundle), bundle.size_as(form)) - there

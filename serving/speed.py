@@ -46,7 +46,7 @@ class Speed:
         return 1 / (read / self.read + CALLS * self.call)
 
 
-def expected(model: Model, precision: str, cpu: Cpu, measured: Speed) -> float | None:
+def expected_speed(model: Model, precision: str, cpu: Cpu, measured: Speed) -> float | None:
     """Tokens/s of one stream of the model in that precision; None where its size is unknown."""
     read = bytes_read(model, precision)
     return measured.tokens(read / _reached(precision, cpu)) if read else None
@@ -69,7 +69,7 @@ def _reached(precision: str, cpu: Cpu) -> float:
     return REACHED_ON_AVX2.get(precision, REACHED) if narrow else REACHED
 
 
-def kept(cpu: Cpu, file: Path | None = None) -> Speed | None:
+def known_speed(cpu: Cpu, file: Path | None = None) -> Speed | None:
     """What was measured for this processor; measures it where it can. None where it cannot."""
     file = file or state_root() / "speed.json"
     key = f"{cpu.name}, {cpu.threads} threads"

@@ -38,7 +38,7 @@ def die_with_parent() -> None:
     prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def below(root: int) -> list[int]:
+def processes_below(root: int) -> list[int]:
     """Every living descendant of a process, and every process of its session."""
     table = {pid: stat for pid in _pids() if (stat := _parent_and_session(pid))}
     found: set[int] = set()
@@ -71,7 +71,7 @@ def _parent_and_session(pid: int) -> tuple[int, int] | None:
 
 def kill_all_below(root: int) -> None:
     """Until none is left: one that is being killed may still start another."""
-    while alive := below(root):
+    while alive := processes_below(root):
         for pid in alive:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)

@@ -240,11 +240,11 @@ def _from_bundle(
 ) -> dict[str, Entry]:
     """The bundle's file, then what is made of it. The file is not kept."""
     from serving.conversion import check_packages, convert_apart
-    from serving.sources import fetch_file, room
+    from serving.sources import bytes_needed, fetch_file
     from serving.weights_download import check_space
 
     check_packages()
-    check_space(draft, room(bundle, form, draft))
+    check_space(draft, bytes_needed(bundle, form, draft))
     file = fetch_file(bundle, source, draft, report)
     report.say(f"converting it to {form} for vLLM")
     convert_apart(file, draft, form, bundle.size_as(form), report)

@@ -14,8 +14,8 @@ from typing import Any
 from reasoning.budget import LEAST_ANSWER
 from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step, Turn
-from reasoning.inquiry import AnswerForm, edited
-from reasoning.json_steps import written as in_json
+from reasoning.inquiry import AnswerForm, edit_step
+from reasoning.json_steps import step_json as in_json
 from reasoning.parsing import Reply
 from tests.scripted import Scripted, run
 
@@ -123,7 +123,7 @@ def steered(steer: Steer, steps: Pairs) -> list[tuple[Request, str]]:
     (title, content), first = APPLES_STEPS[0], said(APPLES_STEPS)[0]
     kept = Step(1, title, content, "continue", 1.0, 20, raw=first)
     if steer.how == "edit":
-        kept = edited(kept, *APPLES_EDIT)
+        kept = edit_step(kept, *APPLES_EDIT)
     replies = [said([one])[0] for one in steps]
     more = {"settings": Settings(min_steps=2, max_steps=2), "steps": [kept], "steer": steer}
     return thought(APPLES, [*replies, APPLES_ANSWER], way="json_steps", **more)

@@ -14,7 +14,7 @@ from reasoning.endpoint import Endpoint, Piece, ServedModel
 from reasoning.errors import FormatRefused
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Retry, Settings, Step
 from reasoning.inquiry import AnswerForm, Inquiry
-from reasoning.json_answers import json_alone, json_begun
+from reasoning.json_answers import extract_begun_json, extract_json
 from reasoning.think import WAYS, think
 from tests.real_servers import Server
 from tests.reciter_steps import SUM, SUM_SCHEMA, by_schema
@@ -247,24 +247,24 @@ VALUES = st.recursive(
 @given(st.dictionaries(st.text(), VALUES), st.sampled_from(["", "Sure: ", "```json\n"]))
 def test_an_object_is_found_alone_whatever_is_around_it(value: dict[str, Any], before: str) -> None:
     text = json.dumps(value)
-    assert json_alone(f"{before}{text}\n```\nSo it is.", "{") == text
+    assert extract_json(f"{before}{text}\n```\nSo it is.", "{") == text
 
 
 @given(st.text())
 def test_what_is_found_alone_is_json(text: str) -> None:
-    found = json_alone(text, "{[")
+    found = extract_json(text, "{[")
     assert not found or json.loads(found) is not NotImplemented
 
 
 @given(st.text(alphabet='{}[]":,1a \n') | VALUES.map(json.dumps), st.text(max_size=5))
 def test_what_is_shown_of_json_only_grows(text: str, after: str) -> None:
-    whole = json_begun(text + after)
-    assert all(whole.startswith(json_begun(text[:end])) for end in range(len(text) + 1))
+    whole = extract_begun_json(text + after)
+    assert all(whole.startswith(extract_begun_json(text[:end])) for end in range(len(text) + 1))
 
 
 def test_a_text_of_nothing_but_brackets_is_no_json_and_takes_no_time() -> None:
-    assert json_alone("[" * 200_000, "{[") == ""
-    assert json_alone('{"a":' * 100_000, "{[") == ""
+    assert extract_json("[" * 200_000, "{[") == ""
+    assert extract_json('{"a":' * 100_000, "{[") == ""
 
 
 # -- the real server

@@ -18,7 +18,7 @@ from serving.cpu import Cpu
 from serving.hardware import Machine
 from serving.processes import Service
 from serving.report import Report
-from serving.supervisor import below
+from serving.supervisor import processes_below
 from tests.processes import free_port
 from tests.stub import Stub, recites
 
@@ -116,7 +116,7 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[1])), Health).serve_forever()
 @pytest.mark.slow
 def test_the_start_is_timed_and_its_processes_are_weighed() -> None:
     with running(start_of(SERVER), free_port()) as (service, seconds):
-        rss, pss = memory(below(service.supervisor.pid))
+        rss, pss = memory(processes_below(service.supervisor.pid))
     assert 0 < seconds < 60
     assert rss >= pss > 1e6
     assert service.status is not None

@@ -26,7 +26,7 @@ from reasoning.events import (
     Trace,
     Turn,
 )
-from reasoning.inquiry import AnswerForm, Inquiry, edited
+from reasoning.inquiry import AnswerForm, Inquiry, edit_step
 from reasoning.think import think
 from tests.real_servers import Server
 from tests.reciter_steps import SUM, SUM_ANSWER, SUM_STEPS
@@ -529,7 +529,7 @@ async def test_a_concluded_chain_is_led_to_its_answer() -> None:
 async def test_after_an_edit_the_message_says_what_the_reader_says() -> None:
     steps = await steps_of()
     server = Scripted(counted("### Check\n\n8 less 4 is 4.\n\n### Answer\n\nEight."))
-    kept = (steps[0], edited(steps[1], "Mine", "It is 8."))
+    kept = (steps[0], edit_step(steps[1], "Mine", "It is 8."))
     events = await cot(server, steps=kept, steer=Steer("edit"))
     assert sent(server.requests[0])[1].endswith("has 4.\n\n### Mine\n\nIt is 8.\n\n")
     assert events[-1].content == "Eight."

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from evals.answers import line, result
+from evals.answers import read_line, read_result
 from evals.arms import ARMS, Arm, Bounds, EvalServer, arm_named
 from evals.figures import Difference, Mean, figures, mean_of, paired
 from evals.outcomes import Marked, NotAsked, Outcome, of_trace, of_tutorial
@@ -257,7 +257,7 @@ def test_the_tutorials_failures_are_counted_by_the_same_kinds() -> None:
     ],
 )
 def test_a_result_is_read_as_votes_are_read(content: str, told: str) -> None:
-    assert result(content) == told
+    assert read_result(content) == told
 
 
 @pytest.mark.parametrize(
@@ -276,7 +276,7 @@ def test_a_result_is_read_as_votes_are_read(content: str, told: str) -> None:
     ],
 )
 def test_words_are_read_from_behind_the_answers_mark(content: str, told: str) -> None:
-    assert line(content) == told
+    assert read_line(content) == told
 
 
 def test_who_grades_is_reasoning_gym() -> None:

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.conclusions import answer_told, without_heading
-from reasoning.headings import answer_in, heading, may_be_heading
+from reasoning.conclusions import find_answer, strip_heading
+from reasoning.headings import may_be_heading, parse_answer_heading, parse_heading
 from reasoning.outline import OutlineSplitter
 from reasoning.splitting import Conclusion, Cut, Opening
 
@@ -42,7 +42,7 @@ HEADINGS = [
 
 @pytest.mark.parametrize(("line", "words"), HEADINGS)
 def test_a_heading_is_told_from_any_other_line(line: str, words: str | None) -> None:
-    assert heading(line) == words
+    assert parse_heading(line) == words
 
 
 FRAGMENTS = st.sampled_from(
@@ -57,7 +57,7 @@ TEXTS = st.lists(FRAGMENTS | st.text(max_size=3)).map("".join)
 @given(TEXTS)
 def test_whatever_begins_a_heading_may_become_one(text: str) -> None:
     line = text.lstrip().split("\n")[0].rstrip("\r")
-    if heading(line) is not None:
+    if parse_heading(line) is not None:
         assert all(may_be_heading(line[:end]) for end in range(len(line) + 1))
 
 
@@ -71,7 +71,7 @@ def test_whatever_begins_a_heading_may_become_one(text: str) -> None:
     ],
 )  # fmt: skip
 def test_a_heading_that_announces_the_answer_is_known(words: str, told: str | None) -> None:
-    assert answer_in(words) == told
+    assert parse_answer_heading(words) == told
 
 
 @pytest.mark.parametrize(
@@ -87,13 +87,13 @@ def test_a_heading_that_announces_the_answer_is_known(words: str, told: str | No
     ],
 )
 def test_an_answer_is_read_from_its_line_or_its_box(text: str, told: str) -> None:
-    assert answer_told(text) == told
+    assert find_answer(text) == told
 
 
 @given(TEXTS)
 def test_a_draft_of_an_answer_begins_the_answer(text: str) -> None:
-    whole = without_heading(text, True)
-    drafts = [without_heading(text[:end], False).lstrip() for end in range(len(text) + 1)]
+    whole = strip_heading(text, True)
+    drafts = [strip_heading(text[:end], False).lstrip() for end in range(len(text) + 1)]
     assert all(whole.lstrip().startswith(draft) for draft in drafts)
 
 
@@ -125,7 +125,7 @@ def test_the_steps_and_the_answer_are_the_text_to_the_letter(text: str) -> None:
     said = "".join(cut if isinstance(cut, str) else cut.raw for cut in found)
     assert text.startswith(said)
     left = text[len(said) :].split("\n")
-    assert all(heading(line.strip()) is not None or not line.strip() for line in left)
+    assert all(parse_heading(line.strip()) is not None or not line.strip() for line in left)
 
 
 def test_each_heading_begins_a_step_and_an_answers_the_answer() -> None:

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from serving.served import Served, noted
+from serving.served import Served, publish
 from tests.page_browser import PHONE, SERVED, TITLE, PageServer, Visitor, expect, on_stage, until
 from tests.real_servers import Server, finished, running
 from tests.reciter import ENDLESS
@@ -235,7 +235,7 @@ def test_a_phone_shows_what_is_served_in_what_precision_and_how_fast(
     page: str, port: int, visitors: Any
 ) -> None:
     facts = Served(SERVED, TITLE, "int8", 12.3, by_us=True)
-    with noted(facts, port), on_stage(*chain(), port=port):
+    with publish(facts, port), on_stage(*chain(), port=port):
         visitor = visitors(page, size=PHONE)
         badge = visitor.page.locator(".st-key-health .stMarkdownBadge")
         expect(badge).to_contain_text(f"{TITLE}, int8, about 12 tokens/s")

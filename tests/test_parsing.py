@@ -12,8 +12,8 @@ from reasoning.parsing import (
     BadReply,
     Draft,
     Reply,
-    answer_text,
     mend_latex,
+    parse_answer,
     parse_reply,
     read_partial,
     step_schema,
@@ -131,7 +131,7 @@ def test_a_draft_says_whether_its_title_is_whole(text: str, draft: Draft) -> Non
 def test_any_text_is_a_reply_or_a_bad_reply_never_another_error(text: str) -> None:
     assert isinstance(parse_reply(text), Reply | BadReply)
     assert isinstance(read_partial(text), Draft)
-    assert isinstance(answer_text(text), str)
+    assert isinstance(parse_answer(text), str)
 
 
 JSON = st.recursive(
@@ -220,4 +220,4 @@ def test_the_schema_lists_the_keys_in_the_order_they_are_shown() -> None:
     ],
 )
 def test_an_answer_is_shown_as_text_also_when_it_comes_as_json(text: str, answer: str) -> None:
-    assert answer_text(text) == answer
+    assert parse_answer(text) == answer

@@ -194,17 +194,17 @@ def test_pip_s_failures_are_one_line(
 def test_the_disk_is_measured_for_the_worst_moment() -> None:
     empty = Path("/nowhere")
     wheels = parts.AT_ONCE * parts.COPIES * SIZE
-    assert sources.room(MANY, "int8", empty) == MANY.size + wheels
+    assert sources.bytes_needed(MANY, "int8", empty) == MANY.size + wheels
     large = replace(MANY, bfloat16_bytes=10**15)
-    assert sources.room(large, "bfloat16", empty) == MANY.size + 10**15
+    assert sources.bytes_needed(large, "bfloat16", empty) == MANY.size + 10**15
     with pytest.raises(NoSpace, match=r"needs 1000000\.00 GB"):
-        check_space(Path.cwd(), sources.room(large, "bfloat16", empty))
+        check_space(Path.cwd(), sources.bytes_needed(large, "bfloat16", empty))
 
 
 def test_what_is_there_already_needs_no_room(folder: Path) -> None:
-    before = sources.room(BUNDLE, "int8", folder)
+    before = sources.bytes_needed(BUNDLE, "int8", folder)
     (folder / "tiny.gguf.incomplete").write_bytes(DATA[:5000])
-    assert sources.room(BUNDLE, "int8", folder) == before - 5000
+    assert sources.bytes_needed(BUNDLE, "int8", folder) == before - 5000
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from reasoning.events import Answer, Delta, Event, Failed, Notice, Settings, Sta
 from reasoning.inquiry import Inquiry
 from reasoning.json_steps import DECIDE
 from reasoning.parsing import Reply, parse_reply
-from reasoning.prompts import prompt, untitled
+from reasoning.prompts import default_title, prompt
 from reasoning.think import think
 from tests.real_servers import Server, finished, running
 from tests.reciter import HALF, HALF_SAYS, NAME, PART, satori_prompt
@@ -146,7 +146,7 @@ async def test_what_is_streamed_of_a_step_is_the_step(endpoint: Endpoint) -> Non
         if step.attempts == 1 and not step.cut:
             mine = [e for e in events if isinstance(e, Delta) and e.number == step.number]
             title = "".join(d.text for d in mine if d.part == "title")
-            assert (title or untitled("en", step.number)) == step.title
+            assert (title or default_title("en", step.number)) == step.title
             assert "".join(d.text for d in mine if d.part == "content") == step.content
 
 

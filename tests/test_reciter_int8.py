@@ -15,14 +15,14 @@ import pytest
 from reasoning.endpoint import Endpoint, Request
 from serving import hardware, weights
 from serving.catalogue import Model, find, load
-from serving.cpu import look
+from serving.cpu import detect
 from serving.precision import INT8_NEEDS
 from serving.report import Report
 from serving.weights_files import damaged, read_manifest
 from tests import reciter as known
 from tests.real_servers import Server
 
-CPU = look(hardware.read, os.sched_getaffinity(0))
+CPU = detect(hardware.read, os.sched_getaffinity(0))
 END = "<|im_end|>"
 ENDING = [
     pair for pair in known.transcripts() if pair[1].endswith(END)

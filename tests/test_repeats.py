@@ -2,7 +2,7 @@
 
 import pytest
 
-from reasoning.repeats import goes_round, repeats
+from reasoning.repeats import find_repeat, goes_round
 
 LONG = "We count the letters of the word one by one and write down each place where an r stands."
 
@@ -21,7 +21,7 @@ LONG = "We count the letters of the word one by one and write down each place wh
     ],
 )
 def test_the_same_words_repeat_whatever_their_dress(content: str, earlier: str) -> None:
-    assert repeats(content, ["Something else.", earlier]) == 1
+    assert find_repeat(content, ["Something else.", earlier]) == 1
 
 
 @pytest.mark.parametrize(
@@ -37,11 +37,11 @@ def test_the_same_words_repeat_whatever_their_dress(content: str, earlier: str) 
 def test_a_step_that_differs_in_a_number_or_goes_further_does_not_repeat(
     content: str, earlier: str
 ) -> None:
-    assert repeats(content, [earlier]) is None
+    assert find_repeat(content, [earlier]) is None
 
 
 def test_the_first_step_repeats_nothing() -> None:
-    assert repeats(LONG, []) is None
+    assert find_repeat(LONG, []) is None
 
 
 ROUND = "So the answer is 12, and I check it again. "

@@ -10,7 +10,15 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from reasoning.self_consistency import FIRST, MOST, Vote, draw, further, needed, rank
+from reasoning.self_consistency import (
+    FIRST,
+    MOST,
+    Vote,
+    count_further,
+    count_needed,
+    draw_chains,
+    rank_answers,
+)
 
 VOTES = st.builds(Vote, st.sampled_from(["a", "a", "b", "c", ""]), st.integers(0, 9))
 ALL = st.lists(VOTES, min_size=1, max_size=16)
@@ -29,8 +37,8 @@ def drawn(chains: Sequence[Vote], order: Random) -> tuple[list[Vote], int]:
     cast: list[Vote] = []
     running: list[Vote] = []
     begun = 0
-    while needed(cast, len(chains)):
-        more = further(cast, len(running), len(chains))
+    while count_needed(cast, len(chains)):
+        more = count_further(cast, len(running), len(chains))
         running += chains[begun : begun + more]
         begun += more
         cast.append(running.pop(order.randrange(len(running))))
@@ -43,7 +51,7 @@ def first_three_agree(chains: Sequence[Vote]) -> bool:
 
 
 def winner(cast: Sequence[Vote]) -> str:
-    ranked = rank(cast)
+    ranked = rank_answers(cast)
     return cast[ranked[0][0]].value if ranked else ""
 
 
@@ -54,7 +62,7 @@ def test_an_early_end_gives_the_winner_of_all_chains(chains: list[Vote], order: 
     if first_three_agree(chains):
         assert (winner(cast), len(cast)) == (chains[0].value, FIRST)
         return
-    last = [(len(them), sum(chains[it].tokens for it in them)) for them in rank(chains)]
+    last = [(len(them), sum(chains[it].tokens for it in them)) for them in rank_answers(chains)]
     assume(len(last) < 2 or last[0] != last[1])  # else it is the one that came first
     assert winner(cast) == winner(chains)
 
@@ -69,8 +77,8 @@ def test_no_chain_is_begun_in_vain(chains: list[Vote], order: Random) -> None:
 
 @given(ALL, VOTES)
 def test_what_is_decided_stays_decided(chains: list[Vote], more: Vote) -> None:
-    if not needed(chains, MOST * 2):
-        assert not needed([*chains, more], MOST * 2 + 1)
+    if not count_needed(chains, MOST * 2):
+        assert not count_needed([*chains, more], MOST * 2 + 1)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +103,7 @@ def test_what_is_decided_stays_decided(chains: list[Vote], more: Vote) -> None:
     ],
 )
 def test_so_many_must_end_before_it_can_be_decided(cast: str, most: int, more: int) -> None:
-    assert needed(votes(cast), most) == more
+    assert count_needed(votes(cast), most) == more
 
 
 @pytest.mark.parametrize(
@@ -113,13 +121,13 @@ def test_so_many_must_end_before_it_can_be_decided(cast: str, most: int, more: i
 def test_three_begin_together_then_as_many_as_are_needed(
     cast: str, running: int, most: int, more: int
 ) -> None:
-    assert further(votes(cast), running, most) == more
+    assert count_further(votes(cast), running, most) == more
 
 
 def test_a_tie_goes_to_the_shorter_chains_and_else_to_the_earlier() -> None:
-    assert rank(votes("abab", [9, 5, 1, 4])) == [(1, 3), (0, 2)]
-    assert rank(votes("abab")) == [(0, 2), (1, 3)]
-    assert rank(votes("abb", [1, 9, 9])) == [(1, 2), (0,)]
+    assert rank_answers(votes("abab", [9, 5, 1, 4])) == [(1, 3), (0, 2)]
+    assert rank_answers(votes("abab")) == [(0, 2), (1, 3)]
+    assert rank_answers(votes("abb", [1, 9, 9])) == [(1, 2), (0,)]
 
 
 # -- run by it
@@ -148,7 +156,7 @@ class Chains:
 
 
 async def draw_all(chains: Chains) -> dict[int, Vote]:
-    return await draw(chains.run, lambda vote: vote, len(chains.values))
+    return await draw_chains(chains.run, lambda vote: vote, len(chains.values))
 
 
 async def test_no_more_is_drawn_than_decides_it() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from serving import ports
-from serving.launch import stage
+from serving.launch import describe_progress
 from serving.supervisor import GRACE
 from tests.processes import ROOT, alive, free_port, start, until
 
@@ -329,9 +329,9 @@ def test_a_free_port_is_free_again_right_after_a_server_ended() -> None:
 
 
 def test_the_progress_names_the_last_stage_in_the_log() -> None:
-    assert stage("") == ""
+    assert describe_progress("") == ""
     log = "INFO Starting to load model /m ...\nINFO Loading weights took 3 seconds\n"
-    assert stage(log) == "(preparing)"
+    assert describe_progress(log) == "(preparing)"
 
 
 def test_the_progress_shows_how_many_of_the_weights_files_are_read() -> None:
@@ -340,5 +340,5 @@ def test_the_progress_shows_how_many_of_the_weights_files_are_read() -> None:
         log += (
             f"Loading safetensors checkpoint shards:  50% Completed | {done}/2 [00:00<?, ?it/s]\r"
         )
-    assert stage(log) == "(reading the weights [##########----------] 1 of 2)"
-    assert stage(log + "INFO Loading weights took 3 seconds\n") == "(preparing)"
+    assert describe_progress(log) == "(reading the weights [##########----------] 1 of 2)"
+    assert describe_progress(log + "INFO Loading weights took 3 seconds\n") == "(preparing)"

@@ -21,7 +21,7 @@ import psutil
 import pytest
 
 from history.store import Store
-from serving.supervisor import below
+from serving.supervisor import processes_below
 from tests.page_browser import TITLE, Visitor, expect
 from tests.processes import ROOT, alive, free_port, start, until
 
@@ -65,7 +65,7 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(
         until(lambda: "Ctrl-C" in out.read_text() or process.poll() is not None, PATIENCE)
         said = out.read_text()
         assert process.poll() is None, said
-        family = below(process.pid)
+        family = processes_below(process.pid)
         check_the_guard(port)
         before = engine_and_worker(family)
         check_the_gateway(gateway_port, port)

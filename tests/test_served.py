@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.served import Served, in_words, noted, served_at
+from serving.served import Served, describe, publish, served_at
 from tests.processes import start
 
 PORT, NAME = 8000, "Qwen2.5-Coder-1.5B-Instruct"
@@ -23,7 +23,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_it_is_known_while_it_is_served_and_no_longer() -> None:
-    with noted(FACTS, PORT):
+    with publish(FACTS, PORT):
         assert served_at(ADDRESS, NAME) == FACTS
         assert served_at(f"http://localhost:{PORT}/v1", NAME) == FACTS
     assert served_at(ADDRESS, NAME) == BY_NAME
@@ -38,7 +38,7 @@ def test_it_is_known_while_it_is_served_and_no_longer() -> None:
     ],
 )
 def test_what_is_noted_of_one_server_says_nothing_of_another(address: str, name: str) -> None:
-    with noted(FACTS, PORT):
+    with publish(FACTS, PORT):
         found = served_at(address, name)
     assert (found.precision, found.speed, found.by_us) == ("", None, False)
 
@@ -50,7 +50,7 @@ def test_a_model_that_nobody_knows_goes_by_its_name() -> None:
 def test_the_note_of_one_that_was_killed_is_not_believed(state: Path) -> None:
     gone = start(["true"])
     gone.wait()
-    with noted(FACTS, PORT):
+    with publish(FACTS, PORT):
         file = state / f"served-{PORT}.json"
         file.write_text(json.dumps({**json.loads(file.read_text()), "pid": gone.pid}))
         assert served_at(ADDRESS, NAME) == BY_NAME
@@ -68,12 +68,12 @@ def test_what_cannot_be_noted_is_served_all_the_same(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with noted(FACTS, PORT):
+    with publish(FACTS, PORT):
         assert served_at(ADDRESS, NAME) == BY_NAME
 
 
 def test_a_server_without_a_port_in_its_address_is_asked_for_at_80() -> None:
-    with noted(FACTS, 80):
+    with publish(FACTS, 80):
         assert served_at("http://127.0.0.1/v1", NAME) == FACTS
 
 
@@ -93,4 +93,4 @@ def test_an_address_that_is_none_is_no_error() -> None:
     ],
 )
 def test_it_is_told_in_words_as_far_as_it_is_known(facts: Served, words: str) -> None:
-    assert in_words(facts) == words
+    assert describe(facts) == words

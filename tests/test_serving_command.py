@@ -13,12 +13,12 @@ from serving.catalogue import ROOT, Model, load
 from serving.command import (
     Command,
     Options,
-    curl,
+    context_problem,
+    curl_lines,
     gateway_command,
     is_loopback,
     page_command,
-    servers,
-    too_long,
+    server_specs,
     vllm_command,
 )
 from serving.cpu import Cpu
@@ -193,7 +193,7 @@ def test_the_address_is_one_that_this_machine_reaches(
 
 def test_the_gateway_stands_before_vllm_which_then_stays_on_this_machine() -> None:
     options = Options(host="0.0.0.0", gateway=True, port=8123, gateway_port=8124, ui=True)
-    vllm, gateway, page = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {})
+    vllm, gateway, page = server_specs(SMALL, options, CPU, WEIGHTS, PYTHON, {})
     assert value(vllm.command.argv, "--host") == "127.0.0.1"
     assert gateway.command.argv[1:3] == ("-m", "gateway")
     assert value(gateway.command.argv, "--host") == "0.0.0.0"
@@ -224,7 +224,7 @@ def test_on_a_cpu_vllm_finds_our_plugin() -> None:
 
 
 def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> None:
-    words = shlex.split(" ".join(curl(SMALL, Options(gateway=True), with_key=False)))
+    words = shlex.split(" ".join(curl_lines(SMALL, Options(gateway=True), with_key=False)))
     assert words[:3] == ["curl", "-N", "http://127.0.0.1:8001/v1/chat/completions"]
     asked = json.loads(words[words.index("-d") + 1])
     assert (asked["model"], asked["stream"]) == ("SmolLM2-135M-Instruct-steps", True)
@@ -232,7 +232,7 @@ def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> N
 
 @pytest.mark.parametrize("name", ["SmolLM2", "it's", 'a "name"', "名字"])
 def test_the_curl_line_survives_a_shell_and_is_json(name: str) -> None:
-    lines = curl(SMALL, Options(served_model_name=name, port=8011), with_key=True)
+    lines = curl_lines(SMALL, Options(served_model_name=name, port=8011), with_key=True)
     words = shlex.split(" ".join(lines))
     assert words[:2] == ["curl", "http://127.0.0.1:8011/v1/chat/completions"]
     assert json.loads(words[words.index("-d") + 1])["model"] == name
@@ -255,4 +255,4 @@ def test_the_curl_line_survives_a_shell_and_is_json(name: str) -> None:
 def test_a_context_longer_than_the_models_is_refused_before_the_start(
     config: dict[str, object], length: int | None, refused: bool
 ) -> None:
-    assert (too_long(config, length) is not None) == refused
+    assert (context_problem(config, length) is not None) == refused

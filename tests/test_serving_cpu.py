@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from serving.cgroup import cpu_quota, memory_limit
-from serving.cpu import Cpu, ids, look
+from serving.cpu import Cpu, detect, ids
 
 AVX2 = "fpu sse2 avx2"
 VNNI = "fpu avx2 avx512f avx512_vnni"
@@ -106,7 +106,7 @@ TABLE = {
 
 def cpu_of(row: Row) -> Cpu:
     files = {"/proc/cpuinfo": row.cpuinfo, **row.files}
-    return look(lambda path: files.get(path, ""), range(row.affinity))
+    return detect(lambda path: files.get(path, ""), range(row.affinity))
 
 
 @pytest.mark.parametrize("row", TABLE.values(), ids=TABLE)

@@ -46,8 +46,8 @@ def serve(
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Machine:
     machine: Machine = getattr(request, "param", CPU)
-    monkeypatch.setattr("serving.hardware.look", lambda: machine)
-    monkeypatch.setattr("serving.speed.kept", lambda cpu: Speed(read=20e9, call=0.5e-6))
+    monkeypatch.setattr("serving.hardware.detect", lambda: machine)
+    monkeypatch.setattr("serving.speed.known_speed", lambda cpu: Speed(read=20e9, call=0.5e-6))
     monkeypatch.delenv("VLLM_API_KEY", raising=False)
     return machine
 
@@ -239,7 +239,7 @@ def test_missing_weights_are_named_with_the_command_that_fetches_them(
 def test_another_system_than_linux_is_told_what_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("serving.hardware.look", lambda: Machine(memory_gb=16, system="Darwin"))
+    monkeypatch.setattr("serving.hardware.detect", lambda: Machine(memory_gb=16, system="Darwin"))
     assert called(monkeypatch) == 1
     assert "vLLM needs Linux" in capsys.readouterr().err
 
@@ -248,7 +248,7 @@ def test_a_broken_driver_is_said_and_the_cpu_used(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     broken = Machine(memory_gb=16, warning="nvidia-smi fails, so no GPU is used: mismatch.")
-    monkeypatch.setattr("serving.hardware.look", lambda: broken)
+    monkeypatch.setattr("serving.hardware.detect", lambda: broken)
     assert called(monkeypatch, "--dry-run") == 0
     said = capsys.readouterr()
     assert "nvidia-smi fails" in said.err

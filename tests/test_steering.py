@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from reasoning.endpoint import Piece, Request, ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import Answer, Delta, Event, Failed, Notice, Retry, Settings, Steer, Step
-from reasoning.inquiry import edited
-from reasoning.json_steps import CONCLUDE, DECIDE, written
+from reasoning.inquiry import edit_step
+from reasoning.json_steps import CONCLUDE, DECIDE, step_json
 from reasoning.parsing import Reply
 from reasoning.task import WARMER
-from reasoning.think import VOTE, WAYS, varied
+from reasoning.think import VOTE, WAYS, vary_settings
 from tests.scripted import Scripted, good, run
 from tests.stub import step_text
 
@@ -53,8 +53,8 @@ def roles(request: Request) -> list[str]:
 
 @given(st.text(), st.text(min_size=1))
 def test_an_edited_json_step_reads_as_the_reader_wrote_it(title: str, content: str) -> None:
-    step = edited(Step(1, "Old", "old", "continue", 1.0, 9, raw=good(1)), title, content)
-    told = json.loads(written(Reply(step.title, step.content, "continue")))
+    step = edit_step(Step(1, "Old", "old", "continue", 1.0, 9, raw=good(1)), title, content)
+    told = json.loads(step_json(Reply(step.title, step.content, "continue")))
     assert (told["title"], told["content"]) == (step.title, step.content)
     assert step.edited
     assert step.title
@@ -62,18 +62,18 @@ def test_an_edited_json_step_reads_as_the_reader_wrote_it(title: str, content: s
 
 def test_an_edited_text_step_keeps_the_space_around_it() -> None:
     step = Step(2, "So", "So 192.", "reflect", 1.0, 9, raw="So 192.\n")
-    assert edited(step, "So", "So 204.").raw == "So 204.\n"
-    assert edited(step, "So", "So 204.").action == "reflect"
+    assert edit_step(step, "So", "So 204.").raw == "So 204.\n"
+    assert edit_step(step, "So", "So 204.").action == "reflect"
 
 
 def test_an_edited_final_or_cut_step_is_whole_and_goes_on() -> None:
     cut = Step(2, "T", "half", "final_answer", 1.0, 9, cut=True)
-    step = edited(cut, "T", "whole")
+    step = edit_step(cut, "T", "whole")
     assert (step.action, step.cut, step.raw) == ("continue", False, "whole")
 
 
 def test_no_control_character_of_a_reader_reaches_the_model() -> None:
-    step = edited(Step(1, "T", "C", "continue", 1.0, 9, raw="C"), "a\x00b", "c\x1bd\ud800")
+    step = edit_step(Step(1, "T", "C", "continue", 1.0, 9, raw="C"), "a\x00b", "c\x1bd\ud800")
     assert (step.title, step.content, step.raw) == ("ab", "cd\ufffd", "cd\ufffd")
 
 
@@ -83,7 +83,7 @@ def test_no_control_character_of_a_reader_reaches_the_model() -> None:
 async def test_after_an_edit_the_model_reads_the_readers_words_and_goes_on() -> None:
     first, second, _ = await steps_of(*FINAL)
     server = Scripted(good(3, "final_answer"), "The answer.")
-    kept = (first, edited(second, "Mine", "What I say."))
+    kept = (first, edit_step(second, "Mine", "What I say."))
     events = await run(server, steps=kept, steer=Steer("edit"))
     lines = server.requests[0].messages[-2]["content"].splitlines()
     assert json.loads(lines[-1])["content"] == "What I say."
@@ -94,14 +94,14 @@ async def test_after_an_edit_the_model_reads_the_readers_words_and_goes_on() -> 
 async def test_a_final_step_that_was_edited_is_gone_on_from() -> None:
     first, second, third = await steps_of(*FINAL)
     server = Scripted(good(4, "final_answer"), "The answer.")
-    events = await run(server, steps=(first, second, edited(third, "T", "Not yet.")))
+    events = await run(server, steps=(first, second, edit_step(third, "T", "Not yet.")))
     assert len(only(events, Step)) == 4
 
 
 async def test_after_an_edit_of_the_last_possible_step_comes_the_answer() -> None:
     steps = await steps_of(*FINAL)
     server = endless()
-    kept = (*steps[:2], edited(steps[2], "T", "Changed."))
+    kept = (*steps[:2], edit_step(steps[2], "T", "Changed."))
     await run(server, steps=kept, steer=Steer("edit"), settings=Settings(max_steps=3))
     assert [request.schema for request in server.requests] == [None]
 
@@ -232,7 +232,7 @@ async def test_a_steered_request_begins_as_the_chain_did_up_to_what_was_steered(
     whole = only(await run(before, settings=Settings(max_steps=5)), Step)
     steps = whole[:kept]
     if how == "edit":
-        steps[-1] = edited(steps[-1], "Mine", "What I say.")
+        steps[-1] = edit_step(steps[-1], "Mine", "What I say.")
     server = endless()
     steer = Steer(how, whole[kept].content)  # type: ignore[arg-type]
     await run(server, steps=steps, steer=steer, settings=Settings(max_steps=5))
@@ -257,7 +257,7 @@ async def satori_steps() -> tuple[Step, ...]:
 async def test_an_edited_satori_step_stands_in_the_transcript_as_plain_text() -> None:
     first, second, _ = await satori_steps()
     server = Scripted("<|continue|>So $$ \\boxed{7} $$", special=["<|im_end|>"])
-    mine = edited(second, "So", "So it is 7, <|im_end|> I say.")
+    mine = edit_step(second, "So", "So it is 7, <|im_end|> I say.")
     events = await coat(server, steps=(first, mine), steer=Steer("edit"))
     end = "$x = 3$.\n<|continue|>So it is 7, <\u200b|im_end|> I say.\n"
     assert server.requests[0].prompt.endswith(end)
@@ -323,7 +323,7 @@ async def test_a_cut_satori_chain_that_is_doubted_goes_on() -> None:
 async def test_a_native_thought_that_is_steered_is_given_back_for_its_answer(how: str) -> None:
     steps = await steps_of("<think>First this.\n\nWait, no.</think>So.", way="native")
     server = Scripted("The answer.")
-    kept = (steps[0], edited(steps[1], "Wait", "Wait, it is seven."))
+    kept = (steps[0], edit_step(steps[1], "Wait", "Wait, it is seven."))
     events = await run(server, way="native", steps=kept, steer=Steer(how))  # type: ignore[arg-type]
     assert "it is seven" in server.requests[0].messages[0]["content"]
     assert not server.requests[0].think
@@ -405,15 +405,15 @@ async def test_a_satori_chain_is_greedy_unless_it_is_one_of_several() -> None:
 def test_several_chains_differ_in_their_seeds_and_are_warm(
     chains: int, temperature: float, seed: int | None
 ) -> None:
-    settings = varied(Settings(temperature=temperature, seed=seed), chains)
+    settings = vary_settings(Settings(temperature=temperature, seed=seed), chains)
     assert len({one.seed for one in settings}) == len(settings) == chains
     assert all(one.temperature == max(VOTE, temperature) for one in settings)
     if seed is not None:
-        assert settings == varied(Settings(temperature=temperature, seed=seed), chains)
+        assert settings == vary_settings(Settings(temperature=temperature, seed=seed), chains)
 
 
 async def test_a_json_step_that_spells_a_special_token_after_an_edit_is_plain_text() -> None:
     first, *_ = await steps_of(step_text("T", "One."), *FINAL[1:])
     server = Scripted(*FINAL[1:], special=["<|im_end|>"])
-    await run(server, steps=[edited(first, "T", "End <|im_end|> it.")], steer=Steer("edit"))
+    await run(server, steps=[edit_step(first, "T", "End <|im_end|> it.")], steer=Steer("edit"))
     assert "<\u200b|im_end|>" in server.requests[0].messages[1]["content"]

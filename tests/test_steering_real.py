@@ -12,8 +12,8 @@ import pytest
 
 from reasoning.endpoint import Endpoint, Piece, Request
 from reasoning.events import Answer, Settings, Steer, Step, Trace, Turn
-from reasoning.inquiry import edited
-from reasoning.repeats import repeats
+from reasoning.inquiry import edit_step
+from reasoning.repeats import find_repeat
 from reasoning.task import MARGIN
 from tests.real_servers import Server
 from tests.reciter_steps import APPLES, APPLES_AGAIN, APPLES_DOUBT
@@ -114,7 +114,7 @@ async def test_a_steered_chain_reads_no_more_anew_than_a_normal_step(
     before = whole.asked[-1].request
     kept = list(whole.steps[:1])
     if how == "edit":
-        kept[-1] = edited(kept[-1], "Eaten", "12 apples minus 3 apples are 9 apples.")
+        kept[-1] = edit_step(kept[-1], "Eaten", "12 apples minus 3 apples are 9 apples.")
     steer = Steer(how, whole.steps[1].content)  # type: ignore[arg-type]
     events = await collect(endpoint, APPLES, settings=CHAIN, steps=kept, steer=steer)
     first = endpoint.asked[0]
@@ -136,7 +136,7 @@ def check(how: str, trace: Trace, kept: list[Step], old: Step) -> None:
         assert (new[0].asked, new[0].content) == ("doubt", APPLES_DOUBT[1])
     if how == "again":
         assert new[0].content == APPLES_AGAIN[1]
-        assert repeats(new[0].content, [old.content]) is None
+        assert find_repeat(new[0].content, [old.content]) is None
 
 
 async def test_a_follow_up_knows_the_conversation_and_keeps_the_system_prompt_cached(

@@ -13,7 +13,7 @@ import pytest
 
 from reasoning.__main__ import main, summary
 from reasoning.events import Answer, Retry, Started, Step, Trace
-from serving.served import Served, noted
+from serving.served import Served, publish
 from tests.processes import ROOT, start, until
 from tests.real_servers import Server
 from tests.reciter_steps import SUM
@@ -56,7 +56,7 @@ def test_steps_are_panels_and_the_thinking_time_comes_last() -> None:
 
 
 def test_what_is_served_is_said_first_in_peoples_words() -> None:
-    with Stub(*CHAIN) as stub, noted(Served("stub", "A stub", "int8", 12.3), stub.port):
+    with Stub(*CHAIN) as stub, publish(Served("stub", "A stub", "int8", 12.3), stub.port):
         done = reason(stub.base_url, "--way", "json_steps", "How many letters?")
     assert done.stdout.splitlines()[0] == "A stub, int8, about 12 tokens/s"
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from reasoning.events import Delta, Event, Settings, Step
 from reasoning.parsing import Draft, Reply, parse_reply, read_partial
-from reasoning.titles import is_title, title_of
+from reasoning.titles import is_title, make_title
 from tests.scripted import Scripted, pieces, run
 
 NONE = [
@@ -64,7 +64,7 @@ def test_what_the_last_step_was_called_is_no_title(text: str) -> None:
 def test_in_the_place_of_no_title_stand_the_contents_first_words(
     title: str, content: str, told: str
 ) -> None:
-    assert title_of(Draft(title, content), "Count", whole=True) == told
+    assert make_title(Draft(title, content), "Count", whole=True) == told
 
 
 # -- while it is written
@@ -77,7 +77,7 @@ CONTENT = st.lists(
 
 
 def shown(drafts: list[Draft], last: str) -> list[str]:
-    return [title_of(draft, last, whole=False) for draft in drafts]
+    return [make_title(draft, last, whole=False) for draft in drafts]
 
 
 def assert_grows(titles: list[str], final: str) -> None:
@@ -92,7 +92,7 @@ def test_a_title_in_json_only_grows(title: str, content: str, last: str) -> None
     drafts = [read_partial(text[:end]) for end in range(len(text))]
     reply = parse_reply(text)
     if isinstance(reply, Reply):
-        final = title_of(Draft(reply.title, reply.content), last, whole=True)
+        final = make_title(Draft(reply.title, reply.content), last, whole=True)
         assert_grows(shown(drafts, last), final)
         assert not final or is_title(final, last)
 
@@ -114,7 +114,9 @@ def test_a_title_is_shown_as_soon_as_it_must_be_one() -> None:
 def test_a_formula_that_is_open_is_waited_for() -> None:
     content = "$$ x = 1\n\\text{Then so. } y = 2 $$ Half of it. More."
     drafts = [Draft(",", content[:end], titled=True) for end in range(len(content))]
-    assert {*shown(drafts, "")} == {"", title_of(drafts[-1], "", whole=True)} == {"", "Half of it"}
+    assert (
+        {*shown(drafts, "")} == {"", make_title(drafts[-1], "", whole=True)} == {"", "Half of it"}
+    )
 
 
 # -- in a chain

@@ -8,7 +8,7 @@ from gateway.upstream import Upstream
 from reasoning.endpoint import Endpoint
 from reasoning.prompts import prompt
 from reasoning.warming import reader_language, warm
-from serving.served import Served, noted
+from serving.served import Served, publish
 from tests.page_browser import SERVED, models
 from tests.stub import Stub, says
 
@@ -67,7 +67,7 @@ def test_the_locale_tells_the_readers_language(environment: dict[str, str], lang
 async def test_what_serve_sh_serves_here_it_warms_itself(by_us: bool, requests: int) -> None:
     with Stub(says("{"), models=models(SERVED, "vllm")) as server:
         upstream = Upstream(Endpoint(server.base_url))
-        with noted(Served(SERVED, "SmolLM2 135M", by_us=by_us), server.port):
+        with publish(Served(SERVED, "SmolLM2 135M", by_us=by_us), server.port):
             await upstream.warm_up()
         await upstream.endpoint.close()
     assert len(server.requests) == requests

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from reasoning.boxes import boxes
+from reasoning.boxes import find_boxes
 from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint, Piece, Request
 from reasoning.events import Answer, Correction, Delta, Event, Notice, Steer, Step, Trace, Turn
@@ -231,7 +231,7 @@ async def test_a_chain_is_cut_where_the_context_ends_with_the_box_so_far(
     assert steps[-1].cut
     assert not any(step.cut for step in steps[:-1])
     assert len(steps) > 25
-    assert boxes(answer.content)[0] == "3"
+    assert find_boxes(answer.content)[0] == "3"
     prompt = await endpoint.count(known.satori_prompt(known.ENDLESS))
     assert prompt is not None
     assert known.CONTEXT - 32 < prompt + sum(endpoint.tokens) <= known.CONTEXT
