@@ -10,7 +10,7 @@ et al. 2024, arXiv 2401.10480):
 * Else chains are drawn until no other answer can reach the first one's votes any more, even
   if all that are left voted for it. So the winner is the one that all N would have chosen.
 
-The rule is pure; `draw` runs chains by it, and knows nothing of what a chain is.
+The rule is pure; `draw_chains` runs chains by it, and knows nothing of what a chain is.
 """
 
 from __future__ import annotations
