@@ -29,12 +29,14 @@ from evals.outcomes import NotAsked
 from evals.plan import EvalPlan, read_plan, write_plan
 from evals.report import report
 from reasoning.detection import detect_way
-from reasoning.endpoint import Endpoint, ServedModel
+from reasoning.endpoint import Endpoint, Patience, ServedModel
 from reasoning.errors import StepwiseError
 from reasoning.events import Settings
 from serving.catalogue import ways
 
 RUNS = Path("logs") / "evals"
+# Many questions share a server, and a CPU takes its time for each.
+NOBODY_WAITS = Patience(first=3600, idle=600, whole=7200)
 PACKAGES = ("inspect_ai", "reasoning_gym", "math_verify", "matplotlib")
 DEFAULT_ARMS = ("direct", "cot", "tutorial", "json_steps", "cot_steps", VOTES)
 DEFAULT_TASKS = tuple(f"{name}:{next(iter(it.levels))}" for name, it in tasks.GENERATORS.items())
@@ -150,7 +152,7 @@ def _check(plan: EvalPlan, gateway: str) -> None:
 
 def _endpoint(plan: EvalPlan) -> Endpoint:
     """One for each event loop: a client's connections belong to the loop that opened them."""
-    return Endpoint.from_environment({**os.environ, "MODEL": plan.model})
+    return Endpoint.from_environment({**os.environ, "MODEL": plan.model}, NOBODY_WAITS)
 
 
 async def _served(plan: EvalPlan) -> ServedModel:

@@ -152,12 +152,15 @@ class Endpoint:
         )
 
     @classmethod
-    def from_environment(cls, environment: Mapping[str, str] = os.environ) -> Endpoint:
+    def from_environment(
+        cls, environment: Mapping[str, str] = os.environ, patience: Patience = Patience()
+    ) -> Endpoint:
         """The server that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name."""
         return cls(
             environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
             environment.get("OPENAI_API_KEY", ""),
             environment.get("MODEL", ""),
+            patience,
         )
 
     async def close(self) -> None:
