@@ -522,7 +522,7 @@ def test_a_browser_shows_the_page_and_asks_for_nothing(browser: Browser, tmp_pat
     page = as_html(asked("q", step, Answer("\n\n".join(ATTACKS), 1.0, 1)), WORDS)
     file = tmp_path / "run.html"
     file.write_text(page, encoding="utf-8")
-    for scheme in ("unescape_line", "dark"):
+    for scheme in ("light", "dark"):
         context = browser.new_context(viewport={"width": 390, "height": 844}, color_scheme=scheme)
         view = context.new_page()
         happened = watched(view)
