@@ -14,6 +14,7 @@ from playwright.sync_api import Page
 
 SERIOUS = ("serious", "critical")
 COLOURS = {"runOnly": ["color-contrast", "link-in-text-block"]}
+FRESH = "() => !document.querySelector('[data-stale=\"true\"]')"
 
 
 def serious(page: Page, within: str | None = None, **options: Any) -> list[str]:
@@ -23,6 +24,14 @@ def serious(page: Page, within: str | None = None, **options: Any) -> list[str]:
     """
     if not page.evaluate("'axe' in window"):
         page.evaluate(AXE_SCRIPT)
+    found = _look(page, within, options)
+    if found:  # what Streamlit draws anew meanwhile is faded, and has no contrast for that long
+        page.wait_for_function(FRESH)
+        found = _look(page, within, options)
+    return found
+
+
+def _look(page: Page, within: str | None, options: dict[str, Any]) -> list[str]:
     wanted = {"resultTypes": ["violations"], **options}
     place = json.dumps(within) if within else "document"
     found = page.evaluate(f"axe.run({place}, {json.dumps(wanted)}).then(it => it.violations)")

@@ -148,7 +148,7 @@ def test_preferences_survive_a_reload_a_new_tab_and_a_restart(
     choose(visitor)
     load_preferences = {"max_steps": 23, "folding": "all", "also_direct": True}
     until(lambda: stored(staged).items() >= load_preferences.items())
-    visitor.set_way("Direct")
+    visitor.choose_way("Direct")
     visitor.page.reload()
     shows_steps(visitor.show_settings(), "1", "23")
     staged.stop()
