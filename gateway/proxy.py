@@ -7,8 +7,8 @@ client that goes away closes the connection to the server, which ends its work.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from starlette.background import BackgroundTask
 from starlette.requests import Request
@@ -24,32 +24,16 @@ PASSED_BACK = ("content-type", "content-encoding", "retry-after", "x-request-id"
 BROKE_OFF = "The connection to the model server broke. Try again."
 
 
-async def fetch_models(endpoint: Endpoint) -> list[dict[str, object]]:
-    """The server's list of models, as it is. Raises ApiError or StepwiseError."""
-    with _faults_told():
-        reply = await endpoint.forward("GET", "models")
-        try:
-            body = await reply.whole()
-        finally:
-            await reply.close()
-    try:
-        listed = json.loads(body) if 200 <= reply.status < 300 else None
-    except ValueError:
-        listed = None
-    entries = listed.get("data") if isinstance(listed, dict) else None
-    if not isinstance(entries, list):
-        raise upstream_error("not_openai", "")
-    return [entry for entry in entries if isinstance(entry, dict)]
-
-
 async def pass_through(request: Request, endpoint: Endpoint) -> Response:
     """The server's own response, byte by byte. Raises ApiError or StepwiseError for none."""
     kept = {name: value for name in PASSED_ON if (value := request.headers.get(name))}
     kept.setdefault("accept-encoding", "identity")  # or ours would be asked for
     path, body = request.url.path.removeprefix("/v1/"), await request.body()
-    with _faults_told():
-        sending = endpoint.forward(request.method, path, body, kept)
+    sending = endpoint.forward(request.method, path, body, kept)
+    try:
         reply = await run_while_connected(request, sending)
+    except ServerFault:  # in words for a caller: the server's log is not his
+        raise upstream_error("fault", BROKE_OFF) from None
     back = {name: value for name in PASSED_BACK if (value := reply.headers.get(name))}
     ended = BackgroundTask(reply.close)  # also where nothing of it was ever read
     return StreamingResponse(_body(reply), reply.status, back, background=ended)
@@ -68,12 +52,3 @@ async def _body(reply: RawReply) -> AsyncGenerator[bytes, None]:
         yield f"\n\ndata: {json.dumps(error.body)}\n\n".encode()
     finally:
         await reply.close()
-
-
-@contextmanager
-def _faults_told() -> Iterator[None]:
-    """A connection that broke is told in words for a caller: the server's log is not his."""
-    try:
-        yield
-    except ServerFault:
-        raise upstream_error("fault", BROKE_OFF) from None

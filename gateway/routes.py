@@ -26,7 +26,7 @@ from gateway.errors import (
 )
 from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
-from gateway.proxy import fetch_models, pass_through
+from gateway.proxy import pass_through
 from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
@@ -117,14 +117,14 @@ by_model = APIRouter(route_class=PassThroughRoute, responses=ERRORS)
 @router.get("/v1/models", response_model=ModelList)
 async def list_models(state: Shared) -> JSONResponse:
     """The served models, and beside each what thinks with it."""
-    listed = list_entries(await fetch_models(state.upstream.endpoint))
+    listed = list_entries(await state.upstream.endpoint.entries())
     return JSONResponse({"object": "list", "data": listed})
 
 
 @router.get("/v1/models/{name:path}", response_model=ModelEntry)
 async def one_model(name: str, state: Shared) -> JSONResponse:
     """One model, by any name that can be asked."""
-    entry = find_entry(name, await fetch_models(state.upstream.endpoint))
+    entry = find_entry(name, await state.upstream.endpoint.entries())
     if entry is None:
         raise model_not_found(name)
     return JSONResponse(entry)

@@ -108,11 +108,6 @@ class RawReply:
             async for part in self._response.aiter_raw():
                 yield part
 
-    async def whole(self) -> bytes:
-        """The whole body, decoded. Raises a StepwiseError."""
-        with self._named_failures():
-            return await self._response.aread()
-
     async def close(self) -> None:
         """Ends the server's work on it. More than once is once."""
         await self._response.aclose()
@@ -166,8 +161,8 @@ class Endpoint:
     async def close(self) -> None:
         await self._client.close()
 
-    async def models(self) -> tuple[ServedModel, ...]:
-        """What the server serves. Raises a StepwiseError when it cannot be asked."""
+    async def entries(self) -> list[dict[str, Any]]:
+        """The models that the server lists, as it tells of them. Raises a StepwiseError."""
         with self._named_failures():
             async with asyncio.timeout(2 * self._patience.connect):
                 # not models.list(), which raises AttributeError for a body that is no object
@@ -175,7 +170,11 @@ class Endpoint:
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
             raise self._not_openai()
-        served = tuple(_served(model) for model in listed if isinstance(model, dict))
+        return [entry for entry in listed if isinstance(entry, dict)]
+
+    async def models(self) -> tuple[ServedModel, ...]:
+        """What the server serves. Raises a StepwiseError when it cannot be asked."""
+        served = tuple(map(_served, await self.entries()))
         if served != self._served:  # another model knows other tokens and takes other formats
             self._served, self._special, self.capabilities = served, {}, Capabilities()
         return served

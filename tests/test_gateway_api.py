@@ -350,7 +350,7 @@ def test_steps_need_a_chat(thinking: httpx2.Client) -> None:
 )
 def test_a_server_that_cannot_be_asked_is_named(models: Play, code: int, word: str) -> None:
     with Stub(PROBE, models=models) as stub, client(stub, api_key="sk-secret") as http:
-        for response in (ask(http), ask(http, stream=True)):
+        for response in (ask(http), ask(http, stream=True), http.get("models")):
             assert error(response, code)["code"] == word
             assert "sk-secret" not in response.text
             assert stub.base_url not in response.text
