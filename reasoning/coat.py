@@ -56,7 +56,7 @@ class Coat:
         self._steps: list[Step] = []
         number = len(task.inquiry.steps) + 1
         self._attempt = Attempt(task.clock, number)
-        self._writer = StepBuilder(number, task.clock, task.inquiry.language)
+        self._builder = StepBuilder(number, task.clock, task.inquiry.language)
         self._splitter = CoatSplitter()
         self._hidden_said = bool(task.inquiry.steps)
         self._earlier = ""  # the conversation before the question, as text
@@ -72,7 +72,7 @@ class Coat:
         return notices
 
     def concludes(self) -> bool:
-        how = self._task.inquiry.asked_of(self._writer.number)
+        how = self._task.inquiry.asked_of(self._builder.number)
         cut = bool(self._task.inquiry.steps) and self._task.inquiry.steps[-1].cut
         return how == "answer" or (cut and how not in ("again", "doubt"))
 
@@ -91,7 +91,7 @@ class Coat:
         except BudgetSpent:  # on tries that broke off; the box's share is left
             spent = True
         cut = self._attempt.cut
-        for step in self._writer.close(self._attempt.tokens, cut):
+        for step in self._builder.close(self._attempt.tokens, cut):
             await self._emit(*self._finished(step))
         spent = spent or (cut and not self.may_think())
         if not self._steps and not spent:
@@ -131,18 +131,18 @@ class Coat:
     async def _begin(self) -> Request:
         """A try begins: what was read of an earlier one is void, the finished steps stay."""
         self._splitter = CoatSplitter()
-        self._writer.begin()
+        self._builder.begin()
         return await self._request(self._opening())
 
     def _written(self, cuts: list[Cut]) -> Iterator[Event]:
         for cut in cuts:
-            first = self._attempt.first_token if not self._writer.steps else None
-            for event in self._writer.take(cut, self._attempt.tokens, first):
+            first = self._attempt.first_token if not self._builder.steps else None
+            for event in self._builder.take(cut, self._attempt.tokens, first):
                 if isinstance(event, Step):
                     yield from self._finished(event)
                 else:
                     yield event
-        self._attempt.turn_to(self._writer.number)
+        self._attempt.turn_to(self._builder.number)
 
     def _finished(self, step: Step) -> Iterator[Event]:
         if self._task.inquiry.asked_of(step.number) == "doubt":
@@ -152,7 +152,7 @@ class Coat:
 
     def _opening(self) -> str:
         """The token that a step asked to doubt begins with; the model chooses the others."""
-        how = self._task.inquiry.asked_of(self._writer.number)
+        how = self._task.inquiry.asked_of(self._builder.number)
         return TOKENS["reflect"] if how == "doubt" else ""
 
     def keep(self, step: Step) -> Iterator[Correction]:
@@ -165,7 +165,7 @@ class Coat:
             earlier.append(box)
 
     async def _request(self, ending: str = "") -> Request:
-        task, number = self._task, self._writer.number
+        task, number = self._task, self._builder.number
         question = "\n\n".join(filter(None, (task.inquiry.instructions, task.inquiry.question)))
         asked = self._asked(await task.plain(question))
         text = self._earlier + asked + await self._so_far() + ending
@@ -196,7 +196,7 @@ class Coat:
     def _warmth(self) -> float:
         """Greedy, as the card has it, unless several chains or another step are wanted."""
         settings = self._task.inquiry.settings
-        if self._task.inquiry.asked_of(self._writer.number) == "again":
+        if self._task.inquiry.asked_of(self._builder.number) == "again":
             return max(settings.temperature, ANOTHER)
         return 0.0 if settings.seed is None else settings.temperature
 
@@ -208,7 +208,7 @@ class Coat:
 
     async def _answer(self, cut: bool) -> Answer:
         """The last box with the step that holds it; without one, the last step."""
-        tokens = self._attempt.tokens - sum(step.tokens for step in self._writer.steps)
+        tokens = self._attempt.tokens - sum(step.tokens for step in self._builder.steps)
         for step in reversed(self._steps):
             if found := find_boxes(step.content):
                 content = self._until_stop(f"{_boxed(found[-1])}\n\n{step.content}")
@@ -227,7 +227,7 @@ class Coat:
     async def conclude(self) -> Answer:
         """The box alone, after as much of the chain as leaves room for it."""
         request = await self._conclusion()
-        attempt = Attempt(self._task.clock, self._writer.number)
+        attempt = Attempt(self._task.clock, self._builder.number)
 
         async def take(piece: Piece) -> None:
             """Nothing is shown of it before it is whole."""

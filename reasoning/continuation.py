@@ -53,9 +53,9 @@ class Continuation:
     """
 
     def __init__(
-        self, chain: ReplyChain, attempt: Attempt, writer: StepBuilder, heading: str = ""
+        self, chain: ReplyChain, attempt: Attempt, builder: StepBuilder, heading: str = ""
     ) -> None:
-        self._chain, self._attempt, self.writer = chain, attempt, writer
+        self._chain, self._attempt, self.builder = chain, attempt, builder
         self._splitter = OutlineSplitter()
         if heading:
             self._splitter.feed(format_heading(heading))
@@ -67,7 +67,7 @@ class Continuation:
     @property
     def cost(self) -> Cost:
         """Seconds and tokens that no finished step has told of."""
-        return add_costs(self.dropped, self.writer.cost(self._attempt.tokens))
+        return add_costs(self.dropped, self.builder.cost(self._attempt.tokens))
 
     def taken(self, piece: Piece) -> Iterator[Event]:
         """What the piece, which the attempt has already, adds."""
@@ -76,7 +76,7 @@ class Continuation:
             if self.end:
                 return
         if self._splitter.undecided:
-            self.writer.pause(self._attempt.tokens)
+            self.builder.pause(self._attempt.tokens)
         if self._attempt.finish_reason is None:
             yield from self._bounded()
 
@@ -125,8 +125,8 @@ class Continuation:
             yield from self._say(f"{cut.told}\n")
 
     def _take(self, cut: Cut) -> Iterator[Event]:
-        first = None if self.writer.steps else self._attempt.first_token
-        yield from self.writer.take(cut, self._attempt.tokens, first)
+        first = None if self.builder.steps else self._attempt.first_token
+        yield from self.builder.take(cut, self._attempt.tokens, first)
 
     def _say(self, text: str) -> Iterator[Event]:
         """A model may write a heading of its own under the one that announces the answer."""
@@ -140,7 +140,7 @@ class Continuation:
         if self.answer is not None:
             if self._spent(self.answer) > self._chain.answer_tokens:
                 self.end = "long"
-        elif self._spent(self.writer.text) > self._chain.step_tokens:
+        elif self._spent(self.builder.text) > self._chain.step_tokens:
             yield from self._close(cut=True)
             self.end = self.end or "long"
 
@@ -151,7 +151,7 @@ class Continuation:
 
     def _close(self, cut: bool = False, final: bool = False) -> Iterator[Step]:
         """The open step, finished; one that repeats another ends the reply and is none."""
-        for step in self.writer.close(self._attempt.tokens, cut):
+        for step in self.builder.close(self._attempt.tokens, cut):
             self._counted = self._attempt.tokens
             if self._chain.is_repeated(step):
                 self.end, self.dropped = "repeat", (step.seconds, step.tokens)

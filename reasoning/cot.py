@@ -45,7 +45,7 @@ CAUSES: dict[End, str] = {  # of a reply that came to nothing
 class Lead:
     """How a model is made to go on: under `heading`, or where a server cannot, by our `words`.
 
-    `attempt` is the number of replies that came to nothing: the more, the warmer.
+    `tried` is the number of replies that came to nothing: the more, the warmer.
     """
 
     words: str = ""
@@ -198,9 +198,9 @@ class ChainOfThought:
 
     def _begin(self) -> None:
         """A try begins: nothing of an earlier one counts but its finished steps."""
-        writer = StepBuilder(self.number, self._task.clock, self._task.inquiry.language)
+        builder = StepBuilder(self.number, self._task.clock, self._task.inquiry.language)
         heading = self._lead.heading if self._transcript.is_led else ""
-        self._reply = Continuation(self, self._attempt, writer, heading)
+        self._reply = Continuation(self, self._attempt, builder, heading)
 
     async def _take(self, piece: Piece) -> bool:
         await self._emit(*self._reply.taken(piece))
@@ -212,7 +212,7 @@ class ChainOfThought:
         self._begin()
 
     def _request(self) -> Request:
-        self._reply.writer.begin(-self._owed[1], self._owed[0])
+        self._reply.builder.begin(-self._owed[1], self._owed[0])
         led, transcript, tried = self._transcript.is_led, self._transcript, self._lead.tried
         most = self._settings.max_steps * self.step_tokens + self.answer_tokens
         if self._task.model.max_model_len is None:
@@ -235,7 +235,7 @@ class ChainOfThought:
         """Whether an earlier step says the same, or the one that it is to replace."""
         earlier = [one.content for one in self.steps]
         again = find_repeat(step.content, [*earlier, *self._task.inquiry.instead_of(step.number)])
-        if again == 0 and self._transcript.is_led and not self._reply.writer.steps[:-1]:
+        if again == 0 and self._transcript.is_led and not self._reply.builder.steps[:-1]:
             self._task.fallback.began_anew()
         return again is not None
 
@@ -268,8 +268,8 @@ class ChainOfThought:
             turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
             return Request(self._task.model, turns, tokens, think=False, go_on=led)
 
-        attempt = (self._read_answer, self._cure, self._begun)
-        answer = await Answering(self._task, self.number, ask, *attempt).answer(self._emit)
+        reads = (self._read_answer, self._cure, self._begun)
+        answer = await Answering(self._task, self.number, ask, *reads).answer(self._emit)
         seconds, cost = add_costs(self._owed, (answer.seconds, answer.tokens))
         return replace(answer, seconds=seconds, tokens=cost)
 

@@ -46,12 +46,12 @@ class Native:
 
     def _fresh(self, number: int) -> None:
         """A try begins: nothing of an earlier one counts."""
-        self._writer = StepBuilder(number, self._task.clock, self._task.inquiry.language)
+        self._builder = StepBuilder(number, self._task.clock, self._task.inquiry.language)
         self._voices, self._turns = ThinkSplitter(), TurnSplitter()
         self._field = False
         self._answering = False
         self._answer, self._answer_began, self._thought_tokens = "", 0.0, 0
-        self._writer.begin()
+        self._builder.begin()
 
     async def answer(self) -> Answer:
         await self._emit(*await self._open())
@@ -87,14 +87,14 @@ class Native:
 
     async def _take(self, piece: Piece) -> bool:
         await self._emit(*self._taken(piece))
-        self._attempt.turn_to(self._writer.number)
+        self._attempt.turn_to(self._builder.number)
         return self._apart and self._answering
 
     async def _again(self, why: Retry | Notice) -> None:
         """Another try begins; the steps that this one has finished stay."""
         await self._emit(why)
-        self._finished += self._writer.steps
-        self._fresh(self._writer.number)
+        self._finished += self._builder.steps
+        self._fresh(self._builder.number)
 
     async def _request(self) -> Request:
         task = self._task
@@ -121,8 +121,8 @@ class Native:
     def _say(self, voice: Voice, text: str) -> Iterator[Event]:
         if voice == "thought":
             for cut in self._turns.feed(text):
-                first = self._attempt.first_token if not self._writer.steps else None
-                yield from self._writer.take(cut, self._attempt.tokens, first)
+                first = self._attempt.first_token if not self._builder.steps else None
+                yield from self._builder.take(cut, self._attempt.tokens, first)
             return
         if not self._answering:
             self._answering = True
@@ -133,12 +133,12 @@ class Native:
             text = text.lstrip()
         self._answer += text
         if text:
-            yield Delta(self._writer.number, "answer", text)
+            yield Delta(self._builder.number, "answer", text)
 
     def _thought_ends(self, cut: bool = False) -> Iterator[Event]:
         for last in self._turns.end():
-            yield from self._writer.take(last, self._attempt.tokens)
-        yield from self._writer.close(self._attempt.tokens, cut)
+            yield from self._builder.take(last, self._attempt.tokens)
+        yield from self._builder.close(self._attempt.tokens, cut)
         self._answer_began, self._thought_tokens = self._task.clock(), self._attempt.tokens
 
     def _ended(self) -> Iterator[Event]:
@@ -150,7 +150,7 @@ class Native:
         cut = self._attempt.cut
         if not self._answering:
             yield from self._thought_ends(cut)
-        if not (cut or self._field or self._voices.tagged) and self._writer.steps:
+        if not (cut or self._field or self._voices.tagged) and self._builder.steps:
             yield Notice("no_thinking", "The model told no thought of its own apart.")
             self._answer = "" if self._apart else self._attempt.text
 
@@ -161,7 +161,7 @@ class Native:
 
     async def _conclude(self) -> Answer:
         """The thought so far is given back for an answer without more of it."""
-        steps = (*self._task.inquiry.steps, *self._finished, *self._writer.steps)
+        steps = (*self._task.inquiry.steps, *self._finished, *self._builder.steps)
         thought = "\n\n".join(step.content for step in steps)[-KEPT_TO_CONCLUDE:]
         text = self._task.inquiry.question
         if steps:

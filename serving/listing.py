@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from serving.catalogue import Model
 from serving.hardware import Machine, holds
-from serving.served import describe_about
+from serving.served import approximate
 
 WAYS = {
     "json_steps": "JSON steps",
@@ -32,7 +32,7 @@ def format_table(
     """
     rows: list[tuple[str, ...]] = [HEAD]
     for model in models:
-        rows.append(_row(model, machine, default, present(model), describe_about(speed(model))))
+        rows.append(_row(model, machine, default, present(model), approximate(speed(model))))
         if size := int8_bytes(model):
             rows.append(_int8_row(size))
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]

@@ -72,7 +72,7 @@ def round_speed(tokens: float) -> str:
     return f"{tokens:.0f}" if tokens >= 10 else f"{round(tokens * 2) / 2:g}"
 
 
-def describe_about(tokens: float | None) -> str:
+def approximate(tokens: float | None) -> str:
     if tokens is None:
         return ""
     return f"about {round_speed(tokens)}" if tokens >= 1 else "under 1"
@@ -80,7 +80,7 @@ def describe_about(tokens: float | None) -> str:
 
 def describe_speed(tokens: float | None) -> str:
     unit = "token/s" if tokens is not None and tokens < 1.25 else "tokens/s"
-    return f"{describe_about(tokens)} {unit}" if tokens else ""
+    return f"{approximate(tokens)} {unit}" if tokens else ""
 
 
 def describe(served: Served) -> str:

@@ -146,8 +146,8 @@ def test_preferences_survive_a_reload_a_new_tab_and_a_restart(
 ) -> None:
     visitor = visitors(staged.address)
     choose(visitor)
-    load_preferences = {"max_steps": 23, "folding": "all", "also_direct": True}
-    until(lambda: stored(staged).items() >= load_preferences.items())
+    preferences = {"max_steps": 23, "folding": "all", "also_direct": True}
+    until(lambda: stored(staged).items() >= preferences.items())
     visitor.choose_way("Direct")
     visitor.page.reload()
     shows_steps(visitor.show_settings(), "1", "23")
