@@ -34,6 +34,17 @@ def memory_limit(read: Read) -> int | None:
     return min((int(words[0]) for words in new + old if _are_numbers(words, 1)), default=None)
 
 
+def oom_kills(read: Read) -> int:
+    """How many processes the kernel has killed for want of memory: of our group, else of all."""
+    files = [f"{folder}/memory.events" for folder in _folders(read, "")]
+    files += [f"{folder}/memory.oom_control" for folder in _folders(read, "memory")]
+    for file in (*files, "/proc/vmstat"):
+        for line in read(file).splitlines():
+            if line.startswith("oom_kill "):
+                return int(line.split()[1])
+    return 0
+
+
 def _are_numbers(words: list[str], count: int) -> bool:
     """ "max" and -1 stand for no limit."""
     return len(words) == count and all(word.isdecimal() and int(word) > 0 for word in words)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from dataclasses import dataclass
 
 # "(EngineCore pid=6234) ERROR 11-20 22:18:43 [core.py:725] " before what was said
@@ -71,31 +72,68 @@ KNOWN: tuple[tuple[str, str], ...] = (
         "The weights are damaged: fetch them again with python model_download.py.",
     ),
 )
-KILLED = (
-    "It ended without a word, most often because the machine ran out of memory: "
-    "take a smaller model (./serve.sh --list) or a smaller --max-model-len."
+OUT_OF_MEMORY = (
+    "The machine ran out of memory meanwhile, and the kernel killed a process: take a smaller "
+    "model (./serve.sh --list) or a smaller --max-model-len."
+)
+UNKNOWN = "Its log does not say why. Where memory ran out, the kernel's log does: dmesg."
+BELOW = re.compile(r"^\((?:EngineCore|Worker)\w* ?[^)]*\)")  # what the engine itself says
+ENGINE_DIED = re.compile(
+    r"EngineDeadError|engine core exited unexpectedly|Worker proc \S+ died unexpectedly"
+)
+# What a log is full of, and what interpreters say as they end.
+CHATTER = re.compile(
+    r"^(?:\(\w[^)]*pid=\d+\)\s?)?(?:INFO|WARNING|DEBUG)\b|\| \d+/\d+ \["
+    r"|^ - (?:leaked|\.\.\.)|^nanobind|resource_tracker|^\s*warnings\.warn"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """`lines` is what the server said last that matters, `advice` what to do, or ""."""
+    """`what` happened, in words that follow the server's name; `lines` is what the server said
+    last that matters, `advice` what to do, or "".
+    """
 
+    what: str
     lines: tuple[str, ...]
     advice: str
 
 
-def explain(log: str, status: int) -> Failure:
-    """The innermost error in a server's log, and what is known to help."""
-    lines = [_bare(line) for line in log.splitlines()]
+def explain(log: str, status: int, out_of_memory: bool = False) -> Failure:
+    """The innermost error in a server's log, and what is known to help.
+
+    `status` is as a shell counts it; `out_of_memory`: the kernel has killed a process meanwhile.
+    """
+    engine = ENGINE_DIED.search(log) is not None
+    whole = [line for line in log.splitlines() if line.strip() and not CHATTER.search(line)]
+    if _is_killed(status):
+        whole = []
+    elif engine:
+        whole = [line for line in whole if BELOW.match(line)]  # the server's are echoes
+    lines = [_bare(line) for line in whole]
     said = [n for n, line in enumerate(lines) if SAID.match(line) or REFUSED.match(line)]
     telling = [n for n in said if not ECHOES.search(lines[n])]
     errors = "\n".join(line for n in said for line in lines[n : n + MOST_LINES])
     advice = next((words for pattern, words in KNOWN if re.search(pattern, errors)), "")
-    if not telling and (said or status == 128 + 9):
-        advice = advice or KILLED
-    shown = _with_more(lines, (telling or said)[-1]) if said else [ln for ln in lines if ln]
-    return Failure(tuple(shown[-MOST_LINES:]), advice)
+    if not telling and (said or engine or _is_killed(status)):
+        advice = advice or (OUT_OF_MEMORY if out_of_memory else UNKNOWN)
+    shown = _with_more(lines, (telling or said)[-1]) if said else [] if engine else lines
+    return Failure(_what(status, engine), tuple(shown[-MOST_LINES:]), advice)
+
+
+def _is_killed(status: int) -> bool:
+    """By SIGKILL: no server can have said anything about it."""
+    return status in (128 + signal.SIGKILL, -signal.SIGKILL)
+
+
+def _what(status: int, engine: bool) -> str:
+    """What the exit status and the engine tell of the end."""
+    number = status - 128 if status > 128 else -status
+    if number > 0 and number in {one.value for one in signal.Signals}:
+        return f"was ended by {signal.Signals(number).name}"
+    if engine:
+        return "has stopped, for its engine ended"
+    return f"has stopped (status {status})" if status else "has stopped by itself"
 
 
 def _bare(line: str) -> str:

@@ -12,11 +12,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from serving.catalogue import ROOT
 from serving.command import ServerSpec
 from serving.processes import Service, start, stop
 from serving.report import Report
+from serving.restarts import Died, Restarter, display_path, tell_end
 
 Warm = Callable[[Callable[[], None]], None]  # is given what it calls once questions may come
 
@@ -52,12 +54,6 @@ class LaunchPlan:
     logs: Path = LOGS
 
 
-class Died(Exception):
-    def __init__(self, service: Service) -> None:
-        super().__init__(service.name)
-        self.service = service
-
-
 class StopAsked(Exception):
     """A signal asked us to stop."""
 
@@ -80,7 +76,10 @@ class Signals:
 
 
 def serve(plan: LaunchPlan, report: Report) -> int:
-    """Serves until it is stopped or dies; nothing it started is left then. The exit status."""
+    """Serves until it is stopped, or a server cannot be kept up; nothing it started is left then.
+
+    The exit status.
+    """
     signals = Signals()
     signals.listen()
     services: list[Service] = []
@@ -89,9 +88,11 @@ def serve(plan: LaunchPlan, report: Report) -> int:
         _wait_until_up(plan, services, signals, report)
         for line in plan.ready:
             report.say(line)
-        _until(lambda: False, services, signals)
+        _keep_up(services, signals, report)
     except Died as died:
-        _tell(died.service, report)
+        tell_end(died.service, report)
+        if died.starts:
+            report.say(f"It was started again {died.starts} times and ended again: serve.sh ends.")
         return 1
     except StopAsked:
         report.say("\nStopping ...")
@@ -133,6 +134,16 @@ def _warm(warm: Warm, services: list[Service], signals: Signals, report: Report)
     report.end()
 
 
+def _keep_up(services: list[Service], signals: Signals, report: Report) -> NoReturn:
+    """Until it is told to stop. Each that ends is started again; one that ends often is not."""
+    restarters = [Restarter(service, report) for service in services]
+    while not signals.got:
+        for restarter in restarters:
+            restarter.look()
+        time.sleep(POLL)
+    raise StopAsked
+
+
 def _until(
     ready: Callable[[], bool],
     services: list[Service],
@@ -164,18 +175,3 @@ def describe_progress(log: str) -> str:
 def draw_bar(done: int, of: int) -> str:
     full = CELLS * done // max(of, 1)
     return f"[{'#' * full}{'-' * (CELLS - full)}] {done} of {of}"
-
-
-def _tell(service: Service, report: Report) -> None:
-    failure = service.failure()
-    report.say(f"{service.name} has stopped (status {service.status}). It said last:")
-    for line in failure.lines or ("nothing",):
-        report.say(f"    {line}")
-    if failure.advice:
-        report.say(failure.advice)
-    report.say(f"The whole log: {display_path(service.log)}")
-
-
-def display_path(path: Path) -> str:
-    """A path as a person would type it here."""
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)

@@ -14,12 +14,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
-from serving import failures
+from serving import cgroup, failures
 from serving.catalogue import ROOT
 from serving.command import Command
+from serving.hardware import read
 from serving.supervisor import GRACE, kill_all_below
 
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -30,12 +30,18 @@ FORCE_AFTER = GRACE + 2.0
 
 @dataclass(slots=True)
 class Service:
-    """A started server: `name` for people, `health` the address that answers 200 when it is up."""
+    """A started server: `name` for people, `health` the address that answers 200 when it is up.
+
+    `began` is where its words begin in its log, `oom_kills` the kernel's count when it was started.
+    """
 
     name: str
+    command: Command
     health: str
     log: Path
     supervisor: subprocess.Popen[bytes]
+    began: int = 0
+    oom_kills: int = 0
 
     @property
     def status(self) -> int | None:
@@ -68,21 +74,33 @@ class Service:
             self.supervisor.wait()
         kill_all_below(self.supervisor.pid)
 
+    def start_again(self) -> None:
+        """The same command anew, when nothing of the last one is left; the log goes on."""
+        self.end()
+        self.began, self.oom_kills = self.log.stat().st_size, oom_kills()
+        self.supervisor = _launch(self.command, self.log)
+
     def said(self) -> str:
-        """The end of its log."""
+        """The end of its log, as far as it is this process's."""
         with self.log.open("rb") as file:
-            file.seek(max(0, file.seek(0, os.SEEK_END) - LOG_TAIL))
+            file.seek(max(self.began, file.seek(0, os.SEEK_END) - LOG_TAIL))
             return file.read().decode("utf-8", "replace")
 
     def failure(self) -> failures.Failure:
-        return failures.explain(self.said(), self.status or 0)
+        out_of_memory = oom_kills() > self.oom_kills
+        return failures.explain(self.said(), self.status or 0, out_of_memory)
 
 
 def start(name: str, command: Command, health: str, log: Path) -> Service:
     """Starts the command in a session of its own; its words go to `log`."""
+    _begin(log)
+    return Service(name, command, health, log, _launch(command, log), oom_kills=oom_kills())
+
+
+def _launch(command: Command, log: Path) -> subprocess.Popen[bytes]:
     argv = [sys.executable, "-I", str(SUPERVISOR), str(os.getpid()), *command.argv]
-    with _fresh(log) as out:
-        supervisor = subprocess.Popen(
+    with log.open("ab") as out:
+        return subprocess.Popen(
             argv,
             cwd=ROOT,
             env={**os.environ, **command.environment},
@@ -91,15 +109,19 @@ def start(name: str, command: Command, health: str, log: Path) -> Service:
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    return Service(name, health, log, supervisor)
 
 
-def _fresh(log: Path) -> IO[bytes]:
+def _begin(log: Path) -> None:
     """An empty log that only its owner reads; the one before is kept beside it."""
     log.parent.mkdir(parents=True, exist_ok=True)
     if log.exists():
         log.replace(log.with_suffix(".previous.log"))
-    return os.fdopen(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "wb")
+    os.close(os.open(log, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600))
+
+
+def oom_kills() -> int:
+    """How many processes here the kernel has killed so far because the memory ran out."""
+    return cgroup.oom_kills(read)
 
 
 def stop(services: list[Service], hurry: Callable[[], bool]) -> None:

@@ -209,25 +209,32 @@ def test_a_kill_of_serve_itself_leaves_nothing(served: Served) -> None:
     served.nothing_is_left()
 
 
-def test_a_kill_of_the_server_takes_its_engine_and_worker_along_and_is_reported(
+def test_a_server_that_was_killed_is_started_again_without_its_engine_and_worker(
     served: Served,
 ) -> None:
     process = served.start()
     served.up()
-    os.kill(served.pids[0], signal.SIGKILL)
-    assert process.wait(10) == 1
+    killed = served.pids
+    os.kill(killed[0], signal.SIGKILL)
+    until(lambda: "vLLM answers again." in served.said() and len(served.pids) >= 6, 30)
+    assert not any(alive(pid) for pid in killed)
+    assert "vLLM was ended by SIGKILL." in served.said()
+    assert "started again in 1 s (1 of at most 5 times in 10 minutes)" in served.said()
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
     served.nothing_is_left()
-    assert "vLLM has stopped (status 137)" in served.said()
 
 
-def test_a_kill_of_the_guard_leaves_nothing(served: Served) -> None:
+def test_a_kill_of_the_guard_leaves_nothing_and_is_mended(served: Served) -> None:
     process = served.start()
     served.up()
+    first_two = served.pids[:2]  # a worker with a session of its own is beyond reach then
     for guard in served.guards:
         os.kill(guard, signal.SIGKILL)
-    assert process.wait(15) == 1
-    first_two = served.pids[:2]  # a worker with a session of its own is beyond reach then
     until(lambda: not any(alive(pid) for pid in first_two), 10)
+    until(lambda: "vLLM answers again." in served.said(), 30)
+    process.send_signal(signal.SIGINT)
+    assert process.wait(10) == 130
 
 
 def test_a_closed_terminal_stops_everything(served: Served) -> None:
@@ -279,13 +286,16 @@ def test_the_log_before_is_kept_beside_the_new_one(served: Served, tmp_path: Pat
 
 
 @pytest.mark.parametrize("served", [{"page": "fine"}], indirect=True)
-def test_a_page_that_dies_is_reported_and_the_server_stopped(served: Served) -> None:
+def test_a_page_that_was_killed_is_started_again_and_the_server_goes_on(served: Served) -> None:
     process = served.start()
     served.up(6)
+    vllm = next(pid for pid in served.pids if str(served.port) in _arguments(pid))
     page = next(pid for pid in served.pids if str(served.page_port) in _arguments(pid))
     os.kill(page, signal.SIGKILL)
-    assert process.wait(15) == 1
-    assert "The page has stopped" in served.said()
+    until(lambda: "The page answers again." in served.said(), 30)
+    assert alive(vllm)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(15) == 128 + signal.SIGTERM
     served.nothing_is_left()
 
 

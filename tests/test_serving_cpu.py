@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from serving.cgroup import cpu_quota, memory_limit
+from serving.cgroup import cpu_quota, memory_limit, oom_kills
 from serving.cpu import Cpu, detect, ids
 
 AVX2 = "fpu sse2 avx2"
@@ -159,3 +159,25 @@ def test_a_containers_memory_is_its_limit(files: dict[str, str], limit: int | No
 def test_the_kernels_lists_are_read() -> None:
     assert ids("0-2,5,7-8\n") == [0, 1, 2, 5, 7, 8]
     assert ids("\n") == []
+
+
+@pytest.mark.parametrize(
+    ("files", "kills"),
+    [
+        ({}, 0),
+        ({"/proc/vmstat": "nr_free 9\noom_kill 3\n"}, 3),
+        (v2("max") | {"/sys/fs/cgroup/memory.events": "oom 2\noom_kill 1\n"}, 1),
+        (
+            {
+                "/proc/self/cgroup": "4:memory:/x\n",
+                "/sys/fs/cgroup/memory/x/memory.oom_control": "oom_kill_disable 0\noom_kill 2\n",
+                "/proc/vmstat": "oom_kill 9\n",  # the host's, others' included
+            },
+            2,
+        ),
+    ],
+)
+def test_the_kernels_kills_for_want_of_memory_are_those_of_our_group(
+    files: dict[str, str], kills: int
+) -> None:
+    assert oom_kills(lambda path: files.get(path, "")) == kills

@@ -85,10 +85,18 @@ DEAD_ENGINE = """\
 """  # noqa: E501
 
 
-def test_an_engine_that_was_killed_names_the_likely_reason() -> None:
-    failure = explain(DEAD_ENGINE, 1)
-    assert "EngineDeadError" in failure.lines[0]
-    assert "memory" in failure.advice
+def test_an_engine_that_was_killed_is_told_as_what_is_known_of_it() -> None:
+    failure = explain(DEAD_ENGINE, 0)
+    assert failure.what == "has stopped, for its engine ended"
+    assert failure.lines == ()  # what the server says of its engine is no reason
+    assert "does not say why" in failure.advice
+    assert "out of memory" not in failure.advice
+
+
+def test_an_engine_that_says_why_it_ends_is_quoted() -> None:
+    log = "(EngineCore pid=7) ERROR 11-20 22:18:43 [core.py:1120] RuntimeError: a bad sum\n"
+    failure = explain(log + DEAD_ENGINE, 1)
+    assert failure.lines == ("RuntimeError: a bad sum",)
 
 
 def test_what_vllm_says_on_its_way_up_is_no_cause() -> None:
@@ -96,9 +104,23 @@ def test_what_vllm_says_on_its_way_up_is_no_cause() -> None:
     assert explain(log, 1).advice == ""
 
 
-def test_a_kill_from_outside_names_the_likely_reason() -> None:
-    failure = explain("INFO 11-20 22:18:44 [entry.py:1] all is well\n", 137)
-    assert "memory" in failure.advice
+def test_a_kill_is_told_without_lines_that_have_nothing_to_do_with_it() -> None:
+    log = "INFO 11-20 22:18:44 [entry.py:1] all is well\nValueError: of a request, long ago\n"
+    for status in (137, -9):  # the server, or what stands over it
+        failure = explain(log, status)
+        assert (failure.what, failure.lines) == ("was ended by SIGKILL", ())
+        assert "out of memory" not in failure.advice
+
+
+def test_memory_is_named_where_the_kernel_says_that_it_ran_out() -> None:
+    assert "out of memory" in explain("", 137, out_of_memory=True).advice
+    assert "out of memory" not in explain("ValueError: no\n", 1, out_of_memory=True).advice
+
+
+def test_an_end_without_an_error_is_told_without_its_chatter() -> None:
+    log = 'INFO 11-20 22:18:44 [x.py:1] bye\n - leaked function "x"\nnanobind: see there\n'
+    failure = explain(log, 0)
+    assert (failure.what, failure.lines, failure.advice) == ("has stopped by itself", (), "")
 
 
 @pytest.mark.parametrize("log", ["", "\n\n", "one\ntwo\nthree\nfour\n"])
