@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel
 
+from gateway.errors import public_message
 from gateway.render import (
     TRANSIENT,
     AnswerEnd,
     AnswerText,
     FinishReason,
     ReasoningText,
+    Remark,
     ReplyPart,
     choice_renderers,
 )
 from gateway.runner import ChainRun, ReplyJob
 from gateway.schema import StreamOptions
-from reasoning.events import Event, Started
+from reasoning.events import Event, Failed, Retry, Started, Trace
 from reasoning.traces import trace_to_json
 
 DONE = "[DONE]"  # the data of a stream's last event
@@ -57,11 +60,21 @@ class AnswerMessage(BaseModel):
     reasoning_content: str
 
 
+class RemarkEntry(BaseModel):
+    """What the gateway says of a choice's chains: beside the message, so that no client sends
+    it back with that. `step` is there where it is about one."""
+
+    code: str
+    message: str
+    step: int | None = None
+
+
 class Choice(BaseModel):
     index: int
     message: AnswerMessage
     finish_reason: FinishReason
     logprobs: None = None
+    remarks: list[RemarkEntry] = []
 
 
 class Completion(BaseModel):
@@ -112,8 +125,13 @@ def _choice(index: int, parts: Sequence[ReplyPart]) -> Choice:
     reasoning = "".join(part.text for part in parts if isinstance(part, ReasoningText))
     content = "".join(part.text for part in parts if isinstance(part, AnswerText))
     finish = next(part.finish for part in parts if isinstance(part, AnswerEnd))
+    remarks = [_entry(part) for part in parts if isinstance(part, Remark)]
     message = AnswerMessage(content=content, reasoning=reasoning, reasoning_content=reasoning)
-    return Choice(index=index, message=message, finish_reason=finish)
+    return Choice(index=index, message=message, finish_reason=finish, remarks=remarks)
+
+
+def _entry(remark: Remark) -> RemarkEntry:
+    return RemarkEntry(code=remark.code, message=remark.message, step=remark.step)
 
 
 def _answer_tokens(parts: Sequence[ReplyPart]) -> int:
@@ -161,10 +179,12 @@ class ChunkBuilder:
                 return self._choice_chunk(choice, {"content": text})
             case AnswerEnd(finish, tokens):
                 self._answer_tokens += tokens
-                return self._choice_chunk(choice, {}, finish)
+                return self._choice_chunk(choice, {}, finish_reason=finish)
+            case Remark():
+                return self._choice_chunk(choice, {}, remarks=[_entry(part).model_dump()])
 
-    def _choice_chunk(self, choice: int, delta: Chunk, finish: str | None = None) -> Chunk:
-        entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": finish}
+    def _choice_chunk(self, choice: int, delta: Chunk, **more: Any) -> Chunk:
+        entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": None, **more}
         return {**self._empty_chunk(), "choices": [entry]}
 
     def _empty_chunk(self) -> Chunk:
@@ -208,5 +228,14 @@ def traces_json(runs: Sequence[ChainRun]) -> dict[str, Any] | list[dict[str, Any
 
     Chains that a vote did not need to draw have none.
     """
-    traces = [trace_to_json(run.trace) for run in runs if run.events]
+    traces = [trace_to_json(Trace(tuple(map(_public, run.events)))) for run in runs if run.events]
     return traces[0] if len(traces) == 1 else traces
+
+
+def _public(event: Event) -> Event:
+    """The event as a caller may see it: the server's insides are not for him."""
+    if isinstance(event, Retry):
+        return replace(event, detail=public_message(event.cause, event.detail))
+    if isinstance(event, Failed):
+        return replace(event, message=public_message(event.code, event.message))
+    return event

@@ -88,28 +88,35 @@ FAILURES: dict[str, tuple[int, str, str | None]] = {
     "answer_form": (400, "unsupported_response_format", "response_format"),
     "refused": (400, "upstream_refused", None),
 }
-# The core's own words for these name the server's address, which is not the caller's business.
+# What happened and what to do, where the core's own words name the server's address or tell of
+# its insides: neither is the caller's business.
 PUBLIC_MESSAGES = {
-    "unreachable": "The model server does not answer. Is it running? Try again.",
-    "silent": "The model server stopped answering. Try again.",
-    "not_openai": "What stands behind the gateway is no OpenAI-compatible server. "
-    "Whoever runs the gateway must check its OPENAI_BASE_URL.",
-    "key": "The model server refuses the gateway's own key. "
-    "Whoever runs the gateway must check its OPENAI_API_KEY.",
-    "model": "The model is no longer served. GET /v1/models lists those that are.",
+    "unreachable": ("The model server does not answer.", "Is it running? Try again."),
+    "silent": ("The model server stopped answering.", "Try again."),
+    "fault": ("The model server failed.", "Try again."),
+    "not_openai": (
+        "What stands behind the gateway is no OpenAI-compatible server.",
+        "Whoever runs the gateway must check its OPENAI_BASE_URL.",
+    ),
+    "key": (
+        "The model server refuses the gateway's own key.",
+        "Whoever runs the gateway must check its OPENAI_API_KEY.",
+    ),
+    "model": ("The model is no longer served.", "GET /v1/models lists those that are."),
 }
 
 
 def public_message(code: str, message: str) -> str:
-    """The message, or what stands for one that is not for the caller's eyes."""
-    return PUBLIC_MESSAGES.get(code, message)
+    """What happened, or what stands for a message that is not for the caller's eyes."""
+    return PUBLIC_MESSAGES[code][0] if code in PUBLIC_MESSAGES else message
 
 
 def upstream_error(code: str, message: str, retry_after: float | None = None) -> ApiError:
     """By the code of the core's error. `retry_after` is in seconds, as the server asked."""
     status, word, param = FAILURES.get(code, (500, "internal_error", None))
     headers = {"Retry-After": f"{retry_after or RETRY_AFTER:.0f}"} if code == "busy" else {}
-    return ApiError(status, word, public_message(code, message), param, headers)
+    said = " ".join(PUBLIC_MESSAGES.get(code, (message,)))
+    return ApiError(status, word, said, param, headers)
 
 
 def from_stepwise(error: StepwiseError) -> ApiError:

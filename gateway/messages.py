@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -12,6 +13,9 @@ from reasoning.events import Turn
 from reasoning.think import clean_question
 
 SYSTEM = ("system", "developer")
+# What earlier gateways wrote between the steps in words of their own: kept talks hold it still,
+# and a model that finds a notice in its reasoning answers with it.
+OUR_LINES = re.compile(r"^\*[^*\s].*\*\n*", re.M)
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,8 +46,13 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
 
 
 def _turn(asked: Sequence[Message], answered: Sequence[Message]) -> Turn:
-    thoughts = [one.reasoning or one.reasoning_content or "" for one in answered]
+    thoughts = [_thought(one.reasoning or one.reasoning_content or "") for one in answered]
     return Turn(_text(asked), _text(answered), "\n\n".join(filter(None, thoughts)))
+
+
+def _thought(reasoning: str) -> str:
+    """What of it is the model's own."""
+    return OUR_LINES.sub("", reasoning).strip()
 
 
 def _text(messages: Sequence[Message]) -> str:

@@ -14,14 +14,13 @@ from starlette.background import BackgroundTask
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
-from gateway.errors import upstream_error
+from gateway.errors import from_stepwise
 from gateway.streaming import run_while_connected
 from reasoning.endpoint import Endpoint, RawReply
-from reasoning.errors import ServerFault, StepwiseError
+from reasoning.errors import StepwiseError
 
 PASSED_ON = ("content-type", "accept", "accept-encoding", "traceparent", "tracestate")
 PASSED_BACK = ("content-type", "content-encoding", "retry-after", "x-request-id")
-BROKE_OFF = "The connection to the model server broke. Try again."
 
 
 async def pass_through(request: Request, endpoint: Endpoint) -> Response:
@@ -30,10 +29,7 @@ async def pass_through(request: Request, endpoint: Endpoint) -> Response:
     kept.setdefault("accept-encoding", "identity")  # or ours would be asked for
     path, body = request.url.path.removeprefix("/v1/"), await request.body()
     sending = endpoint.forward(request.method, path, body, kept)
-    try:
-        reply = await run_while_connected(request, sending)
-    except ServerFault:  # in words for a caller: the server's log is not his
-        raise upstream_error("fault", BROKE_OFF) from None
+    reply = await run_while_connected(request, sending)
     back = {name: value for name in PASSED_BACK if (value := reply.headers.get(name))}
     ended = BackgroundTask(reply.close)  # also where nothing of it was ever read
     return StreamingResponse(_body(reply), reply.status, back, background=ended)
@@ -45,10 +41,9 @@ async def _body(reply: RawReply) -> AsyncGenerator[bytes, None]:
         async with aclosing(reply.parts()) as parts:
             async for part in parts:
                 yield part
-    except StepwiseError:
+    except StepwiseError as error:
         if "event-stream" not in reply.headers.get("content-type", ""):
             raise
-        error = upstream_error("fault", BROKE_OFF)
-        yield f"\n\ndata: {json.dumps(error.body)}\n\n".encode()
+        yield f"\n\ndata: {json.dumps(from_stepwise(error).body)}\n\n".encode()
     finally:
         await reply.close()

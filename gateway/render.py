@@ -1,10 +1,13 @@
 """The events of chains -> what a caller reads: reasoning, the answer, how it ended. Pure.
 
-A stream cannot take back what it sent. So a step that is written anew says so, and an
+Reasoning and answer hold the model's words alone: clients send both back in the next turn, and
+a model takes for its own what it finds there. What is to be said of a chain is a Remark.
+
+A stream cannot take back what it sent. So a remark says that a step is written anew, and an
 answer that is written anew must begin with what was sent of it.
 
 The chains of a vote think at the same time, and one text cannot hold five that grow. So a
-reader is told of each chain as it ends, then the steps of the one that stands for the majority.
+remark tells of each chain as it ends, then come the steps of the one that stands for the majority.
 """
 
 from __future__ import annotations
@@ -33,7 +36,7 @@ from reasoning.events import (
 from reasoning.self_consistency import Vote, count_needed, rank_answers
 from reasoning.voting import final_answer
 
-SHOWN = 200  # characters of an answer in the line that says how a chain ended
+SHOWN = 200  # characters of an answer in the remark that says how a chain ended
 FinishReason = Literal["stop", "length"]
 
 
@@ -59,7 +62,16 @@ class AnswerEnd:
     tokens: int = 0
 
 
-ReplyPart = ReasoningText | AnswerText | AnswerEnd
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """What is to be said of the chain, at step `step` of it: our words, `code` a stable one."""
+
+    code: str
+    message: str
+    step: int | None = None
+
+
+ReplyPart = ReasoningText | AnswerText | AnswerEnd | Remark
 TRANSIENT = (Delta, Retry)  # what a reader of the whole need not be told
 
 
@@ -78,17 +90,25 @@ CHANGED = Failed(
 )
 
 
+NOTICES = {  # in our own words where the core's are few
+    "format": "The model server does not take the schema; the steps are asked for as {}.",
+}
+UNTHOUGHT = Remark("no_steps", "The tokens allowed hold no step of thought beside the answer.")
+
+
 class ChainRenderer:
     """One chain, told as it is written. What comes back from `render` is to be sent on."""
 
     def __init__(self) -> None:
         self._title = self._held = self._content = ""  # of the step being written
         self._answer = self._sent = ""  # of the answer: this try's, and what was sent
+        self._steps, self._spent = 0, False  # finished ones; whether the budget ended them
 
     def render(self, event: Event) -> Iterator[ReplyPart]:
         """Raises ChainFailed where the event is the end without an answer."""
         match event:
             case Delta(part="answer"):
+                yield from self._check_thought()
                 yield from self._add_answer(event.text)
             case Delta(number, "title", text):
                 yield ReasoningText(text if self._title else f"### {number}. {text}")
@@ -99,11 +119,13 @@ class ChainRenderer:
                 yield from self._finish_step(event)
             case Retry():
                 yield from self._restart(event)
-            case Notice():
-                yield ReasoningText(f"*{event.detail}*\n\n")
-            case Correction():
-                yield ReasoningText(f"*Corrected: {event.earlier} → {event.later}*\n\n")
+            case Notice(code, detail):
+                self._spent |= code == "budget"
+                yield Remark(code, NOTICES.get(code, "{}").format(detail))
+            case Correction(number, earlier, later):
+                yield Remark("correction", f"Corrected: {earlier} → {later}", number)
             case Answer() | Failed():
+                yield from self._check_thought()
                 yield from self._finish(event)
 
     def _add_content(self, text: str) -> Iterator[ReasoningText]:
@@ -123,13 +145,21 @@ class ChainRenderer:
             rest += step.content[len(self._content) :]
         yield ReasoningText(f"{rest}\n\n")
         self._title = self._held = self._content = ""
+        self._steps += 1
 
-    def _restart(self, retry: Retry) -> Iterator[ReasoningText]:
+    def _restart(self, retry: Retry) -> Iterator[ReasoningText | Remark]:
+        if self._title:
+            yield ReasoningText("\n\n")
         if not self._sent:
-            between = "\n\n" if self._title else ""
             why = public_message(retry.cause, retry.detail)
-            yield ReasoningText(f"{between}*Again: {why}*\n\n")
+            yield Remark("again", f"Written anew: {why}", retry.number)
         self._title = self._held = self._content = self._answer = ""
+
+    def _check_thought(self) -> Iterator[Remark]:
+        """Says once, before the answer, that nothing was thought for want of tokens."""
+        if self._spent and not self._steps:
+            yield UNTHOUGHT
+        self._spent = False
 
     def _add_answer(self, text: str) -> Iterator[AnswerText]:
         self._answer += text
@@ -179,7 +209,7 @@ class VoteRenderer:
             self._ended.append(Trace(tuple(self._events[chain])))
             self._votes.append(vote_of(self._ended[-1], self._format))
             end = self._describe_end(event)
-            yield ReasoningText(f"*Chain {chain + 1} of at most {most}: {end}*\n\n")
+            yield Remark("chain", f"Chain {chain + 1} of at most {most}: {end}")
             if not count_needed(self._votes, most):
                 yield from self._render_winner()
 
@@ -194,7 +224,7 @@ class VoteRenderer:
             share = f"{len(ranked[0])} of {len(self._ended)} chains"
             if len(self._ended) < len(self._events):
                 share += f", of at most {len(self._events)},"
-            yield ReasoningText(f"*{share} agree on the answer of this one.*\n\n")
+            yield Remark("majority", f"{share} agree on the answer of this one.")
         renderer = ChainRenderer()
         for event in self._ended[ranked[0][0]].events if ranked else self._without_majority():
             if not isinstance(event, TRANSIENT):

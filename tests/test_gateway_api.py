@@ -86,6 +86,11 @@ def joined(made: list[dict[str, Any]], name: str, index: int = 0) -> str:
     return "".join(delta.get(name) or "" for delta in deltas(made, index))
 
 
+def remarks(made: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    choices = [choice for one in made for choice in one["choices"]]
+    return [remark for choice in choices for remark in choice.get("remarks", ())]
+
+
 def error(response: httpx2.Response, code: int) -> dict[str, Any]:
     """The error, in OpenAI's shape to the letter."""
     assert response.status_code == code, response.text
@@ -184,11 +189,10 @@ def test_n_choices_have_an_index_each(thinking: httpx2.Client, name: str) -> Non
 def test_a_vote_tells_of_each_chain_and_gives_one_answer(thinking: httpx2.Client) -> None:
     made = chunks(ask(thinking, model="stub-vote8", stream=True))
     assert joined(made, "content") == "The answer is 42."
-    said = joined(made, "reasoning")
-    assert all(f"*Chain {number} of at most 8: 42*" in said for number in (1, 2, 3))
-    assert "*3 of 3 chains, of at most 8, agree" in said
-    assert "Chain 4" not in said
-    assert "### 1. Look 1" in said
+    *ends, share = (one["message"] for one in remarks(made))
+    assert sorted(ends) == [f"Chain {number} of at most 8: 42" for number in (1, 2, 3)]
+    assert share.startswith("3 of 3 chains, of at most 8, agree")
+    assert joined(made, "reasoning").startswith("### 1. Look 1")
 
 
 def test_a_vote_is_decided_without_a_chain_that_hangs() -> None:
@@ -204,7 +208,7 @@ def test_a_vote_is_decided_without_a_chain_that_hangs() -> None:
         body = completion(asked)
         until(lambda: stub.gone == 1)
     assert body["choices"][0]["message"]["content"] == "The answer is 42."
-    assert "*2 of 2 chains, of at most 3, agree" in body["choices"][0]["message"]["reasoning"]
+    assert remarks([body])[-1]["message"].startswith("2 of 2 chains, of at most 3, agree")
     ends = [trace["events"][-1]["kind"] for trace in body["trace"]]
     assert ends == ["answer", "stopped", "answer"]
 
@@ -410,6 +414,25 @@ def test_an_answer_that_begins_again_the_same_is_whole() -> None:
     with scripted(PROBE, *STEPS, broken, says("It is 42.")) as (http, _):
         made = chunks(ask(http, stream=True))
     assert joined(made, "content") == "It is 42."
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_nothing_of_ours_and_nothing_of_the_servers_insides_is_in_the_reasoning(
+    stream: bool,
+) -> None:
+    """It comes back in the next turn, and a model takes it for its own words."""
+    died = raw(EVENTS, chunk('{"title": "Co'), b'data: {"error": {"message": "EngineCore!"}}\n\n')
+    script = [died, STEPS[0], step("B", "First."), STEPS[2], says("It is 42.")]
+    with scripted(PROBE, *script) as (http, _):
+        response = ask(http, stream=stream, include_trace=True)
+    assert "EngineCore" not in response.text
+    parts = chunks(response) if stream else [completion(response)]
+    again = {"code": "again", "message": "Written anew: The model server failed.", "step": 1}
+    assert (again in remarks(parts)) == stream  # the whole holds nothing that is void
+    message = parts[0]["choices"][0].get("message")
+    thought = joined(parts, "reasoning") if stream else message["reasoning"]
+    assert "anew" not in thought
+    assert "server" not in thought
 
 
 # -- a long wait, and a client that goes away

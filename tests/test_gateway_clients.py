@@ -115,7 +115,8 @@ def test_the_raw_response_can_be_had(client: openai.OpenAI, reciter: Server) -> 
     assert raw.headers["content-type"] == "application/json"
     reply = raw.parse()
     strictly(ChatCompletion, raw.text)
-    assert "*Chain 1 of at most 2:" in reply.choices[0].message.reasoning
+    remarks = reply.choices[0].remarks
+    assert remarks[0]["message"].startswith("Chain 1 of at most 2:")
     assert reply.choices[0].message.content
 
 

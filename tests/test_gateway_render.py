@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from gateway.render import (
     TRANSIENT,
+    UNTHOUGHT,
     AnswerEnd,
     AnswerText,
     ChainFailed,
     ChainRenderer,
     ReasoningText,
+    Remark,
     ReplyPart,
     VoteRenderer,
 )
@@ -43,6 +45,10 @@ def told(*events: Event) -> list[ReplyPart]:
 
 def reasoning(parts: list[ReplyPart]) -> str:
     return "".join(part.text for part in parts if isinstance(part, ReasoningText))
+
+
+def remarks(parts: list[ReplyPart]) -> list[Remark]:
+    return [part for part in parts if isinstance(part, Remark)]
 
 
 def content(parts: list[ReplyPart]) -> str:
@@ -111,22 +117,47 @@ def test_what_a_retry_voids_is_said_to_be_written_again() -> None:
         Delta(1, "content", "Sense."),
         step(1, "Good", "Sense."),
     )
-    assert reasoning(parts) == (
-        "### 1. Bad\n\nNon\n\n*Again: The reply was cut before its end.*\n\n"
-        "### 1. Good\n\nSense.\n\n"
+    assert reasoning(parts) == "### 1. Bad\n\nNon\n\n### 1. Good\n\nSense.\n\n"
+    said = "Written anew: The reply was cut before its end."
+    assert remarks(parts) == [Remark("again", said, 1)]
+
+
+@pytest.mark.parametrize(
+    ("cause", "detail", "said"),
+    [
+        ("unreachable", "No server answers at http://10.0.0.7/v1. Start one.", "does not answer"),
+        ("fault", "The server failed. EngineCore died. Look at the server's log.", "failed"),
+    ],
+)
+def test_a_retry_tells_nothing_of_the_servers_insides(cause: str, detail: str, said: str) -> None:
+    parts = told(Delta(1, "title", "A"), Retry(1, 1, cause, detail))
+    assert reasoning(parts) == "### 1. A\n\n"
+    (remark,) = remarks(parts)
+    assert remark.message == f"Written anew: The model server {said}."
+
+
+def test_notices_and_corrections_are_remarks_and_no_words_of_the_model() -> None:
+    parts = told(
+        Notice("context", "The context is full."),
+        Correction(2, "4", "5"),
+        Notice("format", "json_object"),
     )
+    assert [part.message for part in remarks(parts)] == [
+        "The context is full.",
+        "Corrected: 4 → 5",
+        "The model server does not take the schema; the steps are asked for as json_object.",
+    ]
+    assert len(remarks(parts)) == len(parts)
 
 
-def test_a_retry_does_not_tell_where_the_server_stands() -> None:
-    detail = "No server answers at http://10.0.0.7:8000/v1. Start one with ./serve.sh."
-    said = reasoning(told(Retry(1, 1, "unreachable", detail)))
-    assert "10.0.0.7" not in said
-    assert "does not answer" in said
-
-
-def test_notices_and_corrections_are_lines_of_the_reasoning() -> None:
-    said = reasoning(told(Notice("context", "The context is full."), Correction(2, "4", "5")))
-    assert said == "*The context is full.*\n\n*Corrected: 4 → 5*\n\n"
+def test_an_answer_without_a_thought_says_that_its_tokens_held_none() -> None:
+    spent = Notice("budget", "The budget is nearly spent.")
+    answered = [Delta(1, "answer", "42"), Answer("42", 1, 5)]
+    codes = [part.code for part in remarks(told(spent, *answered))]
+    assert codes == ["budget", "no_steps"]
+    assert told(spent, *answered)[1] == UNTHOUGHT  # before the answer
+    late = remarks(told(spent, step(1, "A", "a"), *answered))
+    assert [part.code for part in late] == ["budget"]
 
 
 # -- the answer
@@ -207,20 +238,21 @@ def test_the_answer_of_the_most_chains_is_given_once() -> None:
 
 
 def test_a_reader_is_told_of_each_chain_and_then_the_winners_steps() -> None:
-    said = reasoning(vote(chain("A", "It is 41."), chain("B", "It is 42."), chain("C", "42")))
-    assert said == (
-        "*Chain 1 of at most 3: 41*\n\n*Chain 2 of at most 3: 42*\n\n"
-        "*Chain 3 of at most 3: 42*\n\n"
-        "*2 of 3 chains agree on the answer of this one.*\n\n"
-        "### 1. B\n\nSo It is 42..\n\n"
-    )
+    parts = vote(chain("A", "It is 41."), chain("B", "It is 42."), chain("C", "42"))
+    assert [part.message for part in remarks(parts)] == [
+        "Chain 1 of at most 3: 41",
+        "Chain 2 of at most 3: 42",
+        "Chain 3 of at most 3: 42",
+        "2 of 3 chains agree on the answer of this one.",
+    ]
+    assert reasoning(parts) == "### 1. B\n\nSo It is 42..\n\n"
 
 
 def test_three_that_agree_end_the_vote_and_nothing_follows() -> None:
     parts = vote(*(chain(name, "It is 42.") for name in "ABCD"), most=8)
     assert [part for part in parts if isinstance(part, AnswerEnd)] == [AnswerEnd("stop", 5)]
-    assert "*3 of 3 chains, of at most 8, agree on the answer of this one.*" in reasoning(parts)
-    assert "Chain 4" not in reasoning(parts)
+    said = [part.message for part in remarks(parts)]
+    assert said[3:] == ["3 of 3 chains, of at most 8, agree on the answer of this one."]
 
 
 def test_a_tie_goes_to_the_shorter_chains() -> None:
@@ -231,7 +263,7 @@ def test_a_tie_goes_to_the_shorter_chains() -> None:
 def test_chains_without_an_answer_do_not_vote() -> None:
     parts = vote([FAILED], [FAILED], chain("C", "It is 42."))
     assert content(parts) == "It is 42."
-    assert "*Chain 1 of at most 3: no answer (busy)*" in reasoning(parts)
+    assert remarks(parts)[0] == Remark("chain", "Chain 1 of at most 3: no answer (busy)")
 
 
 def test_a_vote_in_which_nobody_answers_has_failed() -> None:

@@ -307,6 +307,18 @@ def test_earlier_reasoning_is_given_back() -> None:
         assert read_conversation(told.messages).history == (Turn("1?", "1.", "Because."),)
 
 
+def test_words_of_ours_in_a_kept_talk_are_not_given_back_as_the_models() -> None:
+    """Gateways before this one put their notices into the reasoning."""
+    thought = (
+        "### 1. Bad\n\nNon\n\n*Again: The server failed. EngineCore died.*\n\n"
+        "### 1. Good\n\n**So** it is *2*.\n\n*The budget is nearly spent.*\n\n"
+    )
+    turns = [{"role": "user", "content": "1?"}, {"role": "user", "content": "2?"}]
+    answer = {"role": "assistant", "content": "1.", "reasoning": thought}
+    (turn,) = read_conversation(asked(messages=[turns[0], answer, turns[1]]).messages).history
+    assert turn.reasoning == "### 1. Bad\n\nNon\n\n### 1. Good\n\n**So** it is *2*."
+
+
 @pytest.mark.parametrize("kind", ["image_url", "input_audio", "file", "refusal", None, 5])
 def test_parts_that_are_no_text_are_refused(kind: Any) -> None:
     problem = refused(messages=[{"role": "user", "content": [{"type": kind, "text": "x"}]}])
