@@ -10,6 +10,7 @@ from reasoning.metering import Meter
 
 ENDLESS = 2**31  # tokens
 LEAST_STEP = 128  # tokens: a step of two sentences and its title
+SHORT_STEP = 48  # tokens: one sentence, where a chain could not afford any other thought
 LEAST_ANSWER = 128  # tokens: a sentence that states it, and why
 NEARLY_SPENT = Notice("budget", "The budget is nearly spent.")
 
@@ -30,15 +31,26 @@ class Budget:
         return self.settings.budget - self.before - self.meter.spent
 
     @property
+    def answer_share(self) -> int:
+        """What is kept for the answer: a quarter, no less than it needs, no more than half."""
+        whole = self.settings.budget or 0
+        return min(self.settings.answer_tokens, max(LEAST_ANSWER, whole // 4), whole // 2)
+
+    @property
     def left_to_think(self) -> int:
-        """The same without the answer's share: a quarter of the budget, no less than it needs."""
-        share = max(LEAST_ANSWER, (self.settings.budget or 0) // 4)
-        return self.left - min(self.settings.answer_tokens, share)
+        """Completion tokens that it still holds beside the answer's share."""
+        return self.left - self.answer_share
+
+    @property
+    def least_step(self) -> int:
+        """Tokens for which a step is asked for; the first may be shorter than none at all is."""
+        begun = self.before or self.meter.spent
+        return LEAST_STEP if begun else SHORT_STEP
 
     @property
     def may_think(self) -> bool:
         """Whether it holds another step, and then the answer."""
-        return self.left_to_think >= LEAST_STEP
+        return self.left_to_think >= self.least_step
 
     def allowed(self, tokens: int) -> int:
         """What a reply may take that asks for so many. Raises BudgetSpent where that is none."""

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from reasoning.attempt import Attempt
 from reasoning.boxes import find_boxes, same_answer
-from reasoning.budget import LEAST_STEP, NEARLY_SPENT
+from reasoning.budget import NEARLY_SPENT
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import BudgetSpent, EmptyAnswer, TooLong
 from reasoning.events import Answer, Correction, Emit, Event, Notice, Retry, Step
@@ -78,10 +78,11 @@ class Coat:
 
     def may_think(self) -> bool:
         """Whether the budget holds another step beside the box."""
-        return self._left() >= LEAST_STEP
+        return self._left() >= self._task.budget.least_step
 
     def _left(self) -> int:
-        return self._task.budget.left - ROOM_TO_CONCLUDE
+        budget = self._task.budget
+        return budget.left - min(ROOM_TO_CONCLUDE, budget.answer_share)
 
     async def think(self) -> Answer:
         """The completion, and the answer that it names; one that ends early is asked for a box."""

@@ -82,7 +82,7 @@ class Continuation:
 
     def ended(self) -> Iterator[Event]:
         """What was held back, and why the reply has ended where that is not known yet."""
-        for cut in () if self.end else self._splitter.end():
+        for cut in () if self.end else self._splitter.end(self._attempt.cut):
             yield from self._written(cut)
         if self.end:
             return

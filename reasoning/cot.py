@@ -169,7 +169,9 @@ class ChainOfThought:
 
     def _leave_open(self) -> None:
         """An answer that used up the thought's tokens goes on with those that are kept for it."""
-        if self._task.fallback.goes_on and self.steps and self._task.budget.left >= LEAST_ANSWER:
+        budget = self._task.budget
+        needed = min(LEAST_ANSWER, budget.answer_share)
+        if self._task.fallback.goes_on and self.steps and budget.left >= needed:
             self._begun, self._answer = self._answer or "", None
 
     def _may_fail(self) -> bool:

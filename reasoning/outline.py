@@ -96,7 +96,8 @@ class OutlineSplitter:
     def feed(self, text: str) -> list[Cut]:
         return self._take(self._held + text, more=True)
 
-    def end(self) -> list[Cut]:
+    def end(self, cut: bool = False) -> list[Cut]:
+        """What was held back; `cut` says that the reply is not whole: then it still thought."""
         cuts, waits = self._take(self._held, more=False), self._waiting
         if waits and waits.kind == "conclusion":
             self._waiting = None
@@ -105,7 +106,7 @@ class OutlineSplitter:
         cuts += self._resolved("end")
         if self._open or self._concluded or not self._before.strip():
             return cuts
-        thinks = find_answer(self._before) not in ("", self._before.strip())
+        thinks = cut or find_answer(self._before) not in ("", self._before.strip())
         return [*cuts, Opening("continue") if thinks else Conclusion(), self._before]
 
     def _take(self, text: str, more: bool) -> list[Cut]:

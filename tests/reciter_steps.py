@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from reasoning.budget import LEAST_ANSWER
+from reasoning.budget import SHORT_STEP
 from reasoning.endpoint import Request, ServedModel
 from reasoning.events import Settings, Steer, Step, Turn
 from reasoning.inquiry import AnswerForm, edit_step
@@ -56,7 +56,7 @@ SUM_SCHEMA = {
 SUM_OBJECT = '{"sum":4,"even":true}'
 
 Pairs = Sequence[tuple[str, str]]  # titles and contents of steps
-NO_STEP = Settings(budget=LEAST_ANSWER)
+NO_STEP = Settings(budget=SHORT_STEP)
 BRIEFLY: Any = {"instructions": "Be brief."}
 VLLM = ServedModel("Reciter", 8192, vllm=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from itertools import count
@@ -11,7 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.budget import LEAST_ANSWER, LEAST_STEP
+from reasoning.budget import LEAST_ANSWER, LEAST_STEP, SHORT_STEP
+from reasoning.coat import ROOM_TO_CONCLUDE
 from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import ServerFault
 from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Step, Trace
@@ -22,6 +24,7 @@ from tests.reciter import BERRY
 from tests.reciter_steps import SUM
 from tests.scripted import Scripted, good, pieces, run
 
+THOUGHT = "Three and four are to be added. They are seven, as fingers show. And so on, and on."
 MODEL = ServedModel("scripted", 10**6, vllm=True)
 
 
@@ -155,6 +158,25 @@ async def test_a_budget_that_holds_no_step_gives_the_answer_at_once(way: str) ->
     assert [request.max_tokens for request in server.requests] == [90]
 
 
+@pytest.mark.parametrize("way", [way for way in WAYS if way != "direct"])
+@pytest.mark.parametrize("budget", [2 * SHORT_STEP, 120, 200])
+async def test_a_small_budget_is_halved_between_one_step_and_the_answer(
+    way: str, budget: int
+) -> None:
+    """Whoever asks a model that thinks for few tokens has it think a little."""
+    server = Meter(lambda request: 10**6 if len(server.requests) == 1 else 10)
+    thought = json.dumps({"title": "Add", "content": THOUGHT}) if way == "json_steps" else THOUGHT
+    server.text = lambda request: thought if len(server.requests) == 1 else "7} $$"  # type: ignore[method-assign]
+    events = await chain(server, way, budget)
+    assert [step.content.strip() != "" for step in only(events, Step)] == [True]
+    assert isinstance(events[-1], Answer)
+    assert "7" in events[-1].content
+    first, answer = (request.max_tokens for request in server.requests)
+    assert first >= SHORT_STEP
+    assert answer >= min(budget // 2, ROOM_TO_CONCLUDE)
+    assert server.spent <= budget
+
+
 @pytest.mark.parametrize("way", list(WAYS))
 async def test_an_answer_that_does_not_fit_is_cut(way: str) -> None:
     server = Scripted(pieces("It is a num", "length"))
@@ -218,7 +240,7 @@ async def test_top_p_is_on_every_request_and_nowhere_without_one(way: str) -> No
 
 
 def test_a_step_and_an_answer_of_the_least_size_are_a_budget() -> None:
-    assert LEAST_STEP + LEAST_ANSWER <= 256  # below it a caller's budget holds no step
+    assert LEAST_STEP + LEAST_ANSWER <= 256  # below it the first step may be shorter
 
 
 # -- the real server

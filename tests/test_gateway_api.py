@@ -130,6 +130,17 @@ def test_a_stream_says_what_the_body_says(thinking: httpx2.Client) -> None:
     assert len({(one["id"], one["created"], one["model"]) for one in made}) == 1
 
 
+@pytest.mark.parametrize(("tokens", "steps"), [(60, 0), (120, 1)])
+def test_few_tokens_are_for_a_short_step_or_it_is_said_that_none_fits(
+    thinking: httpx2.Client, tokens: int, steps: int
+) -> None:
+    (choice,) = completion(ask(thinking, max_tokens=tokens))["choices"]
+    assert choice["message"]["content"] == "The answer is 42."
+    assert choice["message"]["reasoning"].count("### ") == steps
+    codes = [remark["code"] for remark in choice["remarks"]]
+    assert codes == (["budget"] if steps else ["budget", "no_steps"])
+
+
 def test_usage_is_the_servers_count_over_all_requests(thinking: httpx2.Client) -> None:
     usage = completion(ask(thinking))["usage"]
     replies = 4  # three steps and the answer; the stub counts 10 prompt tokens for each
