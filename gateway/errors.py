@@ -78,6 +78,7 @@ FAILURES: dict[str, tuple[int, str, str | None]] = {
     "fault": (502, "upstream_fault", None),
     "silent": (504, "upstream_silent", None),
     "not_openai": (502, "upstream_not_openai", None),
+    "address": (502, "upstream_address", None),
     "key": (502, "upstream_key", None),
     "empty": (502, "empty_answer", None),
     "changed": (502, "answer_changed", None),
@@ -96,6 +97,10 @@ PUBLIC_MESSAGES = {
     "fault": ("The model server failed.", "Try again."),
     "not_openai": (
         "What stands behind the gateway is no OpenAI-compatible server.",
+        "Whoever runs the gateway must check its OPENAI_BASE_URL.",
+    ),
+    "address": (
+        "The gateway is not told of a model server that can be asked.",
         "Whoever runs the gateway must check its OPENAI_BASE_URL.",
     ),
     "key": (

@@ -8,7 +8,6 @@ who asks knows better what a second try is worth.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import re
 import time
@@ -23,8 +22,12 @@ import httpx2
 import openai
 
 from reasoning import errors
+from reasoning.address import bad_proxy, find_fault, is_this_machine, proxy_of, shown
 from reasoning.capabilities import Capabilities, Format
+from reasoning.chunks import LOOK, count_of, read_chunk, server_words
+from reasoning.chunks import Piece as Piece
 from reasoning.parsing import whole_characters
+from reasoning.transport import AS_IT_IS, guard
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
@@ -67,24 +70,6 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of the reply: its text, or the reasoning that a server tells apart.
-
-    The finish_reason comes with the last text; token counts come with each piece
-    from vLLM (so far) and with the last from other servers. `cached_tokens` are those
-    of the prompt that the server had read before, where it tells.
-    """
-
-    text: str = ""
-    finish_reason: str | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    refusal: str = ""
-    reasoning: str = ""
-    cached_tokens: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
 class Patience:
     """Seconds to wait. A read timeout cannot see a drip of a byte a second; `whole` can."""
 
@@ -92,6 +77,8 @@ class Patience:
     first: float = 300.0  # a long queue, or a long prompt on a CPU
     idle: float = 60.0
     whole: float = 900.0
+    short: float = 10.0  # for what a server need not think about: its models, a count of tokens
+    mute: float = 60.0  # before one that was late with a count is asked for another
 
 
 class RawReply:
@@ -133,18 +120,26 @@ class Endpoint:
         self.api_key = api_key
         self._special: dict[str, bool] = {}
         self._served: tuple[ServedModel, ...] = ()
-        local = urlsplit(self.base_url).hostname in ("127.0.0.1", "localhost", "::1")
-        self._http = openai.DefaultAsyncHttpxClient(
-            limits=httpx2.Limits(max_connections=None),  # a server has a queue of its own
-            trust_env=not local,  # this machine is not beyond its HTTP_PROXY
-        )
+        self._counts_from = 0.0  # when it may be asked for a count again
+        self._fault = find_fault(self.base_url, api_key)  # told where the server is asked
+        self._http = self._http_client()
+        usable = self._fault is None
         self._client = openai.AsyncOpenAI(
-            base_url=self.base_url,
-            api_key=api_key or "none",
+            base_url=self.base_url if usable else DEFAULT_BASE_URL,
+            api_key=(api_key if usable else "") or "none",
             max_retries=0,
             timeout=httpx2.Timeout(patience.first, connect=patience.connect),
             http_client=self._http,  # which it closes
         )
+
+    def _http_client(self) -> httpx2.AsyncClient:
+        # this machine is not beyond its HTTP_PROXY
+        beyond = self._fault is None and not is_this_machine(self.base_url)
+        try:
+            return _http_client(trust_env=beyond)
+        except (ImportError, ValueError, httpx2.InvalidURL):  # socks5:// without its package
+            self._fault = bad_proxy(self.base_url)
+            return _http_client(trust_env=False)
 
     @classmethod
     def from_environment(
@@ -164,13 +159,13 @@ class Endpoint:
     async def entries(self) -> list[dict[str, Any]]:
         """The models that the server lists, as it tells of them. Raises a StepwiseError."""
         with self._named_failures():
-            async with asyncio.timeout(2 * self._patience.connect):
+            async with asyncio.timeout(self._patience.short):
                 # not models.list(), which raises AttributeError for a body that is no object
                 body: Any = await self._client.get("/models", cast_to=object)
         listed = body.get("data") if isinstance(body, dict) else None
         if not isinstance(listed, list):
             raise self._not_openai()
-        return [entry for entry in listed if isinstance(entry, dict)]
+        return [entry for entry in listed if isinstance(entry, dict) and _is_named(entry)]
 
     async def models(self) -> tuple[ServedModel, ...]:
         """What the server serves. Raises a StepwiseError when it cannot be asked."""
@@ -205,12 +200,17 @@ class Endpoint:
             finally:
                 await stream.close()
         if not finished:
-            raise errors.ServerFault("The server's reply ended before it was finished.", _LOOK)
+            raise errors.ServerFault("The server's reply ended before it was finished.", LOOK)
 
-    async def _create(self, request: Request) -> Any:
-        if request.prompt:
-            return await self._client.completions.create(**_arguments(request))
-        return await self._client.chat.completions.create(**_arguments(request))
+    async def _create(self, request: Request) -> openai.AsyncStream[object]:
+        """The reply as a stream of JSON values: what they hold is chunks.py's to read."""
+        return await self._client.post(
+            "/completions" if request.prompt else "/chat/completions",
+            body=_body(request),
+            cast_to=object,
+            stream=True,
+            stream_cls=openai.AsyncStream[object],
+        )
 
     async def forward(
         self, method: str, path: str, body: bytes = b"", headers: Mapping[str, str] | None = None
@@ -221,14 +221,15 @@ class Endpoint:
         where there is no reply, a StepwiseError is raised.
         """
         key = {"authorization": f"Bearer {self.api_key}"} if self.api_key else {}
-        request = self._http.build_request(
-            method,
-            f"{self.base_url}/{path}",
-            content=body,
-            headers={**(headers or {}), **key},
-            timeout=httpx2.Timeout(self._patience.whole, connect=self._patience.connect),
-        )
         with self._named_failures():
+            request = self._http.build_request(
+                method,
+                f"{self.base_url}/{path}",
+                content=body,
+                headers={**(headers or {}), **key},
+                timeout=httpx2.Timeout(self._patience.whole, connect=self._patience.connect),
+                extensions={AS_IT_IS: True},
+            )
             response = await self._http.send(request, stream=True, follow_redirects=False)
         if response.status_code in (401, 403):
             await response.aclose()
@@ -237,30 +238,44 @@ class Endpoint:
 
     async def count(self, text: str) -> int | None:
         """How many tokens the text is, special ones included; None where no /tokenize tells."""
-        body = {"prompt": text, "add_special_tokens": False}
-        try:
-            counted: Any = await self._client.post(
-                self._beside_v1("/tokenize"), body=body, cast_to=object
-            )
-        except (openai.OpenAIError, httpx2.HTTPError, ValueError):
+        if time.monotonic() < self._counts_from:
             return None
-        found = counted.get("count") if isinstance(counted, dict) else None
-        return found if isinstance(found, int) else None
+        try:
+            return count_of(await self._tokenized(text), "count")
+        except errors.Silent:
+            self._counts_from = time.monotonic() + self._patience.mute
+        except errors.StepwiseError:
+            pass
+        return None
+
+    async def _tokenized(self, text: str) -> object:
+        body = {"prompt": text, "add_special_tokens": False}
+        with self._named_failures():
+            async with asyncio.timeout(self._patience.short):
+                path = self._beside_v1("/tokenize")
+                return await self._client.post(path, body=body, cast_to=object)
 
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         """Those of the candidates that the model's tokenizer reads as one token.
 
         A server without /tokenize (only vLLM has it) cannot tell: then all of them.
         """
-        for text in candidates:
-            if text not in self._special:
-                self._special[text] = await self.count(text) in (1, None)
-        return frozenset(text for text in candidates if self._special[text])
+        return frozenset([text for text in candidates if await self._is_special(text)])
+
+    async def _is_special(self, text: str) -> bool:
+        if text in self._special:
+            return self._special[text]
+        special = await self.count(text) in (1, None)
+        if time.monotonic() >= self._counts_from:  # not for want of an answer
+            self._special[text] = special
+        return special
 
     def _beside_v1(self, path: str) -> str:
         return self.base_url.removesuffix("/v1") + path
 
-    async def _pieces(self, stream: Any, began: float) -> AsyncGenerator[Piece, None]:
+    async def _pieces(
+        self, stream: openai.AsyncStream[object], began: float
+    ) -> AsyncGenerator[Piece, None]:
         """The stream's pieces, each within its time. Comments and empty chunks are no data."""
         chunks = aiter(stream)
         heard, wait = time.monotonic(), self._patience.first
@@ -270,7 +285,7 @@ class Endpoint:
                 chunk = await anext(chunks, None)
             if chunk is None:
                 return
-            piece = _piece(chunk)
+            piece = read_chunk(chunk)
             if piece != Piece():
                 heard, wait = time.monotonic(), self._patience.idle
                 yield piece
@@ -280,22 +295,25 @@ class Endpoint:
         if "text/html" in kind:
             raise self._not_openai()
         if "event-stream" not in kind:
-            raise errors.ServerFault(
-                f"Expected a stream of events, got {kind or 'nothing'}.", _LOOK
-            )
+            raise errors.ServerFault(f"Expected a stream of events, got {kind or 'nothing'}.", LOOK)
 
     @contextmanager
     def _named_failures(self, request: Request | None = None) -> Any:
         """Whatever the client raises becomes one of our errors; no secret is in them."""
+        if self._fault is not None:
+            raise self._fault
         try:
             yield
         except errors.StepwiseError:
             raise
         except openai.APIStatusError as error:
-            raise self._status(error, request) from None
+            after = retry_after(error.response.headers.get("retry-after"))
+            raise self._status(
+                error.status_code, server_words(error.body), request, after
+            ) from None
         except (TimeoutError, openai.APITimeoutError, httpx2.TimeoutException) as error:
             raise self._late(error) from None
-        except (openai.APIConnectionError, httpx2.TransportError, httpx2.InvalidURL) as error:
+        except (openai.APIConnectionError, httpx2.RequestError, httpx2.InvalidURL) as error:
             raise self._no_connection(error) from None
         except openai.APIResponseValidationError:
             raise self._not_openai() from None
@@ -303,55 +321,78 @@ class Endpoint:
             raise self._told_in_stream(error, request) from None
         except (openai.OpenAIError, httpx2.HTTPError, httpx2.StreamError, ValueError):
             # ValueError: bad JSON and bad UTF-8 in a body or a stream escape the client as such
-            raise errors.ServerFault("The server's reply could not be read.", _LOOK) from None
+            raise errors.ServerFault("The server's reply could not be read.", LOOK) from None
+        except RecursionError:
+            message = "The server's reply is JSON that is nested too deep."
+            raise errors.ServerFault(message, LOOK) from None
 
     def _late(self, error: Exception) -> errors.StepwiseError:
         if httpx2.ConnectTimeout in (type(error), type(error.__cause__)):
             return self._no_connection(error)
-        return errors.Silent(f"The server at {self.base_url} stopped answering.", _LOOK)
+        return errors.Silent(f"The server at {self._address} stopped answering.", LOOK)
 
     def _no_connection(self, error: Exception) -> errors.StepwiseError:
-        if isinstance(error, _BROKEN) or isinstance(error.__cause__, _BROKEN):
-            return errors.ServerFault("The connection to the server broke.", _LOOK)
-        host = urlsplit(self.base_url).netloc or self.base_url
-        if "known" in str(error.__cause__) or "resolution" in str(error.__cause__):
-            return errors.Unreachable(f"The name of {host} is not known.", _CHECK_URL)
+        wrapped = error.__cause__ if isinstance(error, openai.APIConnectionError) else error
+        cause = wrapped or error
+        if isinstance(cause, _BROKEN):
+            return errors.ServerFault("The connection to the server broke.", LOOK)
+        if isinstance(cause, httpx2.TooManyRedirects):
+            message = f"The server at {self._address} redirects in a circle."
+            return errors.NotOpenAI(message, _CHECK_URL)
+        if proxy := proxy_of(self.base_url):
+            return _no_proxy(proxy, self._host, cause)
+        if "known" in str(cause) or "resolution" in str(cause):
+            return errors.Unreachable(f"The name of {self._host} is not known.", _CHECK_URL)
+        if "SSL" in str(cause):
+            message = f"No secure connection to {self._host}: {server_words(str(cause))}."
+            return errors.Unreachable(message, "Check OPENAI_BASE_URL: is it http or https?")
         return errors.Unreachable(
-            f"No server answers at {self.base_url}.", "Start one with ./serve.sh, then try again."
+            f"No server answers at {self._address}.", "Start one with ./serve.sh, then try again."
         )
+
+    @property
+    def _address(self) -> str:
+        return shown(self.base_url)
+
+    @property
+    def _host(self) -> str:
+        return urlsplit(self._address).netloc
 
     def _not_openai(self) -> errors.StepwiseError:
         return errors.NotOpenAI(
-            f"What answers at {self.base_url} is not an OpenAI-compatible server.", _CHECK_URL
+            f"What answers at {self._address} is not an OpenAI-compatible server.", _CHECK_URL
         )
 
     def _told_in_stream(
         self, error: openai.APIError, request: Request | None
     ) -> errors.StepwiseError:
         """An error event after a 200: vLLM refuses a schema that way, with a 400 in the body."""
-        code = error.body.get("code") if isinstance(error.body, dict) else None
-        if isinstance(code, int) and 400 <= code < 500:
-            return _refusal(code, _said(error.body), request)
-        return errors.ServerFault(f"The server failed. {_sentence(str(error))}", _LOOK)
+        said = server_words({"error": error.body})
+        code = count_of(error.body, "code")
+        if code is not None and 400 <= code < 600:
+            return self._status(code, said, request)
+        return errors.ServerFault(f"The server failed. {said}", LOOK)
 
     def _status(
-        self, error: openai.APIStatusError, request: Request | None
+        self, status: int, said: str, request: Request | None, after: float | None = None
     ) -> errors.StepwiseError:
-        status, said = error.status_code, _said(error.body)
+        """What a status that is no success means; `said` are the server's words."""
+        if status < 400:
+            message = f"What answers at {self._address} gives no reply, but a status of {status}."
+            return errors.NotOpenAI(message, _CHECK_URL)
         if status in (401, 403):
             return self._key_refused(status)
         if status == 404:
             return self._not_found(said, request)
         if status in (408, 409, 425, 429, 503):
-            after = retry_after(error.response.headers.get("retry-after"))
             return errors.Busy(f"The server is busy ({status}).", "Try again later.", after)
         if status >= 500:
-            return errors.ServerFault(f"The server failed ({status}). {said}".strip(), _LOOK)
+            return errors.ServerFault(f"The server failed ({status}). {said}".strip(), LOOK)
         return _refusal(status, said, request)
 
     def _key_refused(self, status: int) -> errors.StepwiseError:
         return errors.KeyRefused(
-            f"The server at {self.base_url} refuses the API key ({status}).",
+            f"The server at {self._address} refuses the API key ({status}).",
             "Set OPENAI_API_KEY to the key the server was started with.",
         )
 
@@ -362,7 +403,7 @@ class Endpoint:
 
     def _unknown_model(self, name: str, served: Iterable[ServedModel]) -> errors.StepwiseError:
         names = ", ".join(model.name for model in served)
-        message = f"The server at {self.base_url} does not serve {name or 'any model'}."
+        message = f"The server at {self._address} does not serve {name or 'any model'}."
         return errors.UnknownModel(
             message, f"It serves: {names}." if names else "Ask it: GET /v1/models."
         )
@@ -370,8 +411,8 @@ class Endpoint:
 
 # What was begun did not come to its end.
 _BROKEN = (httpx2.ReadError, httpx2.WriteError, httpx2.CloseError, httpx2.ProtocolError)
-_LOOK = "Look at the server's log, then try again."
 _CHECK_URL = "Check OPENAI_BASE_URL: it usually ends in /v1."
+_OF_FORMATS = (400, 422)  # what a server says of a body that it understands and does not take
 _TOO_LONG = re.compile(
     r"context.{0,10}(length|window|size)|too long|max_model_len|maximum.{0,20}tokens", re.I
 )
@@ -384,7 +425,7 @@ def _refusal(status: int, said: str, request: Request | None) -> errors.Stepwise
             f"The question and its steps do not fit the model's context. {said}".strip(),
             "Ask a shorter question, or serve the model with a larger --max-model-len.",
         )
-    if request is not None and request.format != "text":
+    if request is not None and request.format != "text" and status in _OF_FORMATS:
         return errors.FormatRefused(
             f"The server refuses {request.format} ({status}). {said}".strip(), ""
         )
@@ -393,14 +434,37 @@ def _refusal(status: int, said: str, request: Request | None) -> errors.Stepwise
     )
 
 
+def _no_proxy(proxy: tuple[str, str], host: str, cause: BaseException) -> errors.StepwiseError:
+    variable, where = proxy
+    way = f"The proxy {where}, which {variable} names,"
+    remedy = f"Check {variable}, or name {host} in NO_PROXY."
+    if isinstance(cause, httpx2.ProxyError):
+        return errors.Unreachable(f"{way} does not connect to {host}: {cause}.", remedy)
+    return errors.Unreachable(f"{way} does not answer.", remedy)
+
+
+def _http_client(trust_env: bool) -> httpx2.AsyncClient:
+    return openai.DefaultAsyncHttpxClient(
+        limits=httpx2.Limits(max_connections=None),  # a server has a queue of its own
+        trust_env=trust_env,
+        headers={"accept-encoding": "identity"},
+        max_redirects=3,
+        event_hooks={"response": [guard]},
+    )
+
+
+def _is_named(entry: Mapping[str, Any]) -> bool:
+    name = entry.get("id")
+    return isinstance(name, str) and bool(name) and whole_characters(name) == name
+
+
 def _served(model: Mapping[str, Any]) -> ServedModel:
-    length = model.get("max_model_len")
-    known = length if isinstance(length, int) and length > 0 else None
-    return ServedModel(str(model.get("id")), known, model.get("owned_by") == "vllm")
+    length = count_of(model, "max_model_len") or None
+    return ServedModel(model["id"], length, model.get("owned_by") == "vllm")
 
 
-def _arguments(request: Request) -> dict[str, Any]:
-    arguments: dict[str, Any] = {
+def _body(request: Request) -> dict[str, Any]:
+    body: dict[str, Any] = {
         "model": request.model.name,
         "max_tokens": request.max_tokens,
         "temperature": request.temperature,
@@ -408,27 +472,24 @@ def _arguments(request: Request) -> dict[str, Any]:
         "stream_options": {"include_usage": True},
     }
     if request.prompt:
-        arguments["prompt"] = request.prompt
+        body["prompt"] = request.prompt
     else:
-        arguments["messages"] = list(request.messages)
+        body["messages"] = list(request.messages)
     if request.seed is not None:
-        arguments["seed"] = request.seed
+        body["seed"] = request.seed
     if request.top_p is not None:
-        arguments["top_p"] = request.top_p
+        body["top_p"] = request.top_p
     if request.stop:
-        arguments["stop"] = list(request.stop)
+        body["stop"] = list(request.stop)
     if request.format == "json_schema":
         named = {"name": "step", "schema": request.schema, "strict": True}
-        arguments["response_format"] = {"type": "json_schema", "json_schema": named}
+        body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif request.format == "json_object":
-        arguments["response_format"] = {"type": "json_object"}
+        body["response_format"] = {"type": "json_object"}
     if request.model.vllm:  # other servers refuse what they do not know
-        arguments["stream_options"]["continuous_usage_stats"] = True
-        arguments["extra_body"] = _vllm_only(request)
-    if request.prompt and "response_format" in arguments:  # the client knows none for a prompt
-        form = {"response_format": arguments.pop("response_format")}
-        arguments["extra_body"] = arguments.get("extra_body", {}) | form
-    return arguments
+        body["stream_options"]["continuous_usage_stats"] = True
+        body |= _vllm_only(request)
+    return body
 
 
 def _vllm_only(request: Request) -> dict[str, Any]:
@@ -445,41 +506,6 @@ def _vllm_only(request: Request) -> dict[str, Any]:
 # A loop inside one reply ends after 4 rounds of 10 to 60 tokens, not at max_tokens; a shorter
 # pattern is a multiple of itself, and four columns of a table are none.
 _REPETITION = {"max_pattern_size": 60, "min_pattern_size": 10, "min_count": 4}
-
-
-def _piece(chunk: Any) -> Piece:
-    usage, choices = getattr(chunk, "usage", None), getattr(chunk, "choices", None) or ()
-    choice = choices[0] if choices else None
-    delta = getattr(choice, "delta", None)
-    finish = getattr(choice, "finish_reason", None)
-    if finish in ("abort", "error"):
-        raise errors.ServerFault(f"The server gave up on the reply ({finish}).", _LOOK)
-    text = getattr(delta, "content", None) or getattr(choice, "text", None) or ""
-    # vLLM's name for it now, and the older name that other servers keep
-    reasoning = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None) or ""
-    details = getattr(usage, "prompt_tokens_details", None)
-    return Piece(
-        whole_characters(text),
-        finish,
-        getattr(usage, "prompt_tokens", None),
-        getattr(usage, "completion_tokens", None),
-        getattr(delta, "refusal", None) or "",
-        whole_characters(reasoning if isinstance(reasoning, str) else ""),
-        getattr(details, "cached_tokens", None),
-    )
-
-
-def _said(body: object) -> str:
-    """The server's own words, in any of the three shapes that errors come in."""
-    if isinstance(body, dict):
-        inner = body.get("error", body.get("detail", body))
-        body = inner.get("message", inner) if isinstance(inner, dict) else inner
-    return _sentence(body if isinstance(body, str) else json.dumps(body, default=str))
-
-
-def _sentence(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else line[:300] + "..."
 
 
 def retry_after(value: str | None, now: float | None = None) -> float | None:

@@ -8,7 +8,8 @@
     |   |-- Silent             it stopped talking
     |   `-- NotOpenAI          it answers, but not as an OpenAI-compatible server
     |-- RequestError           the request must be changed
-    |   |-- KeyRefused         401, 403
+    |   |-- BadAddress         the base URL, or a proxy's, names no server
+    |   |-- KeyRefused         401, 403, or a key that no header can hold
     |   |-- UnknownModel       404
     |   |-- TooLong            the prompt does not fit the context
     |   |-- FormatRefused      the server does not take this response_format
@@ -82,6 +83,10 @@ class NotOpenAI(ServerError):
 
 class RequestError(StepwiseError):
     code = "request"
+
+
+class BadAddress(RequestError):
+    code = "address"
 
 
 class KeyRefused(RequestError):

@@ -15,9 +15,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from reasoning.address import is_this_machine
 from serving.catalogue import readable_titles, state_root
-
-HERE = ("127.0.0.1", "localhost", "::1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +61,7 @@ def served_at(base_url: str, model: str) -> Served:
 def _port_here(base_url: str) -> int | None:
     """None for a server of another machine, and for an address that is none."""
     with suppress(ValueError):
-        where = urlsplit(base_url)
-        return (where.port or 80) if where.hostname in HERE else None
+        return (urlsplit(base_url).port or 80) if is_this_machine(base_url) else None
     return None
 
 

@@ -146,7 +146,8 @@ EVENTS = head(200, "text/event-stream")
 class Stub:
     """The server. `requests` are the bodies of the requests for a reply; `gone` counts hang-ups.
 
-    /tokenize reads each of the `special` texts as one token; it is not there without them.
+    /tokenize plays `tokenize`, else reads each of the `special` texts as one token, and
+    is not there without them; `counted` counts its requests.
     """
 
     def __init__(
@@ -156,9 +157,11 @@ class Stub:
         port: int = 0,
         max_model_len: int | None = None,
         special: Iterable[str] = (),
+        tokenize: Play | None = None,
     ) -> None:
         self.script, self.port = list(script), port
         self.special = frozenset(special)
+        self.tokenize, self.counted = tokenize, 0
         model = {"id": "stub", "object": "model", "owned_by": "stub", "created": 0}
         if max_model_len:
             model["max_model_len"] = max_model_len
@@ -224,6 +227,9 @@ class Stub:
         path = lines.split(" ")[1]
         if path.endswith("/models"):
             return self.models
+        self.counted += path.endswith("/tokenize")
+        if path.endswith("/tokenize") and self.tokenize:
+            return self.tokenize
         if path.endswith("/tokenize") and self.special:
             text = json.loads(body)["prompt"]
             return status(200, {"count": 1 if text in self.special else 2 + len(text) // 4})

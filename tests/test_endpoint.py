@@ -23,7 +23,7 @@ from tests.processes import until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
 MODEL = ServedModel("stub")
-HASTY = Patience(connect=5, first=2, idle=2, whole=4)  # a busy machine stops for a second
+HASTY = Patience(connect=5, first=2, idle=2, whole=4, short=2)  # a busy machine stops for a second
 
 
 @asynccontextmanager
@@ -73,6 +73,8 @@ def error(text: object) -> dict[str, object]:
 
 
 HELLO = chunk("Hello")
+DEEP, DEEP_500 = b"[" * 100_000, json.loads("[" * 500 + "]" * 500)
+BOMB = gzip.compress(b": ping\n\n" * 1_000_000)  # 8 MB in 8 kB
 
 
 @pytest.mark.parametrize(
@@ -128,6 +130,40 @@ HELLO = chunk("Hello")
         ),
         pytest.param(raw(EVENTS, *[HELLO] * 40, pause=0.1), errors.Silent, id="a slow drip"),
         pytest.param(raw(b"\x00\x01 not http\r\n\r\n"), errors.ServerFault, id="not HTTP"),
+        pytest.param(raw(EVENTS, b"data: " + DEEP + b"\n\n"), errors.ServerFault, id="deep event"),
+        pytest.param(status(500, DEEP), errors.ServerFault, id="deep error"),
+        pytest.param(status(400, {"error": DEEP_500}), errors.Refused, id="deep words"),
+        pytest.param(
+            raw(EVENTS, b'data: {"choices": {"a": 1}}\n\n'), errors.ServerFault, id="no choices"
+        ),
+        pytest.param(raw(EVENTS, b"data: 5\n\n"), errors.ServerFault, id="no event"),
+        pytest.param(
+            raw(EVENTS, b'data: {"error": {"message": "full", "code": 503}}\n\n'),
+            errors.Busy,
+            id="busy in the stream",
+        ),
+        pytest.param(status(304), errors.NotOpenAI, id="304"),
+        pytest.param(status(302), errors.NotOpenAI, id="302 to nowhere"),
+        pytest.param(status(418, error("teapot")), errors.Refused, id="418"),
+        pytest.param(status(307, None, "Location: /v1/x"), errors.NotOpenAI, id="another path"),
+        pytest.param(
+            status(307, None, "Location: http://h:99999/"), errors.NotOpenAI, id="port 99999"
+        ),
+        pytest.param(
+            status(307, None, "Location: http://[::1"), errors.NotOpenAI, id="half an address"
+        ),
+        pytest.param(
+            raw(head(200, "text/event-stream", "Content-Encoding: gzip"), BOMB),
+            errors.ServerFault,
+            id="packed",
+        ),
+        pytest.param(
+            status(401, gzip.compress(b"No."), "Content-Encoding: gzip"),
+            errors.KeyRefused,
+            id="packed 401",
+        ),
+        pytest.param(raw(EVENTS, b"data: " + b"x" * 5_000_000), errors.ServerFault, id="one event"),
+        pytest.param(status(400, b"x" * 5_000_000), errors.Refused, id="long words"),
     ],
 )
 async def test_a_fault_has_a_name(play: Play, expected: type[errors.StepwiseError]) -> None:
@@ -156,6 +192,116 @@ async def test_no_server_is_unreachable_and_says_what_to_start() -> None:
     with pytest.raises(errors.Unreachable, match=r"\./serve\.sh"):
         await ask(endpoint)
     await endpoint.close()
+
+
+async def test_a_question_goes_to_no_other_server() -> None:
+    async with talking(says("Hello")) as (other, _):
+        there = status(307, None, f"Location: {other.base_url}/chat/completions")
+        async with talking(there) as (_, endpoint):
+            with pytest.raises(
+                errors.NotOpenAI, match=f"redirects to http://127.0.0.1:{other.port}"
+            ):
+                await ask(endpoint)
+    assert not other.requests
+
+
+async def test_a_server_that_redirects_within_itself_is_followed_but_not_in_a_circle() -> None:
+    there = status(307, None, "Location: /v1/chat/completions")
+    async with talking(there, says("Hello")) as (_, endpoint):
+        assert await ask(endpoint)
+    async with talking(there) as (_, endpoint):
+        with pytest.raises(errors.NotOpenAI, match="in a circle"):
+            await ask(endpoint)
+
+
+@pytest.mark.parametrize("code", [302, 304, 418, 451])
+async def test_what_says_nothing_of_a_format_is_no_refused_format(code: int) -> None:
+    async with talking(status(code)) as (_, endpoint):
+        with pytest.raises((errors.NotOpenAI, errors.Refused)):
+            await ask(endpoint, format="json_schema", schema={})
+
+
+async def test_a_packed_reply_is_not_asked_for_and_holds_nobody_up() -> None:
+    """Unpacked it stopped the event loop: 24 s for 98 kB."""
+    bomb = gzip.compress(b":\n" * 20_000_000)
+    play = raw(head(200, "text/event-stream", "Content-Encoding: gzip"), bomb)
+    async with talking(play) as (stub, endpoint):
+        began = time.monotonic()
+        with pytest.raises(errors.ServerFault, match="gzip"):
+            await ask(endpoint)
+        assert time.monotonic() - began < 2
+    assert "accept-encoding: identity\r\n" in stub.headers[0].lower()
+
+
+@pytest.mark.parametrize("path", ["/models", "/tokenize"])
+@pytest.mark.parametrize(
+    "play",
+    [
+        pytest.param(status(200, DEEP), id="deep"),
+        pytest.param(status(200, [1]), id="a list"),
+        pytest.param(status(200, {"data": 5, "count": {}}), id="no figures"),
+        pytest.param(status(200, b"{" + b" " * 5_000_000), id="long"),
+        pytest.param(status(200, BOMB, "Content-Encoding: gzip"), id="packed"),
+        pytest.param(raw(head(200, "application/json"), b"{", end="hang"), id="hangs"),
+        pytest.param(raw(head(200, "application/json"), *[b" "] * 60, pause=0.05), id="drips"),
+        pytest.param(status(307, None, "Location: http://h:99999/"), id="leads away"),
+    ],
+)
+async def test_what_is_asked_beside_a_reply_is_had_in_time_or_not_at_all(
+    path: str, play: Play
+) -> None:
+    async with talking(models=play, tokenize=play) as (_, endpoint):
+        began = time.monotonic()
+        if path == "/models":
+            with pytest.raises(errors.StepwiseError):
+                await endpoint.models()
+        else:
+            assert await endpoint.count("Hi") is None
+        assert time.monotonic() - began < HASTY.short + 0.5
+
+
+async def test_a_server_that_is_late_with_a_count_is_not_asked_again_at_once() -> None:
+    async with talking(tokenize=raw(end="hang")) as (stub, endpoint):
+        assert await endpoint.special_tokens(["<b>", "<c>", "<d>"]) == {"<b>", "<c>", "<d>"}
+        assert stub.counted == 1
+        endpoint._counts_from = 0.0
+        stub.tokenize = status(200, {"count": 2})
+        assert await endpoint.special_tokens(["<b>", "<c>", "<d>"]) == frozenset()
+
+
+@pytest.mark.parametrize("kind", ["http", "socks5"])
+async def test_a_proxy_that_does_not_answer_is_named(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Stub() as stub:
+        proxy = f"127.0.0.1:{stub.port}"
+    monkeypatch.setenv("ALL_PROXY", f"{kind}://name:password@{proxy}")
+    endpoint = Endpoint("http://models.example/v1", patience=HASTY)
+    with pytest.raises((errors.Unreachable, errors.BadAddress)) as caught:
+        await ask(endpoint)
+    assert proxy in str(caught.value)
+    assert "ALL_PROXY" in str(caught.value)
+    assert "password" not in str(caught.value)
+    await endpoint.close()
+
+
+@pytest.mark.parametrize("proxy", ["http://127.0.0.1:99999", "foo://h", "http://[::1"])
+async def test_a_proxy_that_is_none_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", proxy)
+    endpoint = Endpoint("http://models.example/v1", patience=HASTY)
+    with pytest.raises(errors.BadAddress, match="HTTP_PROXY"):
+        await ask(endpoint)
+    await endpoint.close()
+
+
+async def test_an_address_or_a_key_that_is_none_is_named_whatever_is_asked() -> None:
+    for endpoint in (Endpoint("http://h:99999/v1"), Endpoint(api_key="secret\nkey")):
+        for asking in (ask(endpoint), endpoint.models(), endpoint.forward("GET", "models")):
+            with pytest.raises((errors.BadAddress, errors.KeyRefused)) as caught:
+                await asking
+            assert "secret" not in str(caught.value)
+        assert await endpoint.count("Hi") is None
+        await endpoint.close()
 
 
 async def test_an_unknown_host_is_named() -> None:
