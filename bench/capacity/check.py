@@ -1,0 +1,75 @@
+"""The simulation beside what others measured on the same GPUs, in runs it was not fitted to."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from random import Random
+from statistics import median
+
+from bench.capacity.gpus import A100, H100, L4, RTX_4090, Gpu, asked
+from bench.capacity.replica import Call, Engine, Replica
+
+REQUESTS, ROUNDS = 300, 3  # AccelMark's, at each rate
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Requests at a rate, by chance, or, at rate 0, eight at a time for half an hour."""
+
+    gpu: Gpu
+    rate: float
+    what: str
+    measured: float
+
+
+EIGHT = "eight at a time, tokens/s"
+WORD, TOKEN = "first token, ms", "between tokens, ms"
+RUNS = (
+    Run(L4, 0, EIGHT, 116.6),
+    Run(RTX_4090, 0, EIGHT, 339.8),
+    Run(A100, 0, EIGHT, 712.3),
+    Run(H100, 0, EIGHT, 907.1),
+    *(Run(RTX_4090, 5, WORD, 107.99), Run(RTX_4090, 5, TOKEN, 50.81)),
+    *(Run(A100, 5, WORD, 40.2), Run(A100, 5, TOKEN, 13.21)),
+    *(Run(A100, 25, WORD, 75.24), Run(A100, 25, TOKEN, 22.28)),
+    *(Run(H100, 5, WORD, 26.79), Run(H100, 5, TOKEN, 9.52)),
+    *(Run(H100, 25, WORD, 38.5), Run(H100, 25, TOKEN, 24.47)),
+)
+
+
+def simulated(run: Run) -> float:
+    engine = run.gpu.fitted
+    if run.what == EIGHT:
+        return eight_at_a_time(engine)
+    calls = [call for seed in range(ROUNDS) for call in at_a_rate(engine, run.rate, seed)]
+    if run.what == WORD:
+        return 1000 * median(call.wait for call in calls)
+    return 1000 * median((call.ended - call.said) / (call.tokens - 1) for call in calls)
+
+
+def eight_at_a_time(engine: Engine, count: int = 100) -> float:
+    """Tokens a second of eight clients that ask again and again."""
+    replica = Replica(engine)
+    replica.run((0.0, one_after_the_other(asked(count, seed))) for seed in range(8))
+    return replica.written / replica.clock
+
+
+def one_after_the_other(calls: list[Call]) -> Call:
+    for call, after in pairwise(calls):
+        call.after = after
+    return calls[0]
+
+
+def at_a_rate(engine: Engine, rate: float, seed: int) -> list[Call]:
+    replica = Replica(engine)
+    replica.run(arriving(rate, seed))
+    return replica.ended
+
+
+def arriving(rate: float, seed: int) -> Iterator[tuple[float, Call]]:
+    chance, at = Random(seed), 0.0
+    for call in asked(REQUESTS, seed):
+        at += chance.expovariate(rate)
+        yield at, call
