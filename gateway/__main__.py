@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Sequence
 from urllib.parse import urlsplit
@@ -61,21 +63,37 @@ def parser() -> argparse.ArgumentParser:
     return flags
 
 
-def guarded_app(endpoint: Endpoint, traced: Tracing | None, key: str) -> Gate:
+class Server(uvicorn.Server):
+    """One that sets `stopped` before it waits for its open connections, so that they can end."""
+
+    def __init__(self, config: uvicorn.Config, stopped: asyncio.Event) -> None:
+        super().__init__(config)
+        self._stopped = stopped
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._stopped.set()
+        await super().shutdown(sockets)
+
+
+def guarded_app(
+    endpoint: Endpoint, traced: Tracing | None, key: str, stopped: asyncio.Event | None = None
+) -> Gate:
     """The gateway as it faces the world."""
     metrics = Metrics()
     app = create_app(
         endpoint,
         observers=[metrics, *([traced] if traced else [])],
         routes=[Route("/metrics", metrics_route(metrics))],
+        stopped=stopped,
     )
     return Gate(app, GATEWAY_CALLS, key)
 
 
 def serve(listener: Listener, endpoint: Endpoint, traced: Tracing | None, key: str) -> int:
     """Until it is stopped: the exit status."""
+    stopped = asyncio.Event()
     config = uvicorn.Config(
-        guarded_app(endpoint, traced, key),
+        guarded_app(endpoint, traced, key, stopped),
         listener.host,
         listener.port,
         ws="none",
@@ -84,7 +102,7 @@ def serve(listener: Listener, endpoint: Endpoint, traced: Tracing | None, key: s
         timeout_keep_alive=KEEP_ALIVE,
         timeout_graceful_shutdown=GRACE,
     )
-    server = uvicorn.Server(config)
+    server = Server(config, stopped)
     print(f"The gateway: {listener.url}, in front of {without_secrets(endpoint.base_url)}.")
     print("Ctrl-C stops it.", flush=True)
     try:

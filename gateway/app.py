@@ -30,13 +30,15 @@ def create_app(
     observers: Sequence[Observer] = (),
     routes: Sequence[BaseRoute] = (),
     keep_alive: float = KEEP_ALIVE,
+    stopped: asyncio.Event | None = None,
 ) -> FastAPI:
     """The gateway in front of the endpoint, which it closes when it ends.
 
     `observers` see every chain, `routes` stand beside ours. While a stream has nothing to
-    say, a comment goes out every `keep_alive` seconds.
+    say, a comment goes out every `keep_alive` seconds. Who waits when `stopped` is set is told so.
     """
-    state = GatewayState(Upstream(endpoint), tuple(observers), keep_alive)
+    upstream = Upstream(endpoint)
+    state = GatewayState(upstream, tuple(observers), keep_alive, stopped or asyncio.Event())
     app = FastAPI(
         title="Stepwise gateway",
         docs_url=None,  # the pages load scripts from elsewhere

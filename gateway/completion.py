@@ -24,7 +24,6 @@ from gateway.schema import StreamOptions
 from reasoning.events import Event, Failed, Retry, Started, Trace
 from reasoning.traces import trace_to_json
 
-DONE = "[DONE]"  # the data of a stream's last event
 Chunk = dict[str, Any]
 
 

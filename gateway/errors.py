@@ -69,6 +69,16 @@ def model_not_found(name: str) -> ApiError:
     return ApiError(404, "model_not_found", message, "model")
 
 
+def stopped() -> ApiError:
+    """The answer to who still waits when the gateway is stopped."""
+    after = {"Retry-After": str(RETRY_AFTER)}
+    return ApiError(503, "shutting_down", "The gateway is being stopped. Try again.", None, after)
+
+
+def failed_itself() -> ApiError:
+    return ApiError(500, "internal_error", "The gateway failed. Its log says why; try again.")
+
+
 # -- what the core could not do
 
 # By the code of the core's error: the status, our code, the parameter to change.
@@ -189,6 +199,5 @@ async def _answer_nobody(_: Request, __: Any) -> Response:
     return Response(status_code=CLIENT_CLOSED_REQUEST)
 
 
-async def _answer_bug(_: Request, error: Any) -> JSONResponse:
-    message = "The gateway failed. Its log says why; try again."
-    return ApiError(500, "internal_error", message).response
+async def _answer_bug(_: Request, __: Any) -> JSONResponse:
+    return failed_itself().response

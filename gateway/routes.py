@@ -15,7 +15,7 @@ from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.responses import Response
 
-from gateway.completion import DONE, ChunkBuilder, Completion, CompletionBuilder
+from gateway.completion import ChunkBuilder, Completion, CompletionBuilder
 from gateway.errors import (
     UNSUPPORTED,
     ApiError,
@@ -30,7 +30,7 @@ from gateway.proxy import pass_through
 from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest
-from gateway.streaming import EventStream, Lines, event_data, run_while_connected
+from gateway.streaming import DONE, EventStream, Lines, event_data, run_while_connected
 from gateway.upstream import GatewayState
 from reasoning.errors import StepwiseError
 
@@ -91,7 +91,7 @@ class PassThroughRoute(APIRoute):
             if name is not None:
                 request.state.alias = await state.upstream.resolve(name)
                 if request.state.alias is None:
-                    return await pass_through(request, state.upstream.endpoint)
+                    return await pass_through(request, state)
             return await ours(request)
 
         return handle
@@ -139,7 +139,7 @@ async def chat(asked: ChatRequest, request: Request, state: Shared) -> Response:
     job = _job(asked, request)
     runner = ChainRunner(job, state.upstream, state.observers)
     if asked.stream:
-        stream = EventStream(_stream(runner))
+        stream = EventStream(_stream(runner), state.stopped)
         return await run_while_connected(request, stream.open(state.keep_alive))
     return JSONResponse((await run_while_connected(request, _complete(runner))).body)
 

@@ -14,8 +14,10 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.background import BackgroundTask
 from starlette.requests import Request
 
-from gateway.errors import ApiError, ClientDisconnected
+from gateway.errors import ApiError, ClientDisconnected, failed_itself, stopped
 
+DONE = "[DONE]"  # the data of a stream's last event, however it ended
+FAREWELL = 2.0  # seconds that a stream has for its last events when the gateway is stopped
 Lines = AsyncGenerator[str, None]
 T = TypeVar("T")
 
@@ -23,23 +25,49 @@ T = TypeVar("T")
 async def run_while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
     """The work's result. When the client leaves the work is cancelled; raises ClientDisconnected.
 
-    The request's body must have been read: what comes after it is the hang-up.
+    The request's body must have been read: what comes after it is the hang-up. Raises ApiError
+    when the gateway is stopped.
     """
     task, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnect(request))
+    end = asyncio.ensure_future(request.app.state.gateway.stopped.wait())
     try:
-        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, left, end}, return_when=asyncio.FIRST_COMPLETED)
         if task.done():
             return task.result()
-        raise ClientDisconnected
+        raise stopped() if end.done() else ClientDisconnected
     finally:
-        task.cancel()
-        left.cancel()
-        await asyncio.gather(task, left, return_exceptions=True)
+        await _cancel(task, left, end)
 
 
 async def _disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _cancel(*tasks: asyncio.Future[Any]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def until_stopped(
+    parts: AsyncGenerator[T, None], ending: asyncio.Event
+) -> AsyncGenerator[T, None]:
+    """The parts, which are closed with it. Raises ApiError when the gateway is stopped."""
+    end = asyncio.ensure_future(ending.wait())
+    part = asyncio.ensure_future(anext(parts))
+    try:
+        while True:
+            await asyncio.wait({part, end}, return_when=asyncio.FIRST_COMPLETED)
+            if not part.done():
+                raise stopped()
+            yield part.result()
+            part = asyncio.ensure_future(anext(parts))
+    except StopAsyncIteration:
+        return
+    finally:
+        await _cancel(part, end)
+        await parts.aclose()
 
 
 def event_data(values: Mapping[str, Any]) -> str:
@@ -50,9 +78,9 @@ def event_data(values: Mapping[str, Any]) -> str:
 class EventStream:
     """The data of a reply's events, of which the first may still be under way."""
 
-    def __init__(self, lines: Lines) -> None:
-        self._lines = lines
-        self._first = asyncio.ensure_future(anext(lines))
+    def __init__(self, lines: Lines, ending: asyncio.Event) -> None:
+        self._lines = until_stopped(lines, ending)
+        self._first = asyncio.ensure_future(anext(self._lines))
 
     async def open(self, keep_alive: float) -> EventSourceResponse:
         """The response, with a comment every `keep_alive` seconds.
@@ -72,17 +100,23 @@ class EventStream:
             sep="\n",
             ping=keep_alive,
             ping_message_factory=lambda: ServerSentEvent(comment="keep-alive", sep="\n"),
+            shutdown_grace_period=FAREWELL,
             background=BackgroundTask(self.close),  # also where nothing of it was ever read
         )
 
     async def _events(self) -> Lines:
-        """A failure after the beginning is the last event."""
+        """A failure after the beginning is the last event but the end."""
         try:
             yield await self._first
             async for line in self._lines:
                 yield line
         except ApiError as error:
             yield event_data(error.body)
+            yield DONE
+        except Exception:  # a bug of ours, for the log; the client is not left without an end
+            yield event_data(failed_itself().body)
+            yield DONE
+            raise
         finally:
             await self.close()
 

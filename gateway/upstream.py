@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from dataclasses import dataclass
 
@@ -50,8 +51,9 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class GatewayState:
-    """What the routes share."""
+    """What the routes share. `stopped` is set when the gateway is to end."""
 
     upstream: Upstream
     observers: tuple[Observer, ...]
     keep_alive: float
+    stopped: asyncio.Event

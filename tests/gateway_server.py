@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import threading
@@ -11,6 +12,7 @@ from typing import Any
 
 import uvicorn
 
+from gateway.__main__ import Server
 from gateway.app import create_app
 from reasoning.endpoint import Endpoint
 from tests.stub import Play, says, step, step_number
@@ -19,9 +21,11 @@ from tests.stub import Play, says, step, step_number
 @contextmanager
 def gateway(upstream: str, api_key: str = "", **options: Any) -> Iterator[str]:
     """The URL of a gateway, ending in /v1, until the block ends. `options` are create_app's."""
-    app = create_app(Endpoint(upstream, api_key), **options)
-    server = uvicorn.Server(
-        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False)
+    stopped = asyncio.Event()
+    app = create_app(Endpoint(upstream, api_key), stopped=stopped, **options)
+    server = Server(
+        uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False),
+        stopped,
     )
     listening = socket.create_server(("127.0.0.1", 0))
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)

@@ -97,6 +97,13 @@ def error(response: httpx2.Response, code: int) -> dict[str, Any]:
     return error_of(response.json())
 
 
+def broken_off(response: httpx2.Response) -> list[Any]:
+    """The events of a stream that ends in an error; the openai client looks for its end, too."""
+    *made, end = events_of(response.text)
+    assert end == "[DONE]"
+    return made
+
+
 def error_of(body: dict[str, Any]) -> dict[str, Any]:
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
@@ -407,7 +414,7 @@ def test_what_fails_after_the_first_word_ends_the_stream_with_an_error() -> None
     with scripted(PROBE, STEPS[0], status(400, {"error": {"message": "No."}})) as (http, _):
         response = ask(http, stream=True)
     assert response.status_code == 200
-    *made, last = events_of(response.text)
+    *made, last = broken_off(response)
     assert joined(made, "reasoning").startswith("### 1. A\n\nFirst.")
     assert error_of(last)["code"] == "upstream_refused"
 
@@ -415,7 +422,7 @@ def test_what_fails_after_the_first_word_ends_the_stream_with_an_error() -> None
 def test_an_answer_that_begins_again_otherwise_ends_the_stream_with_an_error() -> None:
     broken = raw(EVENTS, chunk("It is 41"), end="reset")
     with scripted(PROBE, *STEPS, broken, says("It is 42.")) as (http, _):
-        *made, last = events_of(ask(http, stream=True).text)
+        *made, last = broken_off(ask(http, stream=True))
     assert joined(made, "content") == "It is 41"
     assert error_of(last)["code"] == "answer_changed"
 
@@ -477,6 +484,7 @@ def test_a_stream_is_kept_alive_while_the_queue_is_long() -> None:
         assert response.status_code == 200
         comments = response.iter_lines()
         assert [next(comments) for _ in range(4)] == [": keep-alive", ""] * 2
+        assert waiting.asked.wait(LONG)  # and not hung up on while the way was asked for
     assert waiting.left.wait(LONG)
 
 
@@ -500,6 +508,27 @@ def hung_up(http: httpx2.Client, body: str) -> Iterator[None]:
         head = "POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json"
         connection.sendall(f"{head}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
         yield
+
+
+@pytest.mark.parametrize("name", ["stub-steps", "stub-vote2", "stub"])
+def test_a_stream_under_way_when_the_gateway_is_stopped_ends_in_an_error(name: str) -> None:
+    """At Ctrl-C, too, a client learns that what it has is not the whole."""
+    waiting = Waiting(chunk('{"title": "Think"'))
+    first = [] if name == "stub" else [PROBE]
+    with Stub(*first, waiting, Waiting()) as stub, httpx2.Client(trust_env=False) as http:
+        with gateway(stub.base_url, keep_alive=0.05) as url:
+            asked = http.build_request(
+                "POST",
+                f"{url}/chat/completions",
+                json={**ASKED, "model": name, "stream": True},
+            )
+            response = http.send(asked, stream=True)
+            assert waiting.asked.wait(LONG)
+        text = response.read().decode()
+        assert waiting.left.wait(LONG)
+    *_, failed, end = events_of(text)
+    assert end == "[DONE]"
+    assert error_of(failed)["code"] == "shutting_down"
 
 
 # -- the model under its own name
@@ -538,13 +567,13 @@ def test_the_gateways_own_key_is_not_the_clients_fault() -> None:
     assert "sk-ours" not in response.text
 
 
-def test_a_plain_stream_that_breaks_off_ends_with_an_error() -> None:
-    part = chunk("It is")
+def test_a_plain_stream_that_breaks_off_ends_with_an_error_and_no_half_event() -> None:
+    part = chunk("It is") + chunk("never whole")[:40]
     cut = (
         head(200, "text/event-stream", "Transfer-Encoding: chunked") + b"%x\r\n" % len(part) + part
     )
     with scripted(raw(cut)) as (http, _):
-        *made, last = events_of(ask(http, model="stub", stream=True).text)
+        *made, last = broken_off(ask(http, model="stub", stream=True))
     assert joined(made, "content") == "It is"
     assert error_of(last)["code"] == "upstream_fault"
 
