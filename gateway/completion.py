@@ -20,7 +20,7 @@ from gateway.render import (
     choice_renderers,
 )
 from gateway.runner import ChainRun, ReplyJob
-from gateway.schema import StreamOptions
+from gateway.schema import CalledFunction, StreamOptions, ToolCall, ToolFunction
 from reasoning.events import Event, Failed, Retry, Started, Trace
 from reasoning.traces import trace_to_json
 
@@ -50,10 +50,14 @@ class Usage(BaseModel):
 
 
 class AnswerMessage(BaseModel):
-    """`reasoning` and `reasoning_content` are the same text, for old and new clients."""
+    """`reasoning` and `reasoning_content` are the same text, for old and new clients.
+
+    Where a tool was forced its call is the answer, and there is no content.
+    """
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    tool_calls: list[ToolCall] | None = None
     refusal: None = None
     reasoning: str
     reasoning_content: str
@@ -88,8 +92,12 @@ class Completion(BaseModel):
 
     @property
     def body(self) -> dict[str, Any]:
-        """What is sent: metadata and trace are there only where they were asked for."""
-        absent = {name for name in ("metadata", "trace") if getattr(self, name) is None}
+        """What is sent: metadata, trace and tool calls only where they were asked for."""
+        absent: dict[str, Any] = {
+            name: True for name in ("metadata", "trace") if getattr(self, name) is None
+        }
+        if all(choice.message.tool_calls is None for choice in self.choices):
+            absent["choices"] = {"__all__": {"message": {"tool_calls"}}}
         return self.model_dump(exclude=absent)
 
 
@@ -113,20 +121,34 @@ class CompletionBuilder:
             id=job.id,
             created=job.created,
             model=job.alias.name,
-            choices=[_choice(index, parts) for index, parts in enumerate(self._parts)],
+            choices=[_choice(job, index, parts) for index, parts in enumerate(self._parts)],
             usage=total_usage(runs, sum(_answer_tokens(parts) for parts in self._parts)),
             metadata=job.request.metadata,
             trace=traces_json(runs) if job.request.include_trace else None,
         )
 
 
-def _choice(index: int, parts: Sequence[ReplyPart]) -> Choice:
+def _choice(job: ReplyJob, index: int, parts: Sequence[ReplyPart]) -> Choice:
     reasoning = "".join(part.text for part in parts if isinstance(part, ReasoningText))
     content = "".join(part.text for part in parts if isinstance(part, AnswerText))
     finish = next(part.finish for part in parts if isinstance(part, AnswerEnd))
     remarks = [_entry(part) for part in parts if isinstance(part, Remark)]
     message = AnswerMessage(content=content, reasoning=reasoning, reasoning_content=reasoning)
+    if tool := job.request.forced_tool:
+        message.content = None
+        function = CalledFunction(name=tool.name, arguments=content)
+        call = ToolCall(id=_call_id(job, index), function=function)
+        message.tool_calls = [call] if content else []
+        finish = _finish(job, finish)
     return Choice(index=index, message=message, finish_reason=finish, remarks=remarks)
+
+
+def _call_id(job: ReplyJob, choice: int) -> str:
+    return f"call_{job.id.rpartition('-')[2]}{choice}"
+
+
+def _finish(job: ReplyJob, finish: FinishReason) -> FinishReason:
+    return "tool_calls" if job.request.forced_tool and finish == "stop" else finish
 
 
 def _entry(remark: Remark) -> RemarkEntry:
@@ -144,6 +166,7 @@ class ChunkBuilder:
         self._job = job
         self._renderers = choice_renderers(job.request, job.alias.votes)
         self._begun: set[int] = set()
+        self._called: set[int] = set()
         self._runs: dict[int, ChainRun] = {}
         self._answer_tokens = 0
         self._options = job.request.stream_options or StreamOptions()
@@ -157,7 +180,9 @@ class ChunkBuilder:
         for part in renderer.render(event):
             if renderer.choice not in self._begun:
                 self._begun.add(renderer.choice)
-                yield self._choice_chunk(renderer.choice, {"role": "assistant", "content": ""})
+                content = None if self._job.request.forced_tool else ""
+                begun = {"role": "assistant", "content": content}
+                yield self._choice_chunk(renderer.choice, begun)
             yield self._part_chunk(renderer.choice, part)
 
     def finish(self, runs: Sequence[ChainRun]) -> Iterator[Chunk]:
@@ -174,13 +199,24 @@ class ChunkBuilder:
         match part:
             case ReasoningText(text):
                 return self._choice_chunk(choice, {"reasoning": text, "reasoning_content": text})
+            case AnswerText(text) if tool := self._job.request.forced_tool:
+                return self._choice_chunk(choice, {"tool_calls": [self._call(tool, choice, text)]})
             case AnswerText(text):
                 return self._choice_chunk(choice, {"content": text})
             case AnswerEnd(finish, tokens):
                 self._answer_tokens += tokens
-                return self._choice_chunk(choice, {}, finish_reason=finish)
+                return self._choice_chunk(choice, {}, finish_reason=_finish(self._job, finish))
             case Remark():
                 return self._choice_chunk(choice, {}, remarks=[_entry(part).model_dump()])
+
+    def _call(self, tool: ToolFunction, choice: int, arguments: str) -> Chunk:
+        """More of a call's arguments; the first of them say whose they are."""
+        if choice in self._called:
+            return {"index": 0, "function": {"arguments": arguments}}
+        self._called.add(choice)
+        function = {"name": tool.name, "arguments": arguments}
+        id = _call_id(self._job, choice)
+        return {"index": 0, "id": id, "type": "function", "function": function}
 
     def _choice_chunk(self, choice: int, delta: Chunk, **more: Any) -> Chunk:
         entry = {"index": choice, "delta": delta, "logprobs": None, "finish_reason": None, **more}

@@ -31,11 +31,11 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
     """The conversation that ends in the question. Raises ApiError, or BadQuestion for its length.
 
     System and developer messages are joined, wherever they stand; so are several turns of
-    one side in a row.
+    one side in a row. What a tool says is on the user's side.
     """
-    told = [one.content for one in messages if one.role in SYSTEM]
+    told = [one.text for one in messages if one.role in SYSTEM]
     turns = [one for one in messages if one.role not in SYSTEM]
-    sides = [(role, list(group)) for role, group in groupby(turns, key=lambda one: one.role)]
+    sides = [(side, list(group)) for side, group in groupby(turns, key=_side)]
     if not sides or sides[-1][0] != "user":
         raise _bad_messages("the last message must be the user's")
     if sides[0][0] != "user":
@@ -43,6 +43,10 @@ def read_conversation(messages: Sequence[Message]) -> Conversation:
     pairs = zip(sides[:-1:2], sides[1::2], strict=True)
     history = tuple(_turn(asked, answered) for (_, asked), (_, answered) in pairs)
     return Conversation(clean_question(_text(sides[-1][1])), history, "\n\n".join(told))
+
+
+def _side(message: Message) -> str:
+    return "assistant" if message.role == "assistant" else "user"
 
 
 def _turn(asked: Sequence[Message], answered: Sequence[Message]) -> Turn:
@@ -56,7 +60,7 @@ def _thought(reasoning: str) -> str:
 
 
 def _text(messages: Sequence[Message]) -> str:
-    return "\n\n".join(one.content for one in messages)
+    return "\n\n".join(one.text for one in messages)
 
 
 def _bad_messages(said: str) -> ApiError:

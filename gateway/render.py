@@ -37,7 +37,7 @@ from reasoning.self_consistency import Vote, count_needed, rank_answers
 from reasoning.voting import final_answer
 
 SHOWN = 200  # characters of an answer in the remark that says how a chain ended
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 
 
 @dataclass(frozen=True, slots=True)

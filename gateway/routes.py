@@ -29,7 +29,7 @@ from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_e
 from gateway.proxy import pass_through
 from gateway.render import ChainFailed
 from gateway.runner import ChainRunner, ReplyJob
-from gateway.schema import ChatRequest
+from gateway.schema import ChatRequest, check_tools
 from gateway.streaming import DONE, EventStream, Lines, event_data, run_while_connected
 from gateway.upstream import GatewayState
 from reasoning.errors import StepwiseError
@@ -155,6 +155,7 @@ async def completions(request: Request) -> Response:
 
 
 def _job(asked: ChatRequest, request: Request) -> ReplyJob:
+    check_tools(asked)
     carrier = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
     id, now = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
     return ReplyJob(id, now, request.state.alias, asked, read_conversation(asked.messages), carrier)
@@ -189,7 +190,10 @@ def _as_api_errors(runner: ChainRunner) -> Iterator[None]:
     except ChainFailed as error:
         failed = error.failed
         said = f"{failed.message} {failed.remedy}".strip()
-        raise upstream_error(failed.code, said, runner.retry_after) from None
+        refused = upstream_error(failed.code, said, runner.retry_after)
+        if refused.param == "response_format" and runner.job.request.forced_tool:
+            refused.param = "tool_choice"
+        raise refused from None
     except StepwiseError as error:
         raise from_stepwise(error) from None
 

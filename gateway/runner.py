@@ -78,7 +78,7 @@ class ChainRunner:
         Raises StepwiseError where the server cannot be asked, ApiError where the model's way
         of thinking has no use for a parameter.
         """
-        way = await self._upstream.way(self.job.alias.served)
+        way = await self._way()
         check_supported(self.job.request, way)
         tasks = [asyncio.create_task(self._vote(runs, way)) for runs in self._by_choice()]
         for task in tasks:
@@ -93,6 +93,11 @@ class ChainRunner:
             for task in tasks:
                 task.cancel()
             await asyncio.wait(tasks)
+
+    async def _way(self) -> str:
+        if self.job.request.reasoning_effort == "none":
+            return "direct"
+        return await self._upstream.way(self.job.alias.served)
 
     async def _until_ended(self, running: int) -> AsyncGenerator[tuple[ChainRun, Event], None]:
         while running:

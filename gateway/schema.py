@@ -29,12 +29,17 @@ from reasoning.events import Settings
 from reasoning.inquiry import AnswerForm
 from reasoning.think import WAYS, vary_settings
 
-Effort = Literal["low", "medium", "high"]
-# Steps and tokens per step; "medium" is what the page and the terminal do.
+Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
+LONGEST = Settings(min_steps=3, max_steps=60, step_tokens=2000, answer_tokens=4000)
+# Steps and tokens per step; "medium" is what the page and the terminal do, "none" has no steps.
 EFFORTS: Mapping[Effort, Settings] = {
+    "none": Settings(),
+    "minimal": Settings(max_steps=3, step_tokens=200),
     "low": Settings(max_steps=6, step_tokens=300),
     "medium": Settings(),
     "high": Settings(min_steps=3, max_steps=40, step_tokens=1200, answer_tokens=3000),
+    "xhigh": LONGEST,
+    "max": LONGEST,
 }
 LARGEST_SEED = 2**62  # a server takes 64 bits, and further chains and attempts count up from it
 
@@ -103,19 +108,64 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class Message(_Strict):
-    """One turn. An assistant's may bring the reasoning it came with; it is given back."""
+class CalledFunction(_Strict):
+    name: str
+    arguments: str
 
-    role: Literal["system", "developer", "user", "assistant"]
-    content: Text
+
+class ToolCall(_Strict):
+    """A call that an assistant makes."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: CalledFunction
+
+    @property
+    def text(self) -> str:
+        """The call in the form in which models write one."""
+        try:
+            arguments = json.loads(self.function.arguments)
+        except (ValueError, RecursionError):
+            arguments = self.function.arguments
+        call = {"name": self.function.name, "arguments": arguments}
+        return json.dumps(call, ensure_ascii=False)
+
+
+class EarlierCall(ToolCall):
+    """As clients give it back; those that put it together from a stream leave its place in it."""
+
+    index: int | None = None
+
+
+class Message(_Strict):
+    """One turn. An assistant's may bring the reasoning it came with; it is given back.
+
+    A tool's stands on the user's side. A name changes nothing, as in most chat templates.
+    """
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: Text | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
-    name: Annotated[str | None, NONE] = None
-    refusal: Annotated[str | None, NONE] = None
+    name: str | None = None
+    refusal: str | None = None
     audio: Annotated[Any, NONE] = None
     annotations: Annotated[Any, NO_LIST] = None
-    tool_calls: Annotated[Any, NO_LIST] = None
+    tool_calls: list[EarlierCall] | None = None
+    tool_call_id: str | None = None
     function_call: Annotated[Any, NONE] = None
+
+    @model_validator(mode="after")
+    def _check_content(self) -> Message:
+        if self.content is None and self.role != "assistant":
+            raise ValueError("expected content; only an assistant's turn may have none")
+        return self
+
+    @property
+    def text(self) -> str:
+        """What is said in it, calls of tools included."""
+        calls = [call.text for call in self.tool_calls or ()]
+        return "\n\n".join(filter(None, (self.content or self.refusal, *calls)))
 
 
 class StreamOptions(_Strict):
@@ -150,6 +200,50 @@ class ResponseFormat(_Strict):
         return self
 
 
+class ToolFunction(_Strict):
+    """A tool that the caller has. Where its call is forced it is a form of the answer."""
+
+    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    strict: bool | None = None
+
+    @property
+    def schema_(self) -> dict[str, Any]:
+        """Its arguments, with what the model should know of it."""
+        told = {"title": self.name, "description": self.description}
+        known = {name: text for name, text in told.items() if text}
+        return {**known, "type": "object", **(self.parameters or {})}
+
+
+class Tool(_Strict):
+    type: Literal["function"]
+    function: ToolFunction
+
+
+class NamedFunction(_Strict):
+    name: str
+
+
+class NamedTool(_Strict):
+    type: Literal["function"]
+    function: NamedFunction
+
+
+def _check_choice(choice: Any) -> Any:
+    """Says in one line what the union would say in five."""
+    if choice is None or choice in ("none", "auto", "required"):
+        return choice
+    function = choice.get("function") if isinstance(choice, dict) else None
+    if isinstance(function, dict) and choice.get("type") == "function":
+        return choice
+    said = 'expected "none", "auto", "required", or the function to be called'
+    raise PydanticCustomError(UNSUPPORTED, said)
+
+
+ToolChoice = Literal["none", "auto", "required"] | NamedTool
+
+
 class ChatRequest(_Strict):
     """The body of POST /v1/chat/completions for a model that thinks in steps."""
 
@@ -169,6 +263,9 @@ class ChatRequest(_Strict):
     reasoning_effort: Effort | None = None
     response_format: ResponseFormat | None = None
     include_trace: bool | None = None
+    tools: list[Tool] | None = None
+    tool_choice: Annotated[ToolChoice | None, BeforeValidator(_check_choice)] = None
+    parallel_tool_calls: bool | None = None  # a forced call is one
     # They change nothing of the answer: whom it is for, and hints to a cache.
     user: str | None = None
     safety_identifier: str | None = None
@@ -183,15 +280,12 @@ class ChatRequest(_Strict):
     logprobs: Annotated[bool | None, Only((None, False))] = None
     modalities: Annotated[Any, Only((None, ["text"]))] = None
     moderation: Annotated[Any, NONE] = None
-    parallel_tool_calls: Annotated[bool | None, Only((None, True, False))] = None  # without tools
     prediction: Annotated[Any, NONE] = None
     presence_penalty: Annotated[float | None, NO_PENALTY] = None
     prompt_cache_options: Annotated[Any, NONE] = None
     prompt_cache_retention: Annotated[str | None, NONE] = None
     service_tier: Annotated[str | None, Only((None, "auto", "default"))] = None
     store: Annotated[bool | None, Only((None, False))] = None
-    tool_choice: Annotated[Any, Only((None, "none", "auto"))] = None  # without tools
-    tools: Annotated[Any, NO_LIST] = None
     top_logprobs: Annotated[int | None, NO_PENALTY] = None
     verbosity: Annotated[str | None, Only((None, "medium"))] = None
     web_search_options: Annotated[Any, NONE] = None
@@ -223,13 +317,29 @@ class ChatRequest(_Strict):
         return self.n or 1
 
     @property
+    def effort(self) -> Effort | None:
+        """How much is thought, where something is and the caller says so."""
+        return None if self.reasoning_effort == "none" else self.reasoning_effort
+
+    @property
     def budget(self) -> int | None:
         """Completion tokens of a choice, its reasoning included."""
         return self.max_completion_tokens or self.max_tokens
 
     @property
+    def forced_tool(self) -> ToolFunction | None:
+        """The one tool that must be called, and whose arguments are then the answer."""
+        tools = [tool.function for tool in self.tools or ()]
+        if isinstance(self.tool_choice, NamedTool):
+            named = self.tool_choice.function.name
+            return next((tool for tool in tools if tool.name == named), None)
+        return tools[0] if self.tool_choice == "required" and len(tools) == 1 else None
+
+    @property
     def answer_form(self) -> AnswerForm:
         """What the final answer must look like."""
+        if self.forced_tool:
+            return AnswerForm(tuple(self.stop or ()), "json_schema", self.forced_tool.schema_)
         wanted = self.response_format or ResponseFormat(type="text")
         schema = wanted.json_schema.schema_ if wanted.json_schema else None
         return AnswerForm(tuple(self.stop or ()), wanted.type, schema)
@@ -276,6 +386,22 @@ def budget_name(request: ChatRequest) -> str:
     return "max_completion_tokens" if request.max_completion_tokens else "max_tokens"
 
 
+def check_tools(request: ChatRequest) -> None:
+    """Raises ApiError where a tool would have to be chosen: only a forced call can be given."""
+    if request.forced_tool:
+        if request.response_format and request.response_format.type != "text":
+            raise _unsupported("response_format", "a forced call of a tool has a form of its own")
+    elif request.tool_choice not in (None, "none", "auto"):
+        raise _unsupported("tool_choice", "expected it to name one of the tools, or one tool alone")
+    elif request.tools and request.tool_choice != "none":
+        said = "a model that thinks in steps calls a tool only where tool_choice forces one"
+        raise _unsupported("tools", f"{said}; ask the plain model")
+
+
+def _unsupported(name: str, said: str) -> ApiError:
+    return ApiError(400, UNSUPPORTED, f"{name}: {said}.", name)
+
+
 def check_supported(request: ChatRequest, way: str) -> None:
     """Raises ApiError where the model's way of thinking has no use for a parameter given."""
     wanted = {
@@ -283,9 +409,9 @@ def check_supported(request: ChatRequest, way: str) -> None:
         "top_p": (request.top_p, "top_p"),
         "seed": (request.seed, "seed"),
         "budget": (request.budget, budget_name(request)),
-        "max_steps": (request.reasoning_effort, "reasoning_effort"),
+        "max_steps": (request.effort, "reasoning_effort"),
     }
     for field, (value, name) in wanted.items():
         if value is not None and way in WAYS and field not in WAYS[way].settings:
-            said = f"{name}: this model thinks in the way {way}, which has no use for it."
-            raise ApiError(400, UNSUPPORTED, said, name)
+            said = f"this model thinks in the way {way}, which has no use for it"
+            raise _unsupported(name, said)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import threading
 from collections.abc import Iterator
@@ -242,6 +243,57 @@ def test_the_trace_comes_when_asked_for(thinking: httpx2.Client) -> None:
     assert len(several) == 3
     for one in several:
         jsonschema.validate(one, schema)
+
+
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "tell",
+        "description": "Tells the answer.",
+        "parameters": {"type": "object", "properties": {"answer": {"type": "integer"}}},
+    },
+}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_tool_that_is_forced_is_called_with_the_answer(stream: bool) -> None:
+    with scripted(thinker) as (http, stub):
+        made = ask(http, tools=[TOOL], tool_choice="required", stream=stream)
+        parts = chunks(made) if stream else [completion(made)]
+        last = stub.requests[-1]
+    assert last["response_format"]["json_schema"]["schema"]["description"] == "Tells the answer."
+    assert parts[-1]["choices"][0]["finish_reason"] == "tool_calls"
+    said = deltas(parts) if stream else [parts[0]["choices"][0]["message"]]
+    assert not any(one.get("content") for one in said)
+    calls = [call for one in said for call in one.get("tool_calls", ())]
+    assert (calls[0]["type"], calls[0]["function"]["name"]) == ("function", "tell")
+    assert re.fullmatch(r"call_\w{8,35}", calls[0]["id"])
+    assert "".join(call["function"]["arguments"] for call in calls) == '{"answer": 42}'
+
+
+def test_a_forced_tool_that_the_model_cannot_be_held_to_is_refused_by_its_name() -> None:
+    """Satori answers in a form of its own."""
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        Stub(thinker) as stub,
+    ):
+        patch.setattr("gateway.upstream.readable_ways", lambda: {"stub": "coat"})
+        with client(stub) as http:
+            said = error(ask(http, tools=[TOOL], tool_choice="required"), 400)
+            assert said["param"] == "tool_choice"
+            said = error(ask(http, response_format={"type": "json_object"}), 400)
+            assert said["param"] == "response_format"
+
+
+@pytest.mark.parametrize("way", ["json_steps", "native", "coat"])
+def test_no_effort_is_the_plain_answer_of_any_model(way: str) -> None:
+    with pytest.MonkeyPatch.context() as patch, Stub(thinker) as stub:
+        patch.setattr("gateway.upstream.readable_ways", lambda: {"stub": way})
+        with client(stub) as http:
+            (choice,) = completion(ask(http, reasoning_effort="none"))["choices"]
+            assert (choice["message"]["content"], choice["remarks"]) == ("The answer is 42.", [])
+            assert choice["message"]["reasoning"] == ""
+            assert len(stub.requests) == 1
 
 
 def test_metadata_comes_back_as_it_was_sent(thinking: httpx2.Client) -> None:

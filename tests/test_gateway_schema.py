@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from pydantic import ValidationError
 from gateway.errors import ApiError, from_validation
 from gateway.messages import read_conversation
 from gateway.models import find_alias, find_entry, list_entries
-from gateway.schema import EFFORTS, ChatRequest, chain_settings, check_supported
+from gateway.schema import ChatRequest, chain_settings, check_supported, check_tools
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion
 from reasoning.events import Settings, Turn
@@ -78,8 +79,7 @@ def test_the_servers_entries_stand_unchanged_beside_ours() -> None:
 # -- parameters
 
 UNSUPPORTED = {
-    "tools": [{"type": "function"}],
-    "tool_choice": "required",
+    "tool_choice": "any",
     "functions": [{"name": "f"}],
     "function_call": {"name": "f"},
     "logprobs": True,
@@ -150,8 +150,11 @@ def test_every_parameter_may_be_null_but_model_and_messages() -> None:
         ("stop", ""),
         ("stop", [1]),
         ("stream", "yes"),
-        ("reasoning_effort", "minimal"),
-        ("reasoning_effort", "none"),
+        ("reasoning_effort", "huge"),
+        ("tools", [{"type": "function"}]),
+        ("tools", [{"type": "custom", "custom": {"name": "f"}}]),
+        ("tool_choice", {"type": "function", "function": {}}),
+        ("messages", [{"role": "user", "content": None}]),
         ("response_format", {"type": "xml"}),
         ("response_format", {"type": "json_schema"}),
         ("response_format", {"type": "text", "json_schema": {"name": "a", "schema": {}}}),
@@ -206,6 +209,75 @@ def test_the_answers_form_is_passed_to_the_chain() -> None:
     assert asked(stop=["a", "b"]).answer_form.stop == ("a", "b")
 
 
+# -- tools
+
+FIND: dict[str, Any] = {
+    "type": "object",
+    "properties": {"city": {"type": "string"}},
+    "required": ["city"],
+}
+
+
+def tool(name: str, **more: Any) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name, "parameters": FIND, **more}}
+
+
+def named(name: str) -> dict[str, Any]:
+    return {"type": "function", "function": {"name": name}}
+
+
+@pytest.mark.parametrize("choice", ["required", named("find")])
+def test_a_forced_tool_is_a_schema_for_the_answer(choice: Any) -> None:
+    request = asked(tools=[tool("find", description="Find it.")], tool_choice=choice)
+    check_tools(request)
+    schema = {"title": "find", "description": "Find it.", **FIND}
+    assert request.answer_form == AnswerForm((), "json_schema", schema)
+
+
+def test_a_tool_is_forced_by_its_name_among_others() -> None:
+    request = asked(tools=[tool("find"), tool("buy")], tool_choice=named("buy"))
+    check_tools(request)
+    assert request.forced_tool is not None
+    assert request.forced_tool.name == "buy"
+
+
+def test_a_tool_without_parameters_takes_an_object() -> None:
+    request = asked(tools=[tool("find", parameters=None)], tool_choice="required")
+    assert request.answer_form.schema == {"title": "find", "type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("given", "param"),
+    [
+        ({"tools": [tool("find")]}, "tools"),
+        ({"tools": [tool("find")], "tool_choice": "auto"}, "tools"),
+        ({"tools": [tool("find"), tool("buy")], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [tool("find")], "tool_choice": named("buy")}, "tool_choice"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        (
+            {
+                "tools": [tool("find")],
+                "tool_choice": "required",
+                "response_format": {"type": "json_object"},
+            },
+            "response_format",
+        ),
+    ],
+)
+def test_what_would_need_a_choice_of_tools_is_refused_by_name(
+    given: dict[str, Any], param: str
+) -> None:
+    with pytest.raises(ApiError) as caught:
+        check_tools(asked(**given))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", param)
+
+
+def test_tools_that_may_not_be_called_change_nothing() -> None:
+    request = asked(tools=[tool("find")], tool_choice="none")
+    check_tools(request)
+    assert request.answer_form == AnswerForm()
+
+
 # -- what they mean for the chains
 
 
@@ -215,9 +287,12 @@ def test_nothing_given_means_what_the_page_does() -> None:
 
 
 def test_effort_means_steps_and_tokens_per_step() -> None:
-    low, medium, high = (settings(reasoning_effort=effort)[0] for effort in EFFORTS)
-    assert low.max_steps < medium.max_steps < high.max_steps
-    assert low.step_tokens < medium.step_tokens < high.step_tokens
+    words = ("minimal", "low", "medium", "high", "xhigh")
+    efforts = [settings(reasoning_effort=effort)[0] for effort in words]
+    for less, more in pairwise(efforts):
+        assert less.max_steps < more.max_steps
+        assert less.step_tokens < more.step_tokens
+    assert settings(reasoning_effort="max") == settings(reasoning_effort="xhigh")
 
 
 def test_sampling_is_the_callers() -> None:
@@ -305,6 +380,27 @@ def test_earlier_reasoning_is_given_back() -> None:
     for name in ("reasoning", "reasoning_content"):
         told = asked(messages=[turns[0], {**answer, name: "Because."}, turns[1]])
         assert read_conversation(told.messages).history == (Turn("1?", "1.", "Because."),)
+
+
+def test_calls_of_tools_in_earlier_turns_are_the_models_words() -> None:
+    """Clients ask again behind a call and its result, mostly because that was not valid."""
+    called = {"name": "find", "arguments": '{"city": "Köln"}'}
+    call = {"id": "c1", "type": "function", "function": called, "index": 0}
+    messages = [
+        {"role": "user", "content": "Where?", "name": "rosa"},
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "content": "No such city.", "tool_call_id": "c1"},
+    ]
+    talk = read_conversation(asked(messages=messages).messages)
+    assert talk.history == (Turn("Where?", '{"name": "find", "arguments": {"city": "Köln"}}'),)
+    assert talk.question == "No such city."
+
+
+def test_a_refusal_in_an_earlier_turn_is_what_was_said() -> None:
+    answer = {"role": "assistant", "content": None, "refusal": "I will not."}
+    messages = [*ASKED["messages"], answer, *ASKED["messages"]]
+    talk = read_conversation(asked(messages=messages).messages)
+    assert talk.history == (Turn("Why?", "I will not."),)
 
 
 def test_words_of_ours_in_a_kept_talk_are_not_given_back_as_the_models() -> None:
