@@ -57,6 +57,7 @@ class Model:
     default: bool = False
     max_model_len: int | None = None  # None: what the model's own config says
     chat_template: str | None = None  # a file, from the project's root
+    tool_parser: str | None = None  # vLLM's, for the form in which it calls tools
     flags: tuple[str, ...] = ()
     gpu_flags: tuple[str, ...] = ()
     cpu_flags: tuple[str, ...] = ()
@@ -124,6 +125,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "default": (bool,),
     "max_model_len": (int,),
     "chat_template": (str,),
+    "tool_parser": (str,),
     "flags": (list,),
     "gpu_flags": (list,),
     "cpu_flags": (list,),

@@ -219,7 +219,10 @@ def _model_flags(model: Model, options: Options) -> list[str]:
     if template is None and model.chat_template is not None:
         template = ROOT / model.chat_template
     flags = ["--max-model-len", str(length)] if length else []
-    return flags + (["--chat-template", str(template)] if template else [])
+    flags += ["--chat-template", str(template)] if template else []
+    if model.tool_parser:  # a request with tools is refused without the two
+        flags += ["--enable-auto-tool-choice", "--tool-call-parser", model.tool_parser]
+    return flags
 
 
 def _machine_flags(model: Model, machine: Machine) -> list[str]:

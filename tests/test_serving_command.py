@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import shlex
 from importlib.metadata import distributions
 from pathlib import Path
@@ -141,6 +143,22 @@ def test_satoris_template_adds_no_system_turn() -> None:
 
 def test_a_model_that_thinks_by_itself_gets_its_reasoning_parser() -> None:
     assert value(command(CATALOGUE["qwen3-8b"], GPU).argv, "--reasoning-parser") == "qwen3"
+
+
+def test_a_model_that_calls_tools_gets_the_parser_of_its_calls() -> None:
+    argv = command(CATALOGUE["llama-3.1-8b-instruct"], GPU).argv
+    assert "--enable-auto-tool-choice" in argv
+    assert value(argv, "--tool-call-parser") == "llama3_json"
+    assert "--enable-auto-tool-choice" not in command(SMALL, GPU).argv
+
+
+def test_vllm_has_every_tool_parser_that_the_catalogue_names() -> None:
+    spec = importlib.util.find_spec("vllm")  # to import it takes a minute
+    assert spec is not None
+    assert spec.submodule_search_locations
+    parsers = Path(spec.submodule_search_locations[0], "tool_parsers", "__init__.py")
+    known = set(re.findall(r'^    "(\w+)": \(', parsers.read_text(encoding="utf-8"), re.M))
+    assert {model.tool_parser for model in CATALOGUE.values()} - {None} <= known
 
 
 def test_flags_win_over_the_catalogue_and_vllms_own_over_all() -> None:
