@@ -53,6 +53,7 @@ class Run:
         self._now = now
         self._began = self._ended = now()
         self._waits: list[tuple[float, float]] = []  # when it began, how long it is
+        self._away: float | None = None  # since when the server does not answer
 
     # -- for who looks at it
 
@@ -85,6 +86,11 @@ class Run:
         waited = sum(min(wait, end - began) for began, wait in self._waits)
         before = sum(step.seconds for step in self.asked.steps)
         return before + max(0.0, end - self._began - waited)
+
+    def waiting(self) -> float:
+        """For how many seconds the server has not answered; 0 where the run waits for none."""
+        away = self._away
+        return 0.0 if self._over or away is None else self._now() - away
 
     # -- for who thinks it and who writes it
 
@@ -128,6 +134,8 @@ class Run:
         with self._changed:
             if self._over:
                 return
+            waits = isinstance(event, Retry) and event.wait > 0
+            self._away = (self._away or self._now()) if waits else None
             if isinstance(event, Retry):
                 self._waits.append((self._now(), event.wait))
             self._ended = self._now()

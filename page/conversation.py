@@ -33,6 +33,7 @@ from reasoning.events import Answer
 from reasoning.think import find_way
 
 TICK = 0.05  # seconds: twenty renderings a second
+SHOWN_WAIT = 2.0  # seconds; a shorter wait is no news
 SHORT = 60  # characters of a question on a button
 
 
@@ -238,6 +239,8 @@ def progress_line(words: Words, run: Run, view: RunView) -> str:
     seconds = words.seconds(run.seconds())
     if run.ended:
         return words("live_others", seconds=seconds)
+    if (waiting := run.waiting()) >= SHOWN_WAIT:
+        return words("live_waiting", seconds=words.seconds(waiting))
     if view.answering:
         return words("live_answer", seconds=seconds)
     if view.writing and view.most:

@@ -106,10 +106,12 @@ async def read(
     take: Take,
     again: Again,
     sleep: Sleep,
+    restart_wait: Callable[[], float] = lambda: 0.0,
 ) -> None:
     """Reads the reply to `ask`, which is asked for anew where the server failed.
 
-    `take` gets each piece when `attempt` has it, `again` the Retry before the wait.
+    `take` gets each piece when `attempt` has it, `again` the Retry before the wait;
+    `restart_wait` is for how many seconds the server may be gone.
     Raises the StepwiseError that no further try can cure.
     """
 
@@ -128,4 +130,4 @@ async def read(
         await again(attempt.fail(error.code, str(error), wait))
         await sleep(wait)
 
-    await retry(once, pause)
+    await retry(once, pause, restart_wait)

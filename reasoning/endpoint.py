@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,6 +30,7 @@ from reasoning.parsing import whole_characters
 from reasoning.transport import AS_IT_IS, guard
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
+RESTARTED = "STEPWISE_RESTARTED"  # what ./serve.sh sets for those in front of a server of its own
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
 
 
@@ -71,7 +72,10 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Patience:
-    """Seconds to wait. A read timeout cannot see a drip of a byte a second; `whole` can."""
+    """Seconds to wait. A read timeout cannot see a drip of a byte a second; `whole` can.
+
+    `restart` is for a server that has answered and is gone: who starts it again says so.
+    """
 
     connect: float = 5.0
     first: float = 300.0  # a long queue, or a long prompt on a CPU
@@ -79,6 +83,7 @@ class Patience:
     whole: float = 900.0
     short: float = 10.0  # for what a server need not think about: its models, a count of tokens
     mute: float = 60.0  # before one that was late with a count is asked for another
+    restart: float = 0.0
 
 
 class RawReply:
@@ -145,13 +150,23 @@ class Endpoint:
     def from_environment(
         cls, environment: Mapping[str, str] = os.environ, patience: Patience = Patience()
     ) -> Endpoint:
-        """The server that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name."""
+        """The server that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name.
+
+        RESTARTED says for how many seconds it is waited for when it is gone in mid-chain.
+        """
+        if (seconds := environment.get(RESTARTED, "")).isdecimal():
+            patience = replace(patience, restart=float(seconds))
         return cls(
             environment.get("OPENAI_BASE_URL") or DEFAULT_BASE_URL,
             environment.get("OPENAI_API_KEY", ""),
             environment.get("MODEL", ""),
             patience,
         )
+
+    @property
+    def restart_wait(self) -> float:
+        """Seconds for which it may be gone in mid-chain."""
+        return self._patience.restart
 
     async def close(self) -> None:
         await self._client.close()

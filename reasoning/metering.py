@@ -17,6 +17,9 @@ class ModelServer(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    @property
+    def restart_wait(self) -> float: ...
+
     def chat(self, request: Request) -> AsyncGenerator[Piece, None]: ...
 
     async def count(self, text: str) -> int | None: ...
@@ -38,6 +41,7 @@ class Meter:
         self.prompt_tokens = self.completion_tokens = self.spent = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
+        self._answered = False
 
     @classmethod
     def of(cls, server: ModelServer) -> Meter:
@@ -48,11 +52,17 @@ class Meter:
     def capabilities(self) -> Capabilities:
         return self._server.capabilities
 
+    @property
+    def restart_wait(self) -> float:
+        """Seconds to wait for a server that is gone: none for one that this chain never heard."""
+        return self._server.restart_wait if self._answered else 0.0
+
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
         last, size = Piece(), 0
         try:
             async with aclosing(self._server.chat(request)) as pieces:
                 async for piece in pieces:
+                    self._answered = True
                     last = self._counted(piece, last)
                     size += len((piece.text + piece.reasoning).encode())
                     yield piece

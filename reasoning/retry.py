@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 
-from reasoning.errors import Busy, StepwiseError
+from reasoning.errors import Busy, StepwiseError, Unreachable
 
 Sleep = Callable[[float], Awaitable[None]]
 Pause = Callable[[StepwiseError, float], Awaitable[None]]
@@ -16,27 +16,34 @@ Pause = Callable[[StepwiseError, float], Awaitable[None]]
 TRIES = 4
 FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within 5 s
 LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
+RESTART_PAUSE = 8.0  # the longest between two looks at a server that is being started again
 
 
 async def retry(
     call: Callable[[], Awaitable[None]],
     pause: Pause,
+    restart_wait: Callable[[], float] = lambda: 0.0,
     jitter: Callable[[], float] = random.random,
 ) -> None:
     """Makes the call; after a retryable failure `pause`, then the call anew.
 
     `pause` is told what the try failed with, and the seconds to wait. The last failure is
-    let through, and so is one that no second try can cure.
+    let through, and so is one that no second try can cure. A server that is gone may be so
+    for `restart_wait` seconds of waiting.
     """
-    for attempt in range(TRIES):
+    attempt, waited = 0, 0.0
+    while True:
         try:
             await call()
             return
         except StepwiseError as error:
             wait = wait_after(error, attempt, jitter())
-            if not error.retryable or attempt == TRIES - 1 or wait > LONGEST_WAIT:
+            if isinstance(error, Unreachable) and waited < restart_wait():
+                wait = min(wait, RESTART_PAUSE)
+            elif not error.retryable or attempt >= TRIES - 1 or wait > LONGEST_WAIT:
                 raise
             await pause(error, wait)
+            attempt, waited = attempt + 1, waited + wait
 
 
 def wait_after(error: StepwiseError, attempt: int, jitter: float) -> float:

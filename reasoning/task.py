@@ -87,12 +87,15 @@ class Task:
 
         while True:
             try:
-                await read(attempt, ask, take, again, self.sleep)
+                await read(attempt, ask, take, again, self.sleep, self._restart_wait)
                 return self.fallback.replied()
             except RequestError as error:
                 if (notice := (sent and self.fallback.cure(error, sent)) or cure(error)) is None:
                     raise
                 await again(notice)
+
+    def _restart_wait(self) -> float:
+        return self.server.restart_wait
 
     def _ask(self, request: Request) -> AsyncGenerator[Piece, None]:
         """What holds for every request of a chain: the budget, and top_p."""

@@ -25,6 +25,8 @@ PORT = 8000
 GATEWAY_PORT = 8001
 UI_PORT = 8501
 PAGE_HEALTH = "/_stcore/health"
+RESTARTED = "STEPWISE_RESTARTED"  # reasoning/endpoint.py's, which needs more than Python alone
+RESTART_SECONDS = 300  # for which a chain waits for a vLLM that is started again
 
 # The wheel for the CPU has no working `vllm serve`; this module is in both wheels.
 VLLM = ("-m", "vllm.entrypoints.openai.api_server")
@@ -266,7 +268,8 @@ def page_command(model: Model, options: Options, python: Path) -> Command:
 
 def client_environment(model: Model, options: Options) -> dict[str, str]:
     """What points the page, the gateway and the openai client at this server."""
-    return {"OPENAI_BASE_URL": options.vllm.url, "MODEL": served_name(model, options)}
+    names = {"OPENAI_BASE_URL": options.vllm.url, "MODEL": served_name(model, options)}
+    return {**names, RESTARTED: str(RESTART_SECONDS)}
 
 
 def context_problem(config: Mapping[str, Any], length: int | None) -> str | None:

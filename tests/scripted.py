@@ -37,6 +37,7 @@ class Scripted:
         self.special = frozenset(special)
         self.requests: list[Request] = []
         self.capabilities = Capabilities()
+        self.restart_wait = 0.0
         self.closed = 0
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:

@@ -266,6 +266,22 @@ def test_the_clock_of_a_run_stands_still_while_it_waits_for_a_retry() -> None:
     assert run.seconds() == pytest.approx(4.0)
 
 
+def test_a_run_tells_for_how_long_its_server_does_not_answer() -> None:
+    """Over all retries in a row, until the next word; a bad reply is no such wait."""
+    now = [100.0]
+    run = Run(WHY, now=lambda: now[0])
+    run.hear(STARTED)
+    run.hear(Retry(1, 1, "unreadable", "No JSON."))
+    now[0] = 103.0
+    assert run.waiting() == 0.0
+    for attempt in (1, 2):
+        run.hear(Retry(1, attempt, "unreachable", "No server.", wait=2.0))
+        now[0] += 4.0
+    assert run.waiting() == pytest.approx(8.0)
+    run.hear(STEP)
+    assert run.waiting() == 0.0
+
+
 def test_a_stopped_run_owns_up_to_its_unfinished_time_before_its_steps_are_saved() -> None:
     now = [100.0]
     run = Run(WHY, now=lambda: now[0])

@@ -325,6 +325,32 @@ async def test_the_answers_attempts_are_counted_from_one_after_a_step_that_was_g
     ]
 
 
+async def test_a_server_that_is_started_again_is_waited_for_in_mid_chain() -> None:
+    time = Time()
+    server = Scripted(good(1), *[DOWN] * 10, *FINAL[1:])
+    server.restart_wait = 60.0
+    events = await run(server, time=time)
+    assert isinstance(events[-1], Answer)
+    assert len(only(events, Step)) == len(FINAL) - 1
+    assert 30 < sum(time.slept) <= 60
+
+
+async def test_a_server_that_is_not_started_again_after_all_is_a_failure() -> None:
+    time = Time()
+    server = Scripted(good(1), DOWN)
+    server.restart_wait = 60.0
+    assert (await run(server, time=time))[-1].code == "unreachable"
+    assert 60 <= sum(time.slept) < 75
+
+
+async def test_one_that_never_answered_is_not_waited_for() -> None:
+    time = Time()
+    server = Scripted(DOWN)
+    server.restart_wait = 60.0
+    assert (await run(server, time=time))[-1].code == "unreachable"
+    assert sum(time.slept) < 5
+
+
 async def test_a_dead_server_fails_within_five_seconds_and_keeps_the_steps() -> None:
     time = Time()
     server = Scripted(good(1), DOWN)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from reasoning.endpoint import Endpoint
 from serving.catalogue import ROOT, Model, load
 from serving.command import (
     Command,
@@ -186,7 +187,9 @@ def test_the_page_is_pointed_at_this_server_and_stays_on_this_machine() -> None:
     assert page.environment == {
         "OPENAI_BASE_URL": "http://127.0.0.1:8123/v1",
         "MODEL": "SmolLM2-135M-Instruct",
+        "STEPWISE_RESTARTED": "300",
     }
+    assert Endpoint.from_environment(page.environment).restart_wait == 300
     assert value(page.argv, "--server.address") == "127.0.0.1"
     assert value(page.argv, "--server.port") == "8600"
 
