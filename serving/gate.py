@@ -7,7 +7,9 @@ whose front end takes a body of any size, is given `VLLMGate` by serve.sh (--mid
 What is not named here does not pass, and what passes was looked at as the router will see
 it: by method and path, never by the Host that a client claims. No call is made from other
 origins' pages: there is no OPTIONS and no CORS header. A body is read whole before it is
-handed on, so that nothing behind the gate ever sees one that is too long.
+handed on, so that nothing behind the gate ever sees one that is too long. Who takes too long
+over the head of a request or its body is hung up on: else some hundred connections that send
+a byte a second hold the server's descriptors for ever.
 
 Standard library alone: vLLM imports it into its own process.
 """
@@ -19,6 +21,7 @@ import hashlib
 import hmac
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -33,6 +36,8 @@ Calls = Mapping[str, frozenset[str]]  # the methods of each path; "/x/*" is all 
 
 KEY = "VLLM_API_KEY"  # the variable that holds the key which clients must send
 MAX_BODY = 8 * 2**20  # bytes: a million tokens of text; vLLM takes 75 times as much memory
+HEAD_SECONDS = 20.0  # from a connection's first moment, or a request's first byte
+BODY_SECONDS = 60.0  # 8 MiB at 1.1 Mbit/s
 LINGER = 5.0  # seconds given to a client that was refused to finish what it is sending
 LONGEST_NUMBER = 20  # digits; int() refuses thousands of them
 POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -71,16 +76,24 @@ class Gone(Exception):
 class Gate:
     """Lets the named calls through to `app`, with the key where there is one.
 
-    `most` is the longest body in bytes. Answers 401, 404, 405 and 413 itself, in OpenAI's
-    error shape; refuses every WebSocket.
+    `most` is the longest body in bytes, `slowest` the seconds that it may take. Answers 401,
+    404, 405, 408 and 413 itself, in OpenAI's error shape; refuses every WebSocket.
     """
 
-    def __init__(self, app: App, calls: Calls, key: str = "", most: int = MAX_BODY) -> None:
-        self._app, self._calls, self._most = app, calls, most
+    def __init__(
+        self,
+        app: App,
+        calls: Calls,
+        key: str = "",
+        most: int = MAX_BODY,
+        slowest: float = BODY_SECONDS,
+    ) -> None:
+        self._app, self._calls, self._most, self._slowest = app, calls, most, slowest
         self._key = _digest(key.encode()) if key else b""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "lifespan":
+        if scope["type"] == "lifespan":  # before the first connection
+            hang_up_on_slow_heads()
             await self._app(scope, receive, send)
         elif scope["type"] == "http":
             await self._http(scope, receive, send)
@@ -90,7 +103,7 @@ class Gate:
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._check(scope["method"], path_of(scope), list(scope["headers"]))
-            body = await whole_body(receive, self._most)
+            body = await whole_body(receive, self._most, self._slowest)
         except Refused as refused:
             await refuse(refused, receive, send)
         except Gone:
@@ -179,8 +192,19 @@ def _too_long(most: int) -> Refused:
     return Refused(413, "body_too_long", message)
 
 
-async def whole_body(receive: Receive, most: int) -> bytes:
-    """The request's body. Raises Refused once it is longer than `most`, Gone when it breaks off."""
+async def whole_body(receive: Receive, most: int, slowest: float = BODY_SECONDS) -> bytes:
+    """The request's body. Raises Gone when it breaks off, and Refused once it is longer than
+    `most` bytes or takes longer than `slowest` seconds.
+    """
+    try:
+        async with asyncio.timeout(slowest):
+            return await _read_body(receive, most)
+    except TimeoutError:
+        message = f"Expected the whole body within {slowest:g} s, got a part of it."
+        raise Refused(408, "body_too_slow", message) from None
+
+
+async def _read_body(receive: Receive, most: int) -> bytes:
     body = bytearray()
     more = True
     while more:
@@ -226,3 +250,62 @@ async def drain(receive: Receive) -> None:
         async with asyncio.timeout(LINGER):
             while (await receive()).get("more_body", False):
                 pass
+
+
+# -- the head of a request, which comes before any call of an application
+
+
+PROTOCOLS = (
+    ("uvicorn.protocols.http.httptools_impl", "HttpToolsProtocol"),
+    ("uvicorn.protocols.http.h11_impl", "H11Protocol"),
+)
+
+
+def hang_up_on_slow_heads(seconds: float = HEAD_SECONDS) -> None:
+    """Has uvicorn, which waits for a request's head for ever, close the connection by then.
+
+    It has no setting for it, and in vLLM's process no class of ours: so its own are changed.
+    """
+    for module, name in PROTOCOLS:
+        if module in sys.modules:
+            _bound_head(getattr(sys.modules[module], name), seconds)
+
+
+def _bound_head(protocol: Any, seconds: float) -> None:
+    if hasattr(protocol, "head_seconds"):
+        protocol.head_seconds = seconds
+        return
+    protocol.head_seconds, protocol.head_timer = seconds, None
+    made, received, lost = (
+        protocol.connection_made,
+        protocol.data_received,
+        protocol.connection_lost,
+    )
+
+    def connection_made(self: Any, transport: Any) -> None:
+        made(self, transport)
+        _set_timer(self, wanted=True)
+
+    def data_received(self: Any, data: bytes) -> None:
+        received(self, data)
+        answering = self.cycle is not None and not self.cycle.response_complete
+        upgraded = self.transport.get_protocol() is not self  # to a WebSocket
+        _set_timer(self, wanted=not answering and not upgraded)
+
+    def connection_lost(self: Any, error: Exception | None) -> None:
+        _set_timer(self, wanted=False)
+        lost(self, error)
+
+    protocol.connection_made = connection_made
+    protocol.data_received = data_received
+    protocol.connection_lost = connection_lost
+
+
+def _set_timer(connection: Any, wanted: bool) -> None:
+    """One that runs goes on: each byte that drips in would set it back."""
+    if not wanted and connection.head_timer is not None:
+        connection.head_timer.cancel()
+        connection.head_timer = None
+    elif wanted and connection.head_timer is None:
+        loop, close = asyncio.get_running_loop(), connection.transport.close
+        connection.head_timer = loop.call_later(connection.head_seconds, close)

@@ -9,9 +9,10 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from typing import Any, Literal
 
 import pytest
 import uvicorn
@@ -299,9 +300,11 @@ def test_after_the_body_the_app_hears_of_a_client_that_leaves() -> None:
 
 
 @contextmanager
-def listening(app: Any, implementation: Any = "auto") -> Iterator[int]:
+def listening(
+    app: Any, implementation: Any = "auto", lifespan: Literal["on", "off"] = "off"
+) -> Iterator[int]:
     """The app on uvicorn, on a free port."""
-    config = uvicorn.Config(app, port=0, http=implementation, log_level="error", lifespan="off")
+    config = uvicorn.Config(app, port=0, http=implementation, log_level="error", lifespan=lifespan)
     server = uvicorn.Server(config)
     sock = config.bind_socket()
     sock.listen()  # who comes before the server is up waits
@@ -427,6 +430,84 @@ def test_a_good_client_keeps_its_connection(door: tuple[int, Behind]) -> None:
         assert (response.status, response.read()) == (200, body)
         used.add(id(connection.sock))
     assert len(used) == 1
+
+
+# -- how long a client may take
+
+
+class Slow(Behind):
+    """Answers the lifespan as well, and one call late."""
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+        else:
+            await asyncio.sleep(1.0 if scope["path"] == "/version" else 0.0)
+            await super().__call__(scope, receive, send)
+
+
+@pytest.fixture(params=["h11", "httptools"])
+def hasty(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """A gate that gives a head and a body half a second."""
+    with listening(Gate(Slow(), VLLM_CALLS, slowest=0.5), request.param, lifespan="on") as port:
+        said_on_one_connection(port, b"GET /health HTTP/1.1\r\nConnection: close\r\n\r\n")
+        gate.hang_up_on_slow_heads(0.5)
+        yield port
+        gate.hang_up_on_slow_heads()
+
+
+def dripped(port: int, data: bytes, every: float = 0.1) -> bytes:
+    """What comes back of a client that sends a byte at a time, until the server hangs up."""
+    said = b""
+    with socket.create_connection(("127.0.0.1", port), timeout=every) as connection:
+        with suppress(ConnectionError):
+            for at in range(len(data)):
+                connection.sendall(data[at : at + 1])
+                try:
+                    piece = connection.recv(65536)
+                except TimeoutError:
+                    continue
+                said += piece
+                if not piece:
+                    return said
+        return said
+
+
+def test_a_head_that_drips_is_hung_up_on(hasty: int) -> None:
+    began = time.monotonic()
+    assert dripped(hasty, b"GET /health HTTP/1.1\r\nX: " + b"x" * 100) == b""
+    assert time.monotonic() - began < 5
+
+
+def test_a_connection_that_says_nothing_is_hung_up_on(hasty: int) -> None:
+    with socket.create_connection(("127.0.0.1", hasty), timeout=60) as connection:
+        assert connection.recv(1) == b""
+
+
+def test_a_second_head_that_drips_is_hung_up_on_too(hasty: int) -> None:
+    with socket.create_connection(("127.0.0.1", hasty), timeout=60) as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        connection.sendall(b"GET /health HT")
+        assert connection.recv(65536) == b""
+
+
+def test_a_body_that_drips_is_refused_with_408(hasty: int) -> None:
+    head = f"POST {ASK} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", hasty), timeout=60) as connection:
+        connection.sendall(head + b"x")
+        said = connection.recv(65536)
+    assert said.startswith(b"HTTP/1.1 408")
+    assert b"body_too_slow" in said
+
+
+def test_an_answer_and_a_pause_after_it_take_as_long_as_they_take(hasty: int) -> None:
+    with socket.create_connection(("127.0.0.1", hasty), timeout=60) as connection:
+        for path in (b"/version", b"/health"):
+            connection.sendall(b"GET " + path + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            time.sleep(0.7)  # idle, and no head has begun
 
 
 # -- as vLLM gets it
