@@ -24,6 +24,7 @@ from reasoning.endpoint import Endpoint
 from serving import ports
 from serving.command import GATEWAY_PORT, HOST, Listener, is_loopback, port_number
 from serving.gate import GET, KEY, POST, Calls, Gate
+from serving.keys import BadKey, check_key
 
 BAD_USAGE = 2
 FAILED = 1
@@ -127,6 +128,12 @@ def main(argv: Sequence[str]) -> int:
     if not is_loopback(given.host) and not key:
         opens = f"--host {given.host} opens the gateway to the network"
         print(f"{opens}: set {KEY} to a key that clients must send.", file=sys.stderr)
+        return BAD_USAGE
+    try:
+        if key:
+            check_key(key, given.host)
+    except BadKey as error:
+        print(error, file=sys.stderr)
         return BAD_USAGE
     try:
         listener = Listener("gateway", given.host, given.port, "--port")

@@ -28,12 +28,13 @@ from serving.command import (
     client_environment,
     context_problem,
     curl_lines,
-    is_loopback,
     port_number,
     served_name,
     server_specs,
 )
+from serving.gate import KEY
 from serving.hardware import Machine
+from serving.keys import ApiKey, BadKey, choose_key
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
 from serving.served import Served, describe_speed, publish
@@ -53,7 +54,8 @@ examples:
   ./serve.sh --model ./my-llama                a folder; org/name is any model of a hub
   ./serve.sh --port 8080 -- --quantization fp8 what stands after -- goes to vLLM as it is
 
-environment: VLLM_API_KEY (the key clients must send), HF_TOKEN (for gated models),
+environment: VLLM_API_KEY (the key clients must send, of 32 characters or more where --host is
+not this machine; without one a key is made and kept), HF_TOKEN (for gated models),
 STEPWISE_MODELS (where the weights lie). docs/serving.md has the rest.
 """
 
@@ -90,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
         ("--ui-port", UI_PORT, "the page's"),
     ):
         add(flag, type=port_number, default=default, metavar="PORT", help=f"{whose} ({default})")
+    add("--api-key-file", type=Path, metavar="FILE", help="the key clients send; made if missing")
     add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
     add("--served-model-name", metavar="NAME", help="what the API calls the model")
     add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
@@ -131,31 +134,45 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
     )
 
 
-def check(options: Options, environment: Mapping[str, str]) -> None:
+def check(options: Options) -> None:
     """Refuses what can be refused without looking at the machine."""
     named = {word.split("=")[0].replace("_", "-") for word in options.extra}
     if "--api-key" in named:
         raise Refusal(
             "A key on the command line is seen by everybody on this machine: "
-            "set VLLM_API_KEY in the environment instead.",
+            "set VLLM_API_KEY in the environment, or give --api-key-file FILE.",
             BAD_USAGE,
         )
     if ours := [flag for flag in OURS if flag in named]:
         raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
     if options.precision != "auto" and precision.decide(options.extra):
         raise Refusal("Give --precision, or --dtype after the --, not both.", BAD_USAGE)
-    if not is_loopback(options.host) and not environment.get("VLLM_API_KEY"):
-        raise Refusal(
-            f"--host {options.host} opens the model to the network: set VLLM_API_KEY to a key "
-            "that clients must send, or leave --host out.",
-            BAD_USAGE,
-        )
     for one, other in combinations(options.listeners, 2):
         if one.port == other.port:
             both = f"The {one.name} and the {other.name} cannot both have port {one.port}"
             raise Refusal(f"{both}: change one with {one.flag} or {other.flag}.", BAD_USAGE)
-    if options.chat_template is not None and not options.chat_template.is_file():
-        raise Refusal(f"There is no file {options.chat_template}.", BAD_USAGE)
+    if options.chat_template is not None:
+        _check_template(options.chat_template)
+
+
+def _check_template(file: Path) -> None:
+    if file.is_dir():
+        raise Refusal(f"{file} is a folder: --chat-template takes a Jinja file.", BAD_USAGE)
+    if not os.access(file, os.R_OK):
+        why = "cannot be read" if file.exists() else "is not there"
+        raise Refusal(f"The file {file} {why}. --chat-template takes a Jinja file.", BAD_USAGE)
+
+
+def take_key(options: Options, file: Path | None, report: Report) -> ApiKey:
+    """The key, put where every server finds it; a file that was made for it is named."""
+    try:
+        chosen = choose_key(options.host, file, os.environ)
+    except BadKey as error:
+        raise Refusal(str(error), BAD_USAGE) from None
+    if chosen.file is not None:
+        report.say(f"Clients must send the key in {chosen.file}.")
+        os.environ[KEY] = chosen.key
+    return chosen
 
 
 def pick(name: str | None, catalogue: Mapping[str, Model], here: Machine) -> Model:
@@ -210,7 +227,12 @@ def _python() -> Path:
 
 
 def start(
-    model: Model, options: Options, here: Machine, given: argparse.Namespace, report: Report
+    model: Model,
+    options: Options,
+    here: Machine,
+    given: argparse.Namespace,
+    report: Report,
+    key: ApiKey,
 ) -> int:
     """Everything after the checks that cost nothing: set-up, weights, servers."""
     if here.system != "Linux":
@@ -229,7 +251,7 @@ def start(
         _set_up(model, options, here, given, report)
         folder, computed = _fetch(model, options, here, given.source, report)
         _check_context(model, options, folder)
-        return _serve(model, options, here, folder, computed, report)
+        return _serve(model, options, here, folder, computed, report, key)
 
 
 def _set_up(
@@ -312,18 +334,18 @@ def _serve(
     folder: Path,
     computed: Precision,
     report: Report,
+    key: ApiKey,
 ) -> int:
     from serving.launch import LaunchPlan, serve
 
-    key = os.environ.get("VLLM_API_KEY")
-    if key:
-        os.environ["OPENAI_API_KEY"] = key  # the page's client and ours
+    if key.key:
+        os.environ["OPENAI_API_KEY"] = key.key  # the page's client and ours
     python = Path(sys.executable)
     vllm, *beside = server_specs(model, options, here, folder, python, os.environ, computed)
     plan = LaunchPlan(
         model=served_name(model, options),
         vllm=vllm,
-        ready=ready_lines(model, options, with_key=bool(key)),
+        ready=ready_lines(model, options, key),
         beside=tuple(beside),
         warm=partial(_warm, model, options) if model.way == "json_steps" else None,
     )
@@ -337,9 +359,9 @@ def known(model: Model, options: Options, here: Machine, computed: Precision) ->
     return Served(name, model.title or name, computed.name, speed, by_us=True)
 
 
-def ready_lines(model: Model, options: Options, with_key: bool) -> tuple[str, ...]:
+def ready_lines(model: Model, options: Options, key: ApiKey) -> tuple[str, ...]:
     name = served_name(model, options)
-    first, *rest = curl_lines(model, options, with_key)
+    first, *rest = curl_lines(model, options, key.shell)
     page = "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"
     return (
         "",
@@ -375,7 +397,7 @@ def run(argv: Sequence[str], report: Report) -> int:
         print(list_text(catalogue, here))
         return 0
     options = options_of(given, extra)
-    check(options, os.environ)
+    check(options)
     model = pick(given.model, catalogue, here)
     computed = computes_in(model, options, here)
     told = Report(sys.stderr) if given.dry_run else report
@@ -390,8 +412,9 @@ def run(argv: Sequence[str], report: Report) -> int:
             print(note, file=sys.stderr)
         print(dry_run(model, options, here))
         return 0
+    key = take_key(options, given.api_key_file, report)
     _judge(model, here, options, report)
-    return start(model, options, here, given, report)
+    return start(model, options, here, given, report, key)
 
 
 def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:

@@ -82,6 +82,8 @@ def load(path: Path | None = None) -> dict[str, Model]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise CatalogueError(f"{path} cannot be read: {error}.") from None
+    if not tables:
+        raise CatalogueError(f"{path} names no model: expected a table for each, as [my-model].")
     return {name: _model(name, values, path) for name, values in tables.items()}
 
 

@@ -286,24 +286,23 @@ def context_problem(config: Mapping[str, Any], length: int | None) -> str | None
     return f"The model's context ends at {most} tokens, {length} were asked for."
 
 
-def curl_lines(model: Model, options: Options, with_key: bool) -> Sequence[str]:
+def curl_lines(model: Model, options: Options, key: str) -> Sequence[str]:
     """Lines of a curl command that works as it stands, in a POSIX shell.
 
-    It asks the gateway where there is one, for steps as they are written.
+    It asks the gateway where there is one, for steps as they are written. `key` is what stands
+    for the key in the shell, "" for none.
     """
     name = served_name(model, options)
     if options.gateway:
         steps = {"model": f"{name}-steps", "stream": True}
-        return _curl("curl -N", options.gateway_listener, with_key, steps)
-    return _curl("curl", options.vllm, with_key, {"model": name})
+        return _curl("curl -N", options.gateway_listener, key, steps)
+    return _curl("curl", options.vllm, key, {"model": name})
 
 
-def _curl(
-    command: str, listener: Listener, with_key: bool, asked: Mapping[str, Any]
-) -> Sequence[str]:
+def _curl(command: str, listener: Listener, key: str, asked: Mapping[str, Any]) -> Sequence[str]:
     question = {"role": "user", "content": "What is 17 + 25?"}
     body = json.dumps({**asked, "messages": [question]})
     lines = [f"{command} {listener.url}/chat/completions"]
     lines += ["-H 'Content-Type: application/json'"]
-    lines += ['-H "Authorization: Bearer $VLLM_API_KEY"'] if with_key else []
+    lines += [f'-H "Authorization: Bearer {key}"'] if key else []
     return [*lines, f"-d {shlex.quote(body)}"]

@@ -30,6 +30,7 @@ from tests.stub import NEVER, Stub, raw, step
 
 PATIENCE = 120.0  # seconds; two busy cores take long to import it all
 SECRET, QUESTION = "sesame-0815", "What would Rosa eat?"
+LONG = "sesame-0815-and-twenty-one-letters"
 ASKED = {"model": "stub-steps", "messages": [{"role": "user", "content": QUESTION}]}
 
 
@@ -100,7 +101,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ("words", "environment", "status", "said"),
     [
         (["--host", "0.0.0.0"], {}, 2, f"set {KEY}"),
-        (["--host", "192.0.2.77"], {KEY: SECRET}, 1, "192.0.2.77 is no address"),
+        (["--host", "0.0.0.0"], {KEY: SECRET}, 2, "32 characters"),
+        ([], {KEY: " "}, 2, "nothing but blanks"),
+        (["--host", "192.0.2.77"], {KEY: LONG}, 1, "192.0.2.77 is no address"),
         (["--port", "0"], {}, 2, "expected a port"),
         (["--port", "65536"], {}, 2, "expected a port"),
         (["--por", "8001"], {}, 2, "--por"),

@@ -245,7 +245,7 @@ def test_on_a_cpu_vllm_finds_our_plugin() -> None:
 
 
 def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> None:
-    words = shlex.split(" ".join(curl_lines(SMALL, Options(gateway=True), with_key=False)))
+    words = shlex.split(" ".join(curl_lines(SMALL, Options(gateway=True), "")))
     assert words[:3] == ["curl", "-N", "http://127.0.0.1:8001/v1/chat/completions"]
     asked = json.loads(words[words.index("-d") + 1])
     assert (asked["model"], asked["stream"]) == ("SmolLM2-135M-Instruct-steps", True)
@@ -253,7 +253,7 @@ def test_the_curl_line_for_the_gateway_asks_for_steps_as_they_are_written() -> N
 
 @pytest.mark.parametrize("name", ["SmolLM2", "it's", 'a "name"', "名字"])
 def test_the_curl_line_survives_a_shell_and_is_json(name: str) -> None:
-    lines = curl_lines(SMALL, Options(served_model_name=name, port=8011), with_key=True)
+    lines = curl_lines(SMALL, Options(served_model_name=name, port=8011), "$VLLM_API_KEY")
     words = shlex.split(" ".join(lines))
     assert words[:2] == ["curl", "http://127.0.0.1:8011/v1/chat/completions"]
     assert json.loads(words[words.index("-d") + 1])["model"] == name

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,12 +19,14 @@ from serving import __main__ as front
 from serving.catalogue import Model, find, load
 from serving.cpu import Cpu
 from serving.hardware import Gpu, Machine
+from serving.keys import ApiKey
 from serving.report import Report
 from serving.speed import Speed
 from serving.weights_errors import Unfit
 from tests.processes import ROOT, free_port
 
 CATALOGUE = load()
+LONG = "sesame-0815-and-twenty-one-letters"
 CPU = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8))))
 VNNI = Machine(memory_gb=16, cpu=Cpu(cores=tuple(range(8)), features=frozenset({"avx512_vnni"})))
 GPU = Machine(gpus=(Gpu("H100", 85.0),) * 4, memory_gb=500)
@@ -106,18 +109,17 @@ def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
         (["--model"], "expected one argument"),
         (["--model", "lama-3.1-8b"], "Did you mean llama-3.1-8b-instruct"),
         (["--model", "./nowhere"], "There is no folder"),
-        (["--chat-template", "/nowhere.jinja"], "There is no file"),
+        (["--chat-template", "/nowhere.jinja"], "/nowhere.jinja is not there"),
+        (["--chat-template", "/tmp"], "/tmp is a folder"),
         (["--ui", "--ui-port", "8000"], "cannot both"),
         (["--gateway", "--port", "8001"], "change one with --port or --gateway-port"),
         (["--gateway", "--ui", "--gateway-port", "8501"], "cannot both"),
         (["--gateway-port", "0"], "expected a port"),
-        (["--gateway", "--host", "0.0.0.0"], "VLLM_API_KEY"),
         (["--", "--port", "9"], "before the --"),
         (["--", "--host=0.0.0.0"], "before the --"),
         (["--", "--api-key", "sesame"], "VLLM_API_KEY"),
         (["--", "--api_key=sesame"], "VLLM_API_KEY"),
-        (["--host", "0.0.0.0"], "VLLM_API_KEY"),
-        (["--host", "192.168.0.7"], "VLLM_API_KEY"),
+        (["--api-key-file", "/tmp"], "Is a directory"),
         (["--precision", "int4"], "int4"),
         (["--precision", "int8", "--", "--dtype", "half"], "not both"),
     ],
@@ -258,16 +260,111 @@ def test_a_broken_driver_is_said_and_the_cpu_used(
 def test_the_key_is_on_no_command_line(
     here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", "sesame")
+    monkeypatch.setenv("VLLM_API_KEY", LONG)
     assert called(monkeypatch, "--dry-run", "--ui", "--gateway", "--host", "0.0.0.0") == 0
     said = capsys.readouterr()
     assert "-m gateway --host 0.0.0.0" in said.out
-    assert "sesame" not in said.out + said.err
+    assert LONG not in said.out + said.err
+
+
+@pytest.mark.parametrize(
+    ("key", "words", "said"),
+    [
+        (" ", [], "nothing but blanks"),
+        ("a b", [], "no blanks"),
+        ("schlüssel", [], "ASCII"),
+        ("sesame", ["--host", "0.0.0.0"], "too easy to guess for --host 0.0.0.0"),
+        ("changeme" * 5, ["--gateway", "--host", "192.168.0.7"], "8 of them different"),
+    ],
+)
+def test_a_key_that_will_not_do_is_refused_in_one_line(
+    key: str,
+    words: list[str],
+    said: str,
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", key)
+    assert called(monkeypatch, *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert key == " " or key not in line
+
+
+def test_an_empty_catalogue_is_said_in_one_line(
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "none.toml").touch()
+    monkeypatch.setenv("STEPWISE_CATALOGUE", str(tmp_path / "none.toml"))
+    for words in (["--list"], []):
+        assert called(monkeypatch, *words) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert "none.toml names no model" in line
+
+
+def test_for_others_a_key_is_made_and_kept_where_only_its_owner_reads_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("VLLM_API_KEY", "")
+    file, out, keys = tmp_path / "stepwise" / "api-key", io.StringIO(), set()
+    for _ in range(2):
+        chosen = front.take_key(front.Options(host="0.0.0.0"), None, Report(out))
+        assert os.environ["VLLM_API_KEY"] == chosen.key
+        monkeypatch.setenv("VLLM_API_KEY", "")
+        keys.add(chosen.key)
+    (key,) = keys
+    assert file.read_text() == key + "\n"
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert len(key) >= 32
+    assert out.getvalue() == 2 * f"Clients must send the key in {file}.\n"
+
+
+def test_a_key_in_a_file_goes_to_the_servers_and_into_the_printed_command(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    given: list[Any] = []
+    monkeypatch.setattr(front, "start", lambda *them: given.append(them) or 0)
+    file = tmp_path / "my key"
+    assert called(monkeypatch, "--api-key-file", str(file)) == 0
+    assert os.environ.pop("VLLM_API_KEY") == file.read_text().strip()
+    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], front.Options(), given[0][-1])
+    assert f"-H \"Authorization: Bearer $(cat '{file}')\"" in "\n".join(lines)
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "said"),
+    [
+        ("sesame-0815", 0o640, "chmod 600"),
+        ("", 0o600, "nothing but blanks"),
+        ("one\ntwo\n", 0o600, "ASCII"),
+    ],
+)
+def test_a_key_file_that_will_not_do_is_refused_in_one_line(
+    text: str,
+    mode: int,
+    said: str,
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "key"
+    file.write_text(text)
+    file.chmod(mode)
+    assert called(monkeypatch, "--api-key-file", str(file)) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert said in line
+    assert "sesame" not in line
 
 
 def test_what_it_prints_when_ready_leads_to_the_server() -> None:
     options = front.Options(port=8011, ui=True, ui_port=8600)
-    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, with_key=False)
+    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, ApiKey())
     text = "\n".join(lines)
     for part in ("http://127.0.0.1:8011/v1", "http://127.0.0.1:8600", "curl ", "Ctrl-C"):
         assert part in text
@@ -287,7 +384,7 @@ def test_what_page_and_terminal_are_told_of_the_model_is_what_is_served(here: Ma
 
 def test_with_the_gateway_it_names_its_address_and_its_models() -> None:
     options = front.Options(gateway=True, gateway_port=8012)
-    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, with_key=True)
+    lines = front.ready_lines(CATALOGUE["smollm2-135m-instruct"], options, ApiKey("x"))
     text = "\n".join(lines)
     model = "SmolLM2-135M-Instruct"
     assert "Gateway  http://127.0.0.1:8012/v1\n" in text
@@ -358,6 +455,6 @@ def test_the_port_of_what_stands_beside_in_use_names_its_own_flag(started: str, 
 
 
 def test_an_address_that_is_not_ours_is_said() -> None:
-    done = serve("--host", "192.0.2.77", environment={"VLLM_API_KEY": "sesame"})
+    done = serve("--host", "192.0.2.77", environment={"VLLM_API_KEY": LONG})
     assert done.returncode == 1
     assert "192.0.2.77 is no address of this machine" in done.stderr
