@@ -16,6 +16,7 @@ from history.store import Store, StoreError
 from page.health import Health, ServerState
 from page.i18n import Words, language_of
 from page.owner import current_owner
+from page.pace import Pace
 from reasoning.detection import DetectedWays
 from reasoning.endpoint import Endpoint
 from reasoning.events import Event
@@ -34,6 +35,7 @@ class Services:
     runs: Runs
     store: Store
     health: Health
+    pace: Pace
     address: str  # the model server's
     ways: DetectedWays  # each model's own way of thinking
     unkept: StoreError | None  # why the history is not kept
@@ -58,7 +60,7 @@ def services() -> Services:
     store, unkept = _open_store()
     _freeze_imports()
     runs = Runs(loop, think_asked, store)
-    return Services(runs, store, health, endpoint.base_url, ways, unkept)
+    return Services(runs, store, health, Pace(), endpoint.base_url, ways, unkept)
 
 
 def _freeze_imports() -> None:

@@ -32,7 +32,6 @@ from page.wording import total_line
 from reasoning.events import Answer
 from reasoning.think import find_way
 
-TICK = 0.05  # seconds: twenty renderings a second
 SHOWN_WAIT = 2.0  # seconds; a shorter wait is no news
 SHORT = 60  # characters of a question on a button
 
@@ -209,21 +208,23 @@ def _follow_live(
 ) -> None:
     """Draws the run as it goes, and how far those asked together with it are."""
     bar.empty()  # what stood there at rest
-    bar, words = right_aligned_row(bar), context.words
+    bar, words, pace = right_aligned_row(bar), context.words, context.services.pace
     count = bar.empty()
     if "answer" in possible_steerings(context, run):
         bar.button(words("answer_now"), on_click=answer_now, args=(context, run), key="answer-now")
     bar.button(words("stop"), on_click=stop, args=(context, run), type="primary", key="stop")
     states, seen = draw_group_panel(context, group, run, head), 0
-    while not group.ended and not _is_outdated(context, group):
-        events = run.events(seen, timeout=TICK)
-        for event in events:
-            view.add(event)
-        seen += len(events)
-        view.render()
-        count.markdown(f":shimmer[{progress_line(words, run, view)}]", width="stretch")
-        states.write(context, group)
-        time.sleep(TICK)
+    with pace.following():
+        while not group.ended and not _is_outdated(context, group):
+            events = run.events(seen, timeout=pace.seconds)
+            seen += len(events)
+            with pace.drawing():
+                for event in events:
+                    view.add(event)
+                view.render()
+                count.markdown(f":shimmer[{progress_line(words, run, view)}]", width="stretch")
+                states.write(context, group)
+            time.sleep(pace.seconds)
     st.rerun()
 
 

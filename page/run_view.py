@@ -1,8 +1,8 @@
 """Showing a run: events in, Streamlit elements out. Live drawing and replay are the same.
 
 `RunView.add(event)` is the one function that takes in an event; `RunView.render()` draws
-what changed since the last rendering. A run that is followed renders twenty times a
-second, a run that has ended once. What is finished is sent once; only the last
+what changed since the last rendering. A run that is followed renders as often as page/pace.py
+lets it, a run that has ended once. What is finished is sent once; only the last
 block of the text being written is sent again.
 """
 

@@ -1,0 +1,249 @@
+"""Many who ask the page at once: when each sees a first step, and when the answer.
+
+    scripts/bench crowd [--sessions 1,20,50,100] [--rounds 3] [--write FILE]
+
+Each session is a websocket that speaks Streamlit's protocol, as a browser does but without
+drawing: it opens the page, and once all have, all ask in the same moment. A stub writes eight
+steps and an answer to each. One real Streamlit process serves all. Printed: medians over the
+rounds, with the smallest and the largest.
+
+* first step: seconds from asking to the first step's title on the wire, median and worst session
+* late: seconds from the last piece that the stub sent a session to the answer's end on the wire
+* CPU: seconds of the page's process for a session, from asking to the last answer
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+from streamlit.proto.BackMsg_pb2 import BackMsg
+from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.typing import Origin
+
+from bench.loop import spread
+from tests.page_browser import PageServer, on_stage, page_server
+from tests.processes import free_port
+from tests.stub import Play, Script, chunk, head, step_number, step_text, usage
+
+STEPS, WORDS = 8, 40  # of a chain, of a step
+PAUSE = 0.005  # seconds between two pieces of a step; alone a chain takes 1.8 s
+SIZE = 8  # characters of a piece
+PATIENCE = 600.0  # seconds
+FIRST, LAST = "Look at side 1", "That is all"  # what is looked for on the wire
+
+
+class Model:
+    """The stub's side: thinks in eight steps, and knows when it was done with each question."""
+
+    def __init__(self) -> None:
+        self.done: dict[str, float] = {}  # by who asked
+        self.script: Script = lambda request: self._reply(request)
+
+    def _reply(self, request: dict[str, Any]) -> Play:
+        number = step_number(request)
+        if "response_format" not in request:
+            return self._answer(_asked_by(request))
+        action = "final_answer" if number == STEPS else "continue"
+        title, content = f"Look at side {number}", f"side {number} is even. " * (WORDS // 4)
+        return _paced(step_text(title, content, action))
+
+    def _answer(self, who: str) -> Play:
+        play = _paced(f"{LAST}, {who}.")
+
+        async def noted(writer: asyncio.StreamWriter) -> None:
+            await play(writer)
+            self.done[who] = time.monotonic()
+
+        return noted
+
+
+def _asked_by(request: dict[str, Any]) -> str:
+    """The name of the session, which stands in its question."""
+    said = " ".join(str(turn["content"]) for turn in request["messages"])
+    return said.partition("I am ")[2].split()[0].strip(".")
+
+
+def _paced(text: str) -> Play:
+    async def play(writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, "text/event-stream"))
+        for start in range(0, len(text), SIZE):
+            writer.write(chunk(text[start : start + SIZE]))
+            await writer.drain()
+            await asyncio.sleep(PAUSE)
+        writer.write(chunk(finish_reason="stop") + usage(10, len(text) // 4) + b"data: [DONE]\n\n")
+
+    return play
+
+
+@dataclass(slots=True)
+class Session:
+    """One visitor without a browser."""
+
+    name: str
+    socket: ClientConnection
+    box: str = ""  # the question box, by its widget id
+    asked: float = 0.0
+    first: float = 0.0
+    answered: float = 0.0
+    messages: int = 0
+    received: int = 0
+    ready: asyncio.Event = field(default_factory=asyncio.Event)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def open(self) -> None:
+        await self._rerun()
+        await asyncio.wait_for(self.ready.wait(), PATIENCE)
+
+    async def ask(self) -> None:
+        self.asked = time.monotonic()
+        await self._rerun(f"How many sides are even? I am {self.name}.")
+        await asyncio.wait_for(self.over.wait(), PATIENCE)
+
+    async def _rerun(self, question: str = "") -> None:
+        message = BackMsg()
+        message.rerun_script.query_string = ""
+        if question:
+            state = message.rerun_script.widget_states.widgets.add()
+            state.id = self.box
+            state.chat_input_value.data = question
+        await self.socket.send(message.SerializeToString())
+
+    async def listen(self) -> None:
+        async for frame in self.socket:
+            now = time.monotonic()
+            assert isinstance(frame, bytes)
+            self.messages += 1
+            self.received += len(frame)
+            self._take(frame, now)
+
+    def _take(self, frame: bytes, now: float) -> None:
+        message = ForwardMsg.FromString(frame)
+        if message.delta.new_element.HasField("chat_input"):
+            box = message.delta.new_element.chat_input
+            self.box = box.id
+            if not box.disabled and not self.asked:
+                self.ready.set()
+        if self.asked and not self.first and FIRST.encode() in frame:
+            self.first = now
+        if self.asked and not self.answered and f"{LAST}, {self.name}.".encode() in frame:
+            self.answered = now
+            self.over.set()
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """Seconds, a session each; the page's CPU seconds for a session."""
+
+    first: tuple[float, ...]
+    late: tuple[float, ...]
+    cpu: float
+    messages: float
+    received: float
+
+
+async def measure(server: PageServer, model: Model, sessions: int, number: int) -> Round:
+    address = server.address.replace("http", "ws") + "_stcore/stream"
+    names = [f"n{number}x{sessions}x{one}" for one in range(sessions)]
+    sockets = [await _visit(server, address, name) for name in names]
+    crowd = [Session(name, socket) for name, socket in zip(names, sockets, strict=True)]
+    listening = [asyncio.create_task(one.listen()) for one in crowd]
+    for one in crowd:
+        await one.open()
+    await asyncio.sleep(1)
+    before, heard = _cpu(server), sum(one.messages for one in crowd)
+    bytes_before = sum(one.received for one in crowd)
+    await asyncio.gather(*(one.ask() for one in crowd))
+    spent = _cpu(server) - before
+    messages = sum(one.messages for one in crowd) - heard
+    received = sum(one.received for one in crowd) - bytes_before
+    for one, task in zip(crowd, listening, strict=True):
+        await one.socket.close()
+        await task
+    return Round(
+        tuple(one.first - one.asked for one in crowd),
+        tuple(one.answered - model.done[one.name] for one in crowd),
+        spent / sessions,
+        messages / sessions,
+        received / sessions,
+    )
+
+
+async def _visit(server: PageServer, address: str, name: str) -> ClientConnection:
+    """As through a proxy that lets many in, each with a history of his own."""
+    browser = f"stepwise=browser-{name:x<40}"
+    headers = {"X-Forwarded-For": "10.0.0.1", "Cookie": browser}
+    origin = Origin(server.address.rstrip("/"))
+    return await connect(
+        address, origin=origin, additional_headers=headers, max_size=None, ping_interval=None
+    )
+
+
+def _cpu(server: PageServer) -> float:
+    times = psutil.Process(server.process.pid).cpu_times()
+    return float(times.user + times.system)
+
+
+def report(found: dict[int, list[Round]], command: str) -> str:
+    lines = [
+        f"# Many at once\n\n    {command}\n",
+        f"Chains of {STEPS} steps and an answer; median of the rounds (smallest to largest).\n",
+        "| sessions | first step, s: median | worst | late, s: median | worst "
+        "| CPU of a session, s | messages | kB |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for sessions, rounds in found.items():
+        cells = [
+            spread([statistics.median(r.first) for r in rounds], ".2f"),
+            spread([max(r.first) for r in rounds], ".2f"),
+            spread([statistics.median(r.late) for r in rounds], ".2f"),
+            spread([max(r.late) for r in rounds], ".2f"),
+            spread([r.cpu for r in rounds], ".2f"),
+            spread([r.messages for r in rounds], ".0f"),
+            spread([r.received / 1000 for r in rounds], ".0f"),
+        ]
+        lines.append(f"| {sessions} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def run(sizes: Sequence[int], rounds: int) -> dict[int, list[Round]]:
+    port, model = free_port(), Model()
+    found: dict[int, list[Round]] = {size: [] for size in sizes}
+    with (
+        on_stage(model.script, port=port),
+        page_server(f"http://127.0.0.1:{port}/v1", "bench-crowd.log") as server,
+    ):
+        asyncio.run(measure(server, model, 1, -1))  # a cold page is not what is measured
+        for number in range(rounds):
+            for size in sizes:
+                found[size].append(asyncio.run(measure(server, model, size, number)))
+                print(f"{number + 1}/{rounds}: {size}", file=sys.stderr)
+    return found
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--sessions", default="1,20,50,100", help="how many ask at once, in turn")
+    flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument("--write", type=Path, help="also write the table there")
+    given = flags.parse_args()
+    found = run([int(size) for size in given.sessions.split(",")], given.rounds)
+    table = report(
+        found, f"scripts/bench crowd --sessions {given.sessions} --rounds {given.rounds}"
+    )
+    print(table)
+    if given.write:
+        given.write.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
