@@ -42,6 +42,7 @@ GATEWAY_CALLS: Calls = {
     "/v1/models/*": GET,
     "/v1/chat/completions": POST,
     "/v1/completions": POST,
+    "/v1/responses": POST,
 }
 
 EPILOG = f"""\

@@ -132,7 +132,7 @@ def _choice(job: ReplyJob, index: int, parts: Sequence[ReplyPart]) -> Choice:
     reasoning = "".join(part.text for part in parts if isinstance(part, ReasoningText))
     content = "".join(part.text for part in parts if isinstance(part, AnswerText))
     finish = next(part.finish for part in parts if isinstance(part, AnswerEnd))
-    remarks = [_entry(part) for part in parts if isinstance(part, Remark)]
+    remarks = [remark_entry(part) for part in parts if isinstance(part, Remark)]
     message = AnswerMessage(content=content, reasoning=reasoning, reasoning_content=reasoning)
     if tool := job.request.forced_tool:
         message.content = None
@@ -144,14 +144,14 @@ def _choice(job: ReplyJob, index: int, parts: Sequence[ReplyPart]) -> Choice:
 
 
 def _call_id(job: ReplyJob, choice: int) -> str:
-    return f"call_{job.id.rpartition('-')[2]}{choice}"
+    return f"call_{job.hex}{choice}"
 
 
 def _finish(job: ReplyJob, finish: FinishReason) -> FinishReason:
     return "tool_calls" if job.request.forced_tool and finish == "stop" else finish
 
 
-def _entry(remark: Remark) -> RemarkEntry:
+def remark_entry(remark: Remark) -> RemarkEntry:
     return RemarkEntry(code=remark.code, message=remark.message, step=remark.step)
 
 
@@ -207,7 +207,7 @@ class ChunkBuilder:
                 self._answer_tokens += tokens
                 return self._choice_chunk(choice, {}, finish_reason=_finish(self._job, finish))
             case Remark():
-                return self._choice_chunk(choice, {}, remarks=[_entry(part).model_dump()])
+                return self._choice_chunk(choice, {}, remarks=[remark_entry(part).model_dump()])
 
     def _call(self, tool: ToolFunction, choice: int, arguments: str) -> Chunk:
         """More of a call's arguments; the first of them say whose they are."""

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Depends, Request
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
-from pydantic import BaseModel
+from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
 from gateway.completion import ChunkBuilder, Completion, CompletionBuilder
@@ -21,13 +21,16 @@ from gateway.errors import (
     ApiError,
     ErrorBody,
     from_stepwise,
+    from_validation,
     model_not_found,
     upstream_error,
 )
 from gateway.messages import read_conversation
 from gateway.models import ModelAlias, ModelEntry, ModelList, find_entry, list_entries
 from gateway.proxy import pass_through
-from gateway.render import ChainFailed
+from gateway.render import TRANSIENT, ChainFailed
+from gateway.responses import ResponseBody, ResponseBuilder
+from gateway.responses_request import ResponsesRequest, named_here
 from gateway.runner import ChainRunner, ReplyJob
 from gateway.schema import ChatRequest, check_tools
 from gateway.streaming import DONE, EventStream, Lines, event_data, run_while_connected
@@ -154,10 +157,10 @@ async def completions(request: Request) -> Response:
     raise ApiError(400, UNSUPPORTED, said, "model")
 
 
-def _job(asked: ChatRequest, request: Request) -> ReplyJob:
+def _job(asked: ChatRequest, request: Request, kind: str = "chatcmpl-") -> ReplyJob:
     check_tools(asked)
     carrier = {name: request.headers[name] for name in TRACE_HEADERS if name in request.headers}
-    id, now = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+    id, now = f"{kind}{uuid.uuid4().hex}", int(time.time())
     return ReplyJob(id, now, request.state.alias, asked, read_conversation(asked.messages), carrier)
 
 
@@ -196,6 +199,52 @@ def _as_api_errors(runner: ChainRunner) -> Iterator[None]:
         raise refused from None
     except StepwiseError as error:
         raise from_stepwise(error) from None
+
+
+# -- responses
+
+
+@by_model.post("/v1/responses", response_model=ResponseBody, responses=EVENTS)
+async def responses(asked: ResponsesRequest, request: Request, state: Shared) -> Response:
+    """The same as a chat, in the form that newer clients ask first; nothing is kept."""
+    try:
+        job = _job(asked.chat, request, "resp_")
+        runner = ChainRunner(job, state.upstream, state.observers)
+        builder = ResponseBuilder(job, asked)
+        if asked.stream:
+            lines = _response_events(runner, builder)
+            stream = EventStream(lines, state.stopped, builder.failed)
+            return await run_while_connected(request, stream.open(state.keep_alive))
+        return JSONResponse(await run_while_connected(request, _response(runner, builder)))
+    except ValidationError as error:
+        raise named_here(from_validation([_in_body(one) for one in error.errors()])) from None
+    except StepwiseError as error:
+        raise named_here(from_stepwise(error)) from None
+    except ApiError as error:
+        raise named_here(error) from None
+
+
+def _in_body(error: Any) -> dict[str, Any]:
+    return {**error, "loc": ("body", *error["loc"])}
+
+
+async def _response(runner: ChainRunner, builder: ResponseBuilder) -> dict[str, Any]:
+    with _as_api_errors(runner):
+        async with aclosing(runner.events()) as events:
+            async for run, event in events:
+                if not isinstance(event, TRANSIENT):
+                    builder.take(run, event)
+    return builder.body(runner.runs)
+
+
+async def _response_events(runner: ChainRunner, builder: ResponseBuilder) -> Lines:
+    with _as_api_errors(runner):
+        async with aclosing(runner.events()) as events:
+            async for run, event in events:
+                for line in builder.add(run, event):
+                    yield line
+    for line in builder.finish(runner.runs):
+        yield line
 
 
 # -- health

@@ -37,6 +37,11 @@ class ReplyJob:
     conversation: Conversation
     carrier: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def hex(self) -> str:
+        """What makes the id, and those of the parts of the reply, unlike any other."""
+        return self.id[-32:]
+
 
 @dataclass(slots=True)
 class ChainRun:

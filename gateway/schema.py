@@ -41,6 +41,7 @@ EFFORTS: Mapping[Effort, Settings] = {
     "xhigh": LONGEST,
     "max": LONGEST,
 }
+LARGEST_BOUND = 10**9  # tokens
 LARGEST_SEED = 2**62  # a server takes 64 bits, and further chains and attempts count up from it
 
 
@@ -104,16 +105,16 @@ STOPS = {"anyOf": [A_STOP, {"type": "array", "items": A_STOP, "maxItems": 4}, {"
 Stop = Annotated[str, Field(min_length=1)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
 
-class CalledFunction(_Strict):
+class CalledFunction(Strict):
     name: str
     arguments: str
 
 
-class ToolCall(_Strict):
+class ToolCall(Strict):
     """A call that an assistant makes."""
 
     id: str
@@ -137,7 +138,7 @@ class EarlierCall(ToolCall):
     index: int | None = None
 
 
-class Message(_Strict):
+class Message(Strict):
     """One turn. An assistant's may bring the reasoning it came with; it is given back.
 
     A tool's stands on the user's side. A name changes nothing, as in most chat templates.
@@ -168,7 +169,7 @@ class Message(_Strict):
         return "\n\n".join(filter(None, (self.content or self.refusal, *calls)))
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     include_usage: bool | None = None
     include_obfuscation: Annotated[bool | None, Only((None, False))] = None
     continuous_usage_stats: bool | None = None  # vLLM's: the usage so far with every chunk
@@ -180,7 +181,7 @@ class StreamOptions(_Strict):
         return self
 
 
-class NamedSchema(_Strict):
+class NamedSchema(Strict):
     """A JSON schema for the answer. It is always kept to, `strict` or not."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -189,7 +190,7 @@ class NamedSchema(_Strict):
     strict: bool | None = None
 
 
-class ResponseFormat(_Strict):
+class ResponseFormat(Strict):
     type: Literal["text", "json_object", "json_schema"]
     json_schema: NamedSchema | None = None
 
@@ -200,7 +201,7 @@ class ResponseFormat(_Strict):
         return self
 
 
-class ToolFunction(_Strict):
+class ToolFunction(Strict):
     """A tool that the caller has. Where its call is forced it is a form of the answer."""
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
@@ -216,16 +217,16 @@ class ToolFunction(_Strict):
         return {**known, "type": "object", **(self.parameters or {})}
 
 
-class Tool(_Strict):
+class Tool(Strict):
     type: Literal["function"]
     function: ToolFunction
 
 
-class NamedFunction(_Strict):
+class NamedFunction(Strict):
     name: str
 
 
-class NamedTool(_Strict):
+class NamedTool(Strict):
     type: Literal["function"]
     function: NamedFunction
 
@@ -244,7 +245,25 @@ def _check_choice(choice: Any) -> Any:
 ToolChoice = Literal["none", "auto", "required"] | NamedTool
 
 
-class ChatRequest(_Strict):
+class Body(Strict):
+    """A request's body."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_sendable(cls, values: Any) -> Any:
+        """Python reads NaN and half characters from JSON, and no server takes them."""
+        if not isinstance(values, dict):
+            raise ValueError("expected a JSON object, sent as Content-Type: application/json")
+        try:
+            json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
+        except UnicodeEncodeError:
+            raise ValueError("the body holds half a character (a lone surrogate)") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the body is not plain JSON: {error}") from None
+        return values
+
+
+class ChatRequest(Body):
     """The body of POST /v1/chat/completions for a model that thinks in steps."""
 
     model: str
@@ -255,8 +274,8 @@ class ChatRequest(_Strict):
     temperature: Annotated[float | None, Field(ge=0, le=2)] = None
     top_p: Annotated[float | None, Field(gt=0, le=1)] = None
     seed: Annotated[int | None, Field(ge=-LARGEST_SEED, le=LARGEST_SEED)] = None
-    max_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
-    max_completion_tokens: Annotated[int | None, Field(ge=1, le=10**9)] = None
+    max_tokens: Annotated[int | None, Field(ge=1, le=LARGEST_BOUND)] = None
+    max_completion_tokens: Annotated[int | None, Field(ge=1, le=LARGEST_BOUND)] = None
     stop: Annotated[
         list[Stop] | None, Field(max_length=4), BeforeValidator(_as_list), WithJsonSchema(STOPS)
     ] = None
@@ -289,20 +308,6 @@ class ChatRequest(_Strict):
     top_logprobs: Annotated[int | None, NO_PENALTY] = None
     verbosity: Annotated[str | None, Only((None, "medium"))] = None
     web_search_options: Annotated[Any, NONE] = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _check_sendable(cls, values: Any) -> Any:
-        """Python reads NaN and half characters from JSON, and no server takes them."""
-        if not isinstance(values, dict):
-            raise ValueError("expected a JSON object, sent as Content-Type: application/json")
-        try:
-            json.dumps(values, ensure_ascii=False, allow_nan=False).encode()
-        except UnicodeEncodeError:
-            raise ValueError("the body holds half a character (a lone surrogate)") from None
-        except (ValueError, RecursionError) as error:
-            raise ValueError(f"the body is not plain JSON: {error}") from None
-        return values
 
     @model_validator(mode="after")
     def _check_consistent(self) -> ChatRequest:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Coroutine, Mapping
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping
 from typing import Any, TypeVar
 
 from sse_starlette import EventSourceResponse, ServerSentEvent
@@ -18,7 +18,9 @@ from gateway.errors import ApiError, ClientDisconnected, failed_itself, stopped
 
 DONE = "[DONE]"  # the data of a stream's last event, however it ended
 FAREWELL = 2.0  # seconds that a stream has for its last events when the gateway is stopped
-Lines = AsyncGenerator[str, None]
+Line = str | dict[str, str]  # the data of an event, or its name ("event") and its "data"
+Lines = AsyncGenerator[Line, None]
+Farewell = Callable[[ApiError], list[Line]]  # the last events of a stream that has failed
 T = TypeVar("T")
 
 
@@ -59,7 +61,7 @@ async def until_stopped(
     try:
         while True:
             await asyncio.wait({part, end}, return_when=asyncio.FIRST_COMPLETED)
-            if not part.done():
+            if end.done():  # also where parts come faster than they are sent
                 raise stopped()
             yield part.result()
             part = asyncio.ensure_future(anext(parts))
@@ -75,10 +77,18 @@ def event_data(values: Mapping[str, Any]) -> str:
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
 
 
+def told_and_done(error: ApiError) -> list[Line]:
+    """The end of a chat's stream that has failed."""
+    return [event_data(error.body), DONE]
+
+
 class EventStream:
     """The data of a reply's events, of which the first may still be under way."""
 
-    def __init__(self, lines: Lines, ending: asyncio.Event) -> None:
+    def __init__(
+        self, lines: Lines, ending: asyncio.Event, farewell: Farewell = told_and_done
+    ) -> None:
+        self._farewell = farewell
         self._lines = until_stopped(lines, ending)
         self._first = asyncio.ensure_future(anext(self._lines))
 
@@ -111,11 +121,11 @@ class EventStream:
             async for line in self._lines:
                 yield line
         except ApiError as error:
-            yield event_data(error.body)
-            yield DONE
+            for line in self._farewell(error):
+                yield line
         except Exception:  # a bug of ours, for the log; the client is not left without an end
-            yield event_data(failed_itself().body)
-            yield DONE
+            for line in self._farewell(failed_itself()):
+                yield line
             raise
         finally:
             await self.close()

@@ -233,7 +233,7 @@ class Stub:
         if path.endswith("/tokenize") and self.special:
             text = json.loads(body)["prompt"]
             return status(200, {"count": 1 if text in self.special else 2 + len(text) // 4})
-        if not path.endswith("/completions"):
+        if not path.endswith(("/completions", "/responses")):
             return status(404, {"detail": "Not Found"})
         self.headers.append(lines)
         self.requests.append(json.loads(body))

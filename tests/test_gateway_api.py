@@ -712,6 +712,7 @@ POSITIVE, NEGATIVE = schemathesis.GenerationMode.POSITIVE, schemathesis.Generati
 CALLS = [
     ("POST", "/v1/chat/completions"),
     ("POST", "/v1/completions"),
+    ("POST", "/v1/responses"),
     ("GET", "/v1/models"),
     ("GET", "/v1/models/{name}"),
     ("GET", "/health"),
@@ -725,7 +726,7 @@ def test_the_description_tells_of_every_call(description: Any) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "mode"),
-    [*((*call, POSITIVE) for call in CALLS), *((*call, NEGATIVE) for call in CALLS[:2])],
+    [*((*call, POSITIVE) for call in CALLS), *((*call, NEGATIVE) for call in CALLS[:3])],
 )
 def test_every_answer_is_one_that_our_description_promises(
     description: Any, method: str, path: str, mode: schemathesis.GenerationMode
