@@ -13,7 +13,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,9 +31,9 @@ SPEED = ("-c", "fsync=off", "-c", "max_connections=50", "-c", "shared_buffers=32
 class Postgres:
     """The server. Its one user has a password that an address must quote."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, flags: Sequence[str] = SPEED) -> None:
         self.port = free_port()
-        self._folder = folder
+        self._folder, self._flags = folder, flags
         self._bin = _programs()
         self._process: subprocess.Popen[bytes] | None = None
         password = folder / "password"
@@ -55,7 +55,7 @@ class Postgres:
         command = [self._bin / "postgres", "-D", self._folder / "data", "-p", str(self.port)]
         with (self._folder / "log").open("ab") as log:
             self._process = start(
-                [*command, *listen, *SPEED], cwd=self._folder, stdout=log, stderr=log, **_as()
+                [*command, *listen, *self._flags], cwd=self._folder, stdout=log, stderr=log, **_as()
             )
         deadline = time.monotonic() + START
         while not self._answers():
@@ -69,6 +69,11 @@ class Postgres:
             self._process.send_signal(signal.SIGQUIT)
             self._process.wait(START)
             self._process = None
+
+    @property
+    def pid(self) -> int:
+        assert self._process, "it does not run"
+        return self._process.pid
 
     def url(self) -> str:
         """An empty place of its own: a schema, which is made much faster than a database."""
@@ -89,9 +94,9 @@ class Postgres:
 
 
 @contextmanager
-def postgres() -> Iterator[Postgres]:
+def postgres(flags: Sequence[str] = SPEED) -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="stepwise-postgres-") as folder:
-        server = Postgres(Path(folder))
+        server = Postgres(Path(folder), flags)
         try:
             server.start()
             yield server
