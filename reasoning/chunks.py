@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from reasoning.errors import ServerFault
-from reasoning.parsing import clean_text, whole_characters
+from reasoning.parsing import printable
 
 LOOK = "Look at the server's log, then try again."
 MOST = 2**31  # of whatever a server counts
@@ -76,7 +76,7 @@ def server_words(body: object) -> str:
         told = body if isinstance(body, str) else json.dumps(body, default=str)
     except (RecursionError, ValueError):  # nested too deep to be words
         return ""
-    line = " ".join(clean_text(told[: TOLD * 10]).split())
+    line = " ".join(printable(told[: TOLD * 10]).split())
     return line if len(line) <= TOLD else line[:TOLD] + "..."
 
 
@@ -105,7 +105,7 @@ def _text(what: str, found: object) -> str:
         return ""
     if not isinstance(found, str):
         raise _unexpected(f"text for {what}", found)
-    return whole_characters(found)
+    return printable(found)
 
 
 def _parts(what: str, content: object) -> Piece:

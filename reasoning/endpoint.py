@@ -26,7 +26,7 @@ from reasoning.address import bad_proxy, find_fault, is_this_machine, proxy_of, 
 from reasoning.capabilities import Capabilities, Format
 from reasoning.chunks import LOOK, count_of, read_chunk, server_words
 from reasoning.chunks import Piece as Piece
-from reasoning.parsing import whole_characters
+from reasoning.parsing import printable
 from reasoning.transport import AS_IT_IS, guard
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
@@ -470,7 +470,7 @@ def _http_client(trust_env: bool) -> httpx2.AsyncClient:
 
 def _is_named(entry: Mapping[str, Any]) -> bool:
     name = entry.get("id")
-    return isinstance(name, str) and bool(name) and whole_characters(name) == name
+    return isinstance(name, str) and bool(name) and printable(name) == name
 
 
 def _served(model: Mapping[str, Any]) -> ServedModel:

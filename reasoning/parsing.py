@@ -204,8 +204,8 @@ def _text(value: Any) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        return whole_characters(json.dumps(value, ensure_ascii=False))
-    return mend_latex(whole_characters(value))
+        return printable(json.dumps(value, ensure_ascii=False))
+    return printable(mend_latex(value))
 
 
 def one_line(text: str) -> str:
@@ -222,6 +222,20 @@ def _action(value: Any) -> StepAction:
 def whole_characters(text: str) -> str:
     """The text with lone surrogates, which no encoder takes, replaced by U+FFFD."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# Control characters but tab and newline, those of eight bits too; and what turns the direction
+# of what follows (U+202E and its kin), so that it reads as what it is not.
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def printable(text: str) -> str:
+    """A model's or a server's text without what no terminal, page or file should get.
+
+    All of it comes in through here: where chunks.py reads what a server sent, an error's words too,
+    where JSON is decoded, where a trace is imported. Nothing need be done after.
+    """
+    return _UNPRINTABLE.sub("", whole_characters(text))
 
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
@@ -256,4 +270,4 @@ def _steady(text: str) -> str:
     tail = re.search(r"[\b\f\r\t\n][A-Za-z{]*\Z", whole[-_LONGEST_NAME:])
     if tail:
         whole = whole[: len(whole) - len(tail.group())]
-    return mend_latex(whole)
+    return printable(mend_latex(whole))

@@ -30,7 +30,7 @@ from reasoning.events import (
     Trace,
     to_dict,
 )
-from reasoning.parsing import whole_characters
+from reasoning.parsing import printable
 
 LONGEST_TEXT = 1_000_000  # characters of one text; a page must survive whatever is brought to it
 LARGEST = 10**11  # of seconds and tokens: as a time this is the year 5138
@@ -130,9 +130,9 @@ def _adapter(kind: str) -> TypeAdapter[Any]:
 
 
 def _whole(value: Any) -> Any:
-    """The JSON value without what no database and no browser takes: NUL, half characters."""
+    """The JSON value without what no database, page or file should get."""
     if isinstance(value, str):
-        return whole_characters(value).replace("\0", "")
+        return printable(value)
     if isinstance(value, list):
         return [_whole(part) for part in value]
     if isinstance(value, dict):

@@ -336,6 +336,19 @@ async def test_a_lone_surrogate_in_a_reply_is_replaced() -> None:
         assert (await ask(endpoint))[0].text == "a\ufffdb"
 
 
+async def test_no_control_character_of_a_model_or_a_server_comes_through() -> None:
+    odd = "\x1b[2J\x00a\u202eb\x9b"
+    listed = status(200, {"data": [{"id": odd}, {"id": "stub"}]})
+    reply = raw(EVENTS, chunk(odd, reasoning=odd, refusal=odd), chunk(finish_reason="stop"))
+    async with talking(reply, status(500, {"error": odd}), models=listed) as (_, endpoint):
+        assert [model.name for model in await endpoint.models()] == ["stub"]
+        said = (await ask(endpoint))[0]
+        assert (said.text, said.reasoning, said.refusal) == ("[2Jab",) * 3
+        with pytest.raises(errors.ServerFault) as failed:
+            await ask(endpoint)
+    assert str(failed.value).startswith("The server failed (500). [2Jab Look")
+
+
 async def test_a_server_on_this_machine_is_not_asked_through_a_proxy(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

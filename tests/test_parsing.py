@@ -199,6 +199,28 @@ def test_newlines_and_tabs_that_are_meant_stay() -> None:
     assert mend_latex(text) == text
 
 
+@given(st.text(st.characters(codec="utf-8")))
+def test_what_is_read_holds_nothing_that_governs_a_terminal(text: str) -> None:
+    """Only line feeds and tabs, and no U+202E: half drawn, or whole, or an answer."""
+    odd = f"\x1b[2J\x00\x07\x9b1m\u202eevil\u2066 {text}"
+    values = {"title": odd, "content": [odd], "next_action": "continue"}
+    for whole in (json.dumps(values), json.dumps({**values, "content": odd}, ensure_ascii=False)):
+        reply, draft = parse_reply(whole), read_partial(whole)
+        assert isinstance(reply, Reply)
+        said = reply.title + reply.content + draft.title + draft.content + parse_answer(whole)
+        assert not [
+            it for it in said if it in "\r\u202e\u2066" or (ord(it) < 32 and it not in "\n\t")
+        ]
+        assert "[2J" in reply.title
+        assert "\x9b" not in said
+
+
+def test_a_content_of_nothing_but_control_characters_is_none() -> None:
+    reply = parse_reply('{"title": "T", "content": "\\u001b\\u202e", "next_action": "continue"}')
+    assert isinstance(reply, BadReply)
+    assert reply.cause == "no_content"
+
+
 def test_the_schema_lists_the_keys_in_the_order_they_are_shown() -> None:
     schema = step_schema("continue")
     assert list(schema["properties"]) == ["title", "content", "next_action"]

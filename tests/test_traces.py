@@ -232,9 +232,9 @@ def test_whatever_a_field_holds_it_is_taken_whole_or_refused(
     assert json.dumps(again, allow_nan=False, ensure_ascii=False).encode()
 
 
-def test_half_characters_and_nul_are_left_at_the_door() -> None:
-    trace = trace_from_json(changed(3, content="a\0b\ud800c", later={"\ud800": 1}))
-    assert trace.steps[0].content == "ab\ufffdc"
+def test_half_characters_and_control_characters_are_left_at_the_door() -> None:
+    trace = trace_from_json(changed(3, content="a\0b\ud800c\x1b[2J\u202e", later={"\ud800": 1}))
+    assert trace.steps[0].content == "ab\ufffdc[2J"
 
 
 def test_a_field_that_a_later_version_added_does_no_harm() -> None:
