@@ -1,16 +1,21 @@
 """The core in a terminal: python -m reasoning "question".
 
 Steps appear as panels while they are written, then the answer and the total thinking
-time; `--json` prints the trace instead. `--chains 8` holds a vote of at most eight chains,
-and says what most of them came to. It shows events and knows nothing of the way.
+time; `--json` prints the trace instead, as far as it came, whatever ends it. `--chains 8`
+holds a vote of at most eight chains, and says what most of them came to. It shows events
+and knows nothing of the way.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import io
 import json
+import os
+import signal
 import sys
+import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -25,8 +30,9 @@ from rich.text import Text
 
 from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint
-from reasoning.errors import StepwiseError
+from reasoning.errors import StepwiseError, Unreachable
 from reasoning.events import (
+    ENDS,
     Answer,
     Correction,
     Delta,
@@ -41,6 +47,7 @@ from reasoning.events import (
     Trace,
 )
 from reasoning.inquiry import Inquiry
+from reasoning.retry import retry
 from reasoning.self_consistency import draw_chains
 from reasoning.think import WAYS, Stopwatch, think, vary_settings
 from reasoning.traces import trace_to_json
@@ -50,6 +57,7 @@ from serving.served import describe, served_at
 
 CODES = {Failed: 1, Stopped: 130}
 MOST_CHAINS = 16
+Kept = dict[int, list[Event]]  # what came of each chain so far
 
 
 def parser() -> argparse.ArgumentParser:
@@ -96,69 +104,121 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
     except ValueError as error:
         parser().error(str(error))
+    _print_all_there_is()
     question = sys.stdin.read().strip() if arguments.question == "-" else arguments.question
     try:
         return asyncio.run(_ask(question, settings, arguments))
     except KeyboardInterrupt:
         return CODES[Stopped]
+    except BrokenPipeError:  # who read has had enough; the rest would fail again as Python ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return CODES[Failed]
+
+
+def _print_all_there_is() -> None:
+    """With "?" for what the terminal's encoding does not have, or a pipe's is not."""
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 async def _ask(question: str, settings: Settings, arguments: argparse.Namespace) -> int:
-    """Asks, shows, and returns the exit code."""
+    """Asks, shows, and returns the exit code. What came is printed as JSON whatever ends it."""
     console = Console(stderr=arguments.json)
+    inquiry = Inquiry(question, arguments.way or "", settings, arguments.language or "")
+    kept: Kept = {0: []}
+    _stop_at_signals()
+    try:
+        await _think(inquiry, arguments, console, kept)
+    except StepwiseError as error:  # before a chain began
+        kept[0] = [_begun(inquiry), Failed(error.code, error.message, error.remedy)]
+        if not arguments.json:
+            console.print(show(kept[0][-1]))
+    except asyncio.CancelledError:
+        kept[0] = kept[0] or [_begun(inquiry), Stopped()]
+    finally:
+        if arguments.json:
+            _print_json(_told(_traces(kept), arguments.chains))
+    end = _traces(kept)[0].end
+    if arguments.json and isinstance(end, Failed):  # behind the JSON, which a pipe may take alone
+        console.print(show(end))
+    return _code(_traces(kept))
+
+
+def _stop_at_signals() -> None:
+    """Ends as Ctrl-C does when it is killed, or its terminal is closed."""
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_DFL:  # nohup has it ignored
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+def _begun(inquiry: Inquiry) -> Event:
+    """How a chain would have begun that no model took up."""
+    return inquiry.started(model="", at=time.time())
+
+
+async def _think(
+    inquiry: Inquiry, arguments: argparse.Namespace, console: Console, kept: Kept
+) -> None:
+    """One chain, or a vote of several, shown unless as JSON; what comes is in `kept` at once."""
     endpoint = Endpoint.from_environment()
     try:
-        model = await endpoint.model()
-        way = arguments.way or await detect_way(endpoint, model, ways())
+        model = await retry(endpoint.model, _try_again)
+        way = inquiry.way or await detect_way(endpoint, model, ways())
         if not arguments.json:
             console.print(Text(describe(served_at(endpoint.base_url, model.name)), style="dim"))
 
-        inquiry = Inquiry(question, way, language=arguments.language or "")
-
         def chain(settings: Settings) -> AsyncGenerator[Event, None]:
-            one = replace(inquiry, settings=settings)
+            one = replace(inquiry, way=way, settings=settings)
             return think(one, endpoint=endpoint, model=model)
 
         if arguments.chains > 1:
-            several = vary_settings(settings, arguments.chains)
-            traces = await _drawn([partial(chain, one) for one in several])
-            return _count(traces, arguments.chains, console, arguments.json)
-        trace = await (
-            _collect(chain(settings)) if arguments.json else _show(chain(settings), console)
-        )
-    except StepwiseError as error:
-        console.print(Text(str(error), style="bold red"))
-        return 1
+            several = vary_settings(inquiry.settings, arguments.chains)
+            await _vote([partial(chain, one) for one in several], kept)
+            if not arguments.json:
+                _show_vote(_traces(kept), arguments.chains, console)
+            return
+        events = chain(inquiry.settings)
+        await (_collect(events, kept[0]) if arguments.json else _show(events, kept[0], console))
     finally:
         await endpoint.close()
-    if arguments.json:
-        _print_json(trace_to_json(trace))
-    return CODES.get(type(trace.end), 0)
 
 
-async def _drawn(chains: Sequence[Callable[[], AsyncGenerator[Event, None]]]) -> list[Trace]:
-    """As many of the chains as decide their vote."""
+async def _try_again(error: StepwiseError, wait: float) -> None:
+    """After a moment of weakness; a server that is not there need not be waited for."""
+    if isinstance(error, Unreachable):
+        raise error
+    await asyncio.sleep(wait)
+
+
+async def _vote(chains: Sequence[Callable[[], AsyncGenerator[Event, None]]], kept: Kept) -> None:
+    """Keeps as many of the chains as decide their vote; those that run when it stops, too."""
 
     async def trace(number: int) -> Trace:
-        return await _collect(chains[number]())
+        await _collect(chains[number](), kept.setdefault(number, []))
+        return Trace(tuple(kept[number]))
 
     ended = await draw_chains(trace, lambda it: vote_of(_answer(it), it.tokens), len(chains))
-    return [ended[number] for number in sorted(ended)]
+    for number in kept.keys() - ended.keys():
+        del kept[number]
 
 
-def _count(traces: Sequence[Trace], most: int, console: Console, as_json: bool) -> int:
-    """Counts the answers of at most `most` chains. The exit code is 0 if one has answered."""
-    ballots = count_votes([_answer(it) for it in traces], [it.tokens for it in traces])
-    if as_json:
-        votes = [{"answer": ballot.shown, "chains": ballot.members} for ballot in ballots]
-        told = [trace_to_json(trace) for trace in traces]
-        _print_json({"votes": votes, "most": most, "traces": told})
-    else:
-        end = traces[ballots[0].members[0] if ballots else 0].end
-        console.print(show(end) if end else "")
-        for line in tally(ballots, traces, most):
-            console.print(Text(line, style="bold"))
-    return 0 if any(trace.answer for trace in traces) else 1
+def _show_vote(traces: Sequence[Trace], most: int, console: Console) -> None:
+    ballots = _ballots(traces)
+    end = traces[ballots[0].members[0] if ballots else 0].end
+    console.print(show(end) if end else "")
+    for line in tally(ballots, traces, most):
+        console.print(Text(line, style="bold"))
+
+
+def _traces(kept: Kept) -> list[Trace]:
+    return [Trace(tuple(kept[number])) for number in sorted(kept)]
+
+
+def _ballots(traces: Sequence[Trace]) -> tuple[Ballot, ...]:
+    return count_votes([_answer(it) for it in traces], [it.tokens for it in traces])
 
 
 def _answer(trace: Trace) -> str:
@@ -184,34 +244,61 @@ def _span(traces: Sequence[Trace]) -> float:
     return max(map(sum, zip(begun, times, strict=True))) - min(begun)
 
 
+def _told(traces: Sequence[Trace], most: int) -> object:
+    """As JSON values: the trace, or the votes of at most `most` chains and their traces."""
+    told = [trace_to_json(trace) for trace in traces]
+    if most == 1:
+        return told[0]
+    votes = [{"answer": ballot.shown, "chains": ballot.members} for ballot in _ballots(traces)]
+    return {"votes": votes, "most": most, "traces": told}
+
+
 def _print_json(values: object) -> None:
-    print(json.dumps(values, ensure_ascii=False, indent=2))
+    """Flushed, so that a broken pipe is noticed here. Escaped where not all can be printed."""
+    escaped = "utf" not in (sys.stdout.encoding or "").lower()
+    print(json.dumps(values, ensure_ascii=escaped, indent=2), flush=True)
 
 
-async def _collect(events: AsyncGenerator[Event, None]) -> Trace:
-    async with aclosing(events):
-        return Trace(tuple([event async for event in events]))
+def _code(traces: Sequence[Trace]) -> int:
+    """The exit code: 0 if one has answered, 130 if a person stopped it."""
+    if any(isinstance(trace.end, Stopped) for trace in traces):
+        return CODES[Stopped]
+    return 0 if any(trace.answer for trace in traces) else CODES[Failed]
 
 
-async def _show(events: AsyncGenerator[Event, None], console: Console) -> Trace:
+async def _collect(
+    events: AsyncGenerator[Event, None],
+    kept: list[Event],
+    take: Callable[[Event], None] = lambda event: None,
+) -> None:
+    """Keeps what comes and hands it on. A chain that is cancelled has been stopped."""
+    watch = Stopwatch()
+    try:
+        async with aclosing(events):
+            async for event in events:
+                kept.append(event)
+                watch.note(event)
+                take(event)
+    except asyncio.CancelledError:
+        if not any(isinstance(event, ENDS) for event in kept):
+            kept.append(Stopped(watch.seconds()))
+            take(kept[-1])
+        raise
+
+
+async def _show(events: AsyncGenerator[Event, None], kept: list[Event], console: Console) -> None:
     """Draws the events as they come. Ctrl-C ends the run and keeps what was finished."""
     screen = Screen(console)
-    kept: list[Event] = []
-    watch = Stopwatch()
-    with Live(console=console, refresh_per_second=12, transient=True) as live:
-        try:
-            async with aclosing(events):
-                async for event in events:
-                    kept.append(event)
-                    watch.note(event)
-                    screen.take(event)
-                    live.update(screen.draft())
-        except asyncio.CancelledError:
-            kept.append(Stopped(watch.seconds()))
-            screen.take(kept[-1])
-    trace = Trace(tuple(kept))
-    console.print(Text(summary(trace), style="bold"))
-    return trace
+    try:
+        with Live(console=console, refresh_per_second=12, transient=True) as live:
+
+            def take(event: Event) -> None:
+                screen.take(event)
+                live.update(screen.draft())
+
+            await _collect(events, kept, take)
+    finally:
+        console.print(Text(summary(Trace(tuple(kept))), style="bold"))
 
 
 class Screen:

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from reasoning.errors import Busy, StepwiseError, Unreachable
 
+T = TypeVar("T")
 Sleep = Callable[[float], Awaitable[None]]
 Pause = Callable[[StepwiseError, float], Awaitable[None]]
 
@@ -20,12 +22,12 @@ RESTART_PAUSE = 8.0  # the longest between two looks at a server that is being s
 
 
 async def retry(
-    call: Callable[[], Awaitable[None]],
+    call: Callable[[], Awaitable[T]],
     pause: Pause,
     restart_wait: Callable[[], float] = lambda: 0.0,
     jitter: Callable[[], float] = random.random,
-) -> None:
-    """Makes the call; after a retryable failure `pause`, then the call anew.
+) -> T:
+    """What the call gives; after a retryable failure `pause`, then the call anew.
 
     `pause` is told what the try failed with, and the seconds to wait. The last failure is
     let through, and so is one that no second try can cure. A server that is gone may be so
@@ -34,8 +36,7 @@ async def retry(
     attempt, waited = 0, 0.0
     while True:
         try:
-            await call()
-            return
+            return await call()
         except StepwiseError as error:
             wait = wait_after(error, attempt, jitter())
             if isinstance(error, Unreachable) and waited < restart_wait():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -12,12 +13,13 @@ from typing import Any
 import pytest
 
 from reasoning.__main__ import main, summary
-from reasoning.events import Answer, Retry, Started, Step, Trace
+from reasoning.events import Answer, Failed, Retry, Started, Step, Stopped, Trace
+from reasoning.traces import trace_from_json
 from serving.served import Served, publish
 from tests.processes import ROOT, start, until
 from tests.real_servers import Server
 from tests.reciter_steps import SUM
-from tests.stub import NEVER, Play, Stub, says, status, step, step_number
+from tests.stub import NEVER, Play, Stub, raw, says, status, step, step_number
 
 pytestmark = pytest.mark.slow  # each is a process
 
@@ -33,14 +35,16 @@ def environment(base_url: str) -> dict[str, str]:
     return {**os.environ, "OPENAI_BASE_URL": base_url, "COLUMNS": "80", "MODEL": ""}
 
 
-def reason(base_url: str, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+def reason(
+    base_url: str, *words: str, stdin: str = "", **variables: str
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "reasoning", *words],
         cwd=ROOT,
-        env=environment(base_url),
+        env={**environment(base_url), **variables},
         input=stdin,
         capture_output=True,
-        text=True,
+        encoding=variables.get("PYTHONIOENCODING", "utf-8"),
         timeout=120,
     )
 
@@ -80,6 +84,80 @@ def test_no_server_is_one_line_that_says_what_to_start() -> None:
     assert done.returncode == 1
     assert "./serve.sh" in done.stdout
     assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "gbk"])
+def test_whatever_a_terminal_cannot_print_is_replaced(encoding: str) -> None:
+    odd = status(400, b'{"error": "\\ud800 \\u001b[2J\\u202e \xe9\xab\x98 \xf0\x9f\x98\x80"}')
+    words = ("--way", "direct", "Why \udcff?")
+    with Stub(odd) as stub:
+        done = reason(stub.base_url, *words, PYTHONIOENCODING=encoding, PYTHONUTF8="0")
+        told = reason(stub.base_url, "--json", *words, PYTHONIOENCODING=encoding)
+    assert done.returncode == told.returncode == 1
+    assert "The server refused the request (400)." in done.stdout
+    assert "[2J" in done.stdout
+    assert not {"\x1b", "\u202e"} & set(done.stdout + told.stdout)
+    assert "Traceback" not in done.stderr + told.stderr
+    end = trace_from_json(json.loads(told.stdout)).end
+    assert isinstance(end, Failed)
+    assert "高 😀" in end.message
+
+
+def test_a_question_that_is_no_text_is_read_as_far_as_it_is() -> None:
+    with Stub(says("Because.")) as stub:
+        done = subprocess.run(
+            [sys.executable, "-m", "reasoning", "--way", "direct", "-"],
+            cwd=ROOT,
+            env=environment(stub.base_url),
+            input=b"Why \xff?",
+            capture_output=True,
+            timeout=120,
+        )
+    assert done.returncode == 0, done.stderr
+    assert stub.requests[0]["messages"][-1]["content"] == "Why \ufffd?"
+
+
+@pytest.mark.parametrize("flags", [[], ["--json"]])
+def test_a_reader_that_has_had_enough_gets_no_traceback(flags: list[str]) -> None:
+    with Stub(*CHAIN) as stub:
+        process = start(
+            [sys.executable, "-m", "reasoning", "--way", "json_steps", *flags, "Why?"],
+            cwd=ROOT,
+            env=environment(stub.base_url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stdout is not None
+        process.stdout.close()
+        process.stdout = None
+        _, err = process.communicate(timeout=60)
+    assert (process.returncode, err) == (1, "")
+
+
+@pytest.mark.parametrize("first", [status(503, {"error": "busy"}), raw(end="reset")])
+def test_a_server_that_fails_at_the_start_is_asked_once_more(first: Play) -> None:
+    with Stub(says("Because.")) as stub:
+        well, plays = stub.models, iter([first])
+
+        async def fails_first(writer: asyncio.StreamWriter) -> None:
+            await next(plays, well)(writer)
+
+        stub.models = fails_first
+        done = reason(stub.base_url, "--way", "direct", "Why?")
+    assert done.returncode == 0, done.stdout
+    assert "Because." in done.stdout
+
+
+def test_without_a_server_the_json_says_why_nothing_came() -> None:
+    with Stub() as stub:
+        gone = stub.base_url
+    done = reason(gone, "--json", "Why?")
+    trace = trace_from_json(json.loads(done.stdout))
+    assert isinstance(trace.end, Failed)
+    assert trace.started is not None
+    assert (trace.started.question, trace.end.code, done.returncode) == ("Why?", "unreachable", 1)
+    assert done.stderr.startswith("No server answers")
 
 
 def voting(request: dict[str, Any]) -> Play:
@@ -191,6 +269,35 @@ def test_ctrl_c_ends_the_run_on_the_server_and_leaves_no_traceback(flags: list[s
         until(lambda: stub.gone == 1)
     assert process.returncode == 130
     assert "Traceback" not in out + err
+
+
+@pytest.mark.parametrize(
+    ("how", "chains"), [(signal.SIGINT, 1), (signal.SIGTERM, 3), (signal.SIGHUP, 1)]
+)
+def test_what_came_until_it_was_ended_is_printed_as_json(how: signal.Signals, chains: int) -> None:
+    def reply(request: dict[str, Any]) -> Play:
+        number = step_number(request)
+        said = ("Read the letters.", "Count each of them.", "word " * 40)[number - 1]
+        return step(f"Step {number}", said, until=NEVER if number == 3 else None)
+
+    with Stub(reply) as stub:
+        words = ["--way", "json_steps", "--json", "--chains", str(chains), "Why?"]
+        process = start(
+            [sys.executable, "-m", "reasoning", *words],
+            cwd=ROOT,
+            env=environment(stub.base_url),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        until(lambda: len(stub.requests) == 3 * chains)
+        process.send_signal(how)
+        out, err = process.communicate(timeout=20)
+    printed = json.loads(out)
+    traces = [trace_from_json(it) for it in (printed["traces"] if chains > 1 else [printed])]
+    assert [len(trace.steps) for trace in traces] == [2] * chains
+    assert all(isinstance(trace.end, Stopped) for trace in traces)
+    assert (process.returncode, err) == (130, "")
 
 
 def test_a_real_question_is_answered_in_the_terminal(reciter: Server) -> None:
