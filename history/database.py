@@ -8,7 +8,10 @@ StoreError is the only error for what a person can mend: its code is a key of FA
 
 from __future__ import annotations
 
+import logging
 import os
+import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -36,10 +39,13 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
+from history import salvage
+
 BUSY = 5.0  # seconds; that long another process may write, or a server take to answer
 DATABASE_URL = "DATABASE_URL"
 _LOCK = 7_837_329  # PostgreSQL's lock for who makes or changes the tables; any number of ours
 _HERE = "or set DATABASE_URL to another place"
+_log = logging.getLogger(__name__)
 
 FAULTS = {
     "full": ("There is no room left for the history in {where}.", "Make room on the disk."),
@@ -47,6 +53,7 @@ FAULTS = {
     "readonly": ("The history in {where} cannot be written.", f"Make it writable, {_HERE}."),
     "closed": ("The history in {where} cannot be opened.", f"Give this user its folder, {_HERE}."),
     "damaged": ("What lies in {where} is no history.", f"Put a backup in its place, {_HERE}."),
+    "set_aside": ("The history in {where} was damaged. {detail}", "Look at the disk."),
     "disk": ("The disk fails under the history in {where}: {detail}.", "Look at the disk."),
     "newer": ("The history in {where} is a newer Stepwise's: {detail}.", f"Update, {_HERE}."),
     "unreachable": ("No answer from {where}: {detail}.", "Start it, or check DATABASE_URL."),
@@ -150,6 +157,16 @@ PREFERENCES = Table(
 MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
 
 
+_ORPHANS = tuple(  # of rows that could not be read
+    table.delete().where(column.not_in(select(parent)))
+    for table, column, parent in (
+        (RUNS, RUNS.c.thread, THREADS.c.id),
+        (TEXTS, TEXTS.c.thread, THREADS.c.id),
+        (EVENTS, EVENTS.c.run, RUNS.c.number),
+    )
+)
+
+
 def newest() -> int:
     """The version of the tables above."""
     return 1 + len(MIGRATIONS)
@@ -159,17 +176,39 @@ def newest() -> int:
 
 
 class Database:
-    """An open database whose tables are there and of this version."""
+    """An open database whose tables are there and of this version.
+
+    A SQLite file that is found damaged, now or later, is laid aside and a fresh one begun with
+    what can be read of it: `set_aside` says so. Whoever met the damage gets that as an error,
+    and may try again.
+    """
 
     def __init__(self, url: str | None = None) -> None:
         url = url or os.environ.get(DATABASE_URL)
-        given = _parsed(url) if url else _default()
-        self.where = _named(given)
-        self._password = given.password or ""
-        self._engine = _engine(given)
+        self._given = _parsed(url) if url else _default()
+        self.where = _named(self._given)
+        self.set_aside: StoreError | None = None
+        self._password = self._given.password or ""
+        self._mending = threading.RLock()
+        self._fresh = False  # what is opened now was begun here: damage in it is the disk's
+        try:
+            self._open()
+        except StoreError as error:
+            if error is not self.set_aside:
+                raise
+
+    def _open(self) -> None:
+        self._engine = _engine(self._given)
         self._writer = self._engine.execution_options(writing=True)
+        self._identity = salvage.identity(file) if (file := self._file) else None
         with self.writing() as connection:
             self._make_tables(connection)
+
+    @property
+    def _file(self) -> Path | None:
+        return (
+            Path(self._given.database) if self._given.database and _is_file(self._given) else None
+        )
 
     @property
     def kind(self) -> str:
@@ -193,6 +232,7 @@ class Database:
     @contextmanager
     def _explained(self) -> Iterator[None]:
         """Turns what failed at the database into a StoreError; bad values stay what they are."""
+        used = self._engine
         try:
             yield
         except (DataError, IntegrityError):
@@ -203,7 +243,59 @@ class Database:
             detail = detail.rpartition("failed: ")[2]  # the driver names the server before it
             if self._password:
                 detail = detail.replace(self._password, "***")
-            raise StoreError(_code(cause), self.where, detail) from None
+            code = _code(cause)
+            if code == "damaged" and self._begin_afresh(used):
+                assert self.set_aside is not None
+                raise self.set_aside from None
+            raise StoreError(code, self.where, detail) from None
+
+    def _begin_afresh(self, used: Engine) -> bool:
+        """Lays the damaged file aside, once, and opens one with what is readable of it.
+
+        False where there is no such file, or it never was a history.
+        """
+        file = self._file
+        with self._mending:
+            if used is not self._engine:
+                return True  # another thread has met the damage, too
+            if self._fresh or file is None or not salvage.was_database(file):
+                return False
+            with salvage.alone_in(file.parent):
+                if salvage.identity(file) == self._identity:
+                    self._replace(file)
+                else:  # another process has
+                    used.dispose()
+                    self.set_aside = StoreError("set_aside", self.where, "A fresh one is there.")
+                    self._open()
+            return True
+
+    def _replace(self, file: Path) -> None:
+        self._engine.dispose()
+        aside = salvage.lay_aside(file)
+        self.set_aside = StoreError("set_aside", self.where, f"It lies in {aside.name} now.")
+        self._fresh = True
+        try:
+            self._open()
+            taken = self._salvage(aside, file)
+        finally:
+            self._fresh = False
+        detail = f"It lies in {aside.name} now; a fresh one was begun with {taken} runs of it."
+        self.set_aside = StoreError("set_aside", self.where, detail)
+        _log.warning("%s", self.set_aside)
+
+    def _salvage(self, old: Path, new: Path) -> int:
+        """How many runs could be read of the old file; none of them where it is too bad."""
+        tables = [THREADS, RUNS, EVENTS, TEXTS, PREFERENCES]
+        columns = {table.name: [column.name for column in table.columns] for table in tables}
+        try:
+            taken = salvage.salvage(old, new, columns)[RUNS.name]
+            with self.writing() as connection:
+                for orphans in _ORPHANS:
+                    connection.execute(orphans)
+        except (sqlite3.Error, StoreError) as error:
+            _log.warning("Nothing could be read of %s: %s", old, error)
+            return 0
+        return taken
 
     def _make_tables(self, connection: Connection) -> None:
         if self.kind == "postgresql":
@@ -261,16 +353,20 @@ def _engine(url: URL) -> Engine:
     if url.drivername != "sqlite":
         waits = {"connect_timeout": int(BUSY), "tcp_user_timeout": int(BUSY * 1000)}
         return create_engine(url, connect_args=waits, pool_pre_ping=True, **shared)
-    if url.database in (None, "", ":memory:"):  # it lives in one connection, which all share
+    if not _is_file(url):  # it lives in one connection, which all share
         shared |= {"poolclass": QueuePool, "pool_size": 1, "max_overflow": 0}
     else:
-        _make_file(Path(url.database))
+        _make_file(Path(url.database or ""))
     engine = create_engine(
         url, connect_args={"timeout": BUSY, "check_same_thread": False}, **shared
     )
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
     return engine
+
+
+def _is_file(url: URL) -> bool:
+    return url.drivername == "sqlite" and url.database not in (None, "", ":memory:")
 
 
 def _make_file(path: Path) -> None:
@@ -288,6 +384,7 @@ def _prepare(connection: Any, _record: Any) -> None:
     That is cheap here, where one commit holds the events of all runs. What is deleted is
     overwritten, so that "deleted for good" is true of the file, too.
     """
+    connection.text_factory = salvage.decoded
     connection.isolation_level = None  # or the driver begins transactions where it likes
     for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "secure_delete=ON"):
         connection.execute(f"PRAGMA {pragma}").close()
@@ -311,6 +408,7 @@ _SQLITE = {
     "SQLITE_CORRUPT": "damaged",
     "SQLITE_IOERR": "disk",
 }
+_SQLITE_DAMAGED = ("unsupported file format", "malformed database schema")
 _POSTGRESQL = {
     "53100": "full",
     "55P03": "locked",
@@ -332,6 +430,8 @@ def _code(cause: BaseException) -> str:
     """The fault behind a driver's error."""
     name = getattr(cause, "sqlite_errorname", None)
     if name:
+        if any(words in str(cause) for words in _SQLITE_DAMAGED):
+            return "damaged"
         found = [code for prefix, code in _SQLITE.items() if name.startswith(prefix)]
         return found[0] if found else "other"
     state = getattr(cause, "sqlstate", None)

@@ -49,6 +49,8 @@ class Recorder:
                 return
             except StoreError as error:
                 self._say(error)
+            except Exception:  # the thread meets it again, and gives this run up alone
+                _log.exception("Run %s could not be begun in the history", run.id)
         self.record(run)
 
     def begin_soon(self, run: Run) -> None:

@@ -47,9 +47,13 @@ def request_to_json(asked: RunRequest) -> dict[str, Any]:
 
 def request_from_json(values: dict[str, Any]) -> RunRequest:
     """The inverse. Raises ValueError for other values."""
-    started = from_dict(values["started"])
-    steps = tuple(from_dict(step) for step in values["steps"])
+    try:
+        started = from_dict(values["started"])
+        steps = tuple(from_dict(step) for step in values["steps"])
+        most = int(values.get("most", 1))  # an older history says nothing of it
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"expected how a run began and its steps: {error}") from None
     if not isinstance(started, Started):
         raise ValueError(f"expected how a run began, got {type(started).__name__}")
     asked = RunRequest.of(started, tuple(step for step in steps if isinstance(step, Step)))
-    return replace(asked, most=int(values.get("most", 1)))  # an older history says nothing of it
+    return replace(asked, most=most)

@@ -15,10 +15,10 @@ import os
 import socket
 import time
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar, get_type_hints
 
 import psutil
 from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
@@ -31,14 +31,14 @@ from reasoning.events import (
     Delta,
     Event,
     Failed,
+    Notice,
     Step,
     Stopped,
     Trace,
-    from_dict,
     to_dict,
 )
 from reasoning.parsing import whole_characters
-from reasoning.traces import compact
+from reasoning.traces import LARGEST, compact, event_from_row
 
 KEPT_DELETED = 30 * 24 * 3600.0  # seconds in which a deleted conversation can be restored
 SILENT = 120.0  # seconds without a sign of life after which another machine's run is cut off
@@ -47,6 +47,8 @@ FIGURES = 2_000  # runs; as many points as a chart can show
 LONGEST_NAME = 200  # characters
 LONGEST_SEARCH = 200  # characters; a SQLite pattern has a limit
 _STATES = {Answer: "answered", Failed: "failed", Stopped: "stopped"}
+STATES = {*_STATES.values(), "thinking", "interrupted"}
+Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
 
 
@@ -120,14 +122,22 @@ class Store:
     def __init__(self, url: str | None = None, now: Callable[[], float] = time.time) -> None:
         self._database = Database(url)
         self._now = now
-        with self._database.writing() as connection:
-            self._purge(connection)
-            self._mark_interrupted(connection)
+        try:
+            self._keep_house()
+        except StoreError as error:
+            if error is not self.set_aside:
+                raise
+            self._keep_house()  # in the fresh one
 
     @property
     def where(self) -> str:
         """The file, or the database's name and host."""
         return self._database.where
+
+    @property
+    def set_aside(self) -> StoreError | None:
+        """What was found damaged and laid aside, if anything was."""
+        return self._database.set_aside
 
     def close(self) -> None:
         self._database.close()
@@ -218,33 +228,39 @@ class Store:
 
     def entry(self, id: str) -> Entry | None:
         with self._database.reading() as connection:
-            row = connection.execute(_entries().where(RUNS.c.id == id)).one_or_none()
-        return _entry(row) if row else None
+            return _first(_readable(connection.execute(_entries().where(RUNS.c.id == id)), _entry))
 
     def events(self, id: str) -> tuple[Event, ...]:
-        """What happened, without the deltas that a later event made superfluous."""
+        """What happened, without the deltas that a later event made superfluous.
+
+        What is damaged is left out, and a Notice in its place says how much it is.
+        """
         query = select(EVENTS.c.body).join(RUNS).where(RUNS.c.id == id).order_by(EVENTS.c.place)
         with self._database.reading() as connection:
             bodies = connection.scalars(query).all()
-        return compact(tuple(from_dict(json.loads(body)) for body in bodies))
+        return compact(_told(bodies))
 
     def asked(self, id: str) -> RunRequest | None:
         with self._database.reading() as connection:
             body = connection.scalar(select(RUNS.c.asked).where(RUNS.c.id == id))
-        return request_from_json(json.loads(body)) if body else None
+        try:
+            return request_from_json(json.loads(body)) if body else None
+        except (ValueError, TypeError):
+            _log.warning("What run %s was asked is damaged in the history", id)
+            return None
 
     def runs_of(self, thread_id: str) -> list[Entry]:
         """The runs of a conversation, oldest first."""
         query = _entries().where(RUNS.c.thread == thread_id).order_by(RUNS.c.number)
         with self._database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query)]
+            return _readable(connection.execute(query), _entry)
 
     def figures(self, owner: str) -> list[Entry]:
         """The owner's newest answered runs, oldest first."""
         mine = and_(THREADS.c.owner == owner, RUNS.c.state == "answered")
         query = _entries().where(mine).order_by(RUNS.c.number.desc()).limit(FIGURES)
         with self._database.reading() as connection:
-            return [_entry(row) for row in connection.execute(query)][::-1]
+            return _readable(connection.execute(query), _entry)[::-1]
 
     # -- conversations
 
@@ -258,7 +274,7 @@ class Store:
         order = (THREADS.c.pinned.desc(), THREADS.c.touched.desc(), THREADS.c.id.desc())
         query = _listed(select(THREADS), owner, search).order_by(*order)
         with self._database.reading() as connection:
-            return [_thread(row) for row in connection.execute(query.limit(limit).offset(offset))]
+            return _readable(connection.execute(query.limit(limit).offset(offset)), _thread)
 
     def count_threads(self, owner: str, search: str = "") -> int:
         query = _listed(select(func.count()).select_from(THREADS), owner, search)
@@ -268,8 +284,7 @@ class Store:
     def thread(self, id: str) -> Thread | None:
         query = select(THREADS).where(THREADS.c.id == id, THREADS.c.deleted == 0)
         with self._database.reading() as connection:
-            row = connection.execute(query).one_or_none()
-        return _thread(row) if row else None
+            return _first(_readable(connection.execute(query), _thread))
 
     def rename(self, thread_id: str, name: str) -> None:
         """An empty name is the first question again."""
@@ -299,8 +314,13 @@ class Store:
     def preferences(self, owner: str) -> dict[str, Any]:
         query = select(PREFERENCES.c.body).where(PREFERENCES.c.owner == owner)
         with self._database.reading() as connection:
-            values: dict[str, Any] = json.loads(connection.scalar(query) or "{}")
-        return values
+            body = connection.scalar(query) or "{}"
+        try:
+            values = json.loads(body)
+        except (ValueError, TypeError):
+            _log.warning("What an owner prefers is damaged in the history")
+            return {}
+        return values if isinstance(values, dict) else {}
 
     def prefer(self, owner: str, values: dict[str, Any]) -> None:
         """These values, in the place of all earlier ones."""
@@ -308,6 +328,11 @@ class Store:
             connection.execute(_PREFER, {"owner": owner, "body": json.dumps(values)})
 
     # -- keeping house
+
+    def _keep_house(self) -> None:
+        with self._database.writing() as connection:
+            self._purge(connection)
+            self._mark_interrupted(connection)
 
     def _purge(self, connection: Connection) -> None:
         old = and_(THREADS.c.deleted > 0, THREADS.c.deleted < self._now() - KEPT_DELETED)
@@ -325,13 +350,13 @@ class Store:
 
     def _lives(self, keeper: str, beat: float) -> bool:
         """A process of this machine is looked for, of another one a sign of life is awaited."""
-        host, pid, began = keeper.rsplit(" ", 2)
-        if host != socket.gethostname():
-            return self._now() - beat < SILENT
         try:
+            host, pid, began = keeper.rsplit(" ", 2)
+            if host != socket.gethostname():
+                return self._now() - beat < SILENT
             created: float = psutil.Process(int(pid)).create_time()
             return abs(created - float(began)) < SAME
-        except psutil.Error:
+        except (psutil.Error, ValueError, TypeError):  # it is gone, or its name is damaged
             return False
 
 
@@ -346,14 +371,57 @@ def _entries() -> Select[Any]:
     return select(RUNS, THREADS.c.owner).join(THREADS).where(THREADS.c.deleted == 0)
 
 
+def _readable(rows: Iterable[Row[Any]], make: Callable[[Row[Any]], Value]) -> list[Value]:
+    """What the rows say; those that a disk has damaged are left out, and counted in the log."""
+    found, damaged = [], 0
+    for row in rows:
+        try:
+            found.append(make(row))
+        except ValueError:
+            damaged += 1
+    if damaged:
+        _log.warning("The history has damaged rows, left out of a list: %d", damaged)
+    return found
+
+
+def _first(values: list[Value]) -> Value | None:
+    return values[0] if values else None
+
+
 def _entry(row: Row[Any]) -> Entry:
     link = Link(row.thread, row.after, row.origin, row.parts, row.how, row.together)
     names = [name for name in Entry.__slots__ if name != "link"]
-    return Entry(link=link, **{name: getattr(row, name) for name in names})
+    entry = Entry(link=link, **{name: getattr(row, name) for name in names})
+    _check(link)
+    _check(entry)
+    if entry.state not in STATES:
+        raise ValueError(f"expected a state of {sorted(STATES)}, got {entry.state!r}")
+    return entry
 
 
 def _thread(row: Row[Any]) -> Thread:
-    return Thread(**{name: getattr(row, name) for name in Thread.__slots__})
+    thread = Thread(**{name: getattr(row, name) for name in Thread.__slots__})
+    _check(thread)
+    return thread
+
+
+def _check(value: Entry | Thread | Link) -> None:
+    """Raises ValueError where a column holds what was never written there."""
+    for name, kind in _KINDS[type(value)].items():
+        found = getattr(value, name)
+        if not isinstance(found, kind):
+            raise ValueError(f"expected {name} as {kind}, got {type(found).__name__}")
+        if isinstance(found, (int, float)) and not 0 <= found <= LARGEST:
+            raise ValueError(f"expected {name} from 0 to {LARGEST:.0e}, got {found!r:.20}")
+
+
+_KINDS = {  # the type of each field; a whole number may stand for a float
+    value: {
+        name: (int, float) if kind is float else kind
+        for name, kind in get_type_hints(value).items()
+    }
+    for value in (Entry, Thread, Link)
+}
 
 
 def _listed(query: Select[Any], owner: str, search: str) -> Select[Any]:
@@ -408,7 +476,25 @@ def _take_drafts(connection: Connection, run: int) -> tuple[Event, ...]:
     bodies = connection.scalars(query).all()
     if bodies:
         connection.execute(EVENTS.delete().where(late))
-    return tuple(from_dict(json.loads(body)) for body in bodies)
+    return tuple(event for body in bodies if (event := _event(body)))
+
+
+def _event(body: Any) -> Event | None:
+    """The event of a row; None where a disk has damaged it."""
+    try:
+        return event_from_row(body)
+    except (ValueError, TypeError, RecursionError):
+        return None
+
+
+def _told(bodies: Sequence[Any]) -> tuple[Event, ...]:
+    """The events of a run's rows, and in the place of the first damaged one how many are."""
+    events = [_event(body) for body in bodies]
+    damaged = events.count(None)
+    told = [event for event in events if event is not None]
+    if damaged:
+        told.insert(events.index(None), Notice("damaged", str(damaged)))
+    return tuple(told)
 
 
 def _rows(run: int, last: int, kept: tuple[Event, ...]) -> list[dict[str, Any]]:

@@ -84,6 +84,8 @@ def _draw_warnings(context: PageContext, run: Run | None) -> None:
     if trouble is not None:
         why = failure_line(trouble, context.words, "store")
         st.warning(context.words("unkept", message=why), icon=":material/save:")
+    if (damaged := context.store.set_aside) is not None:
+        st.warning(failure_line(damaged, context.words, "store"), icon=":material/save:")
 
 
 def _draw_refusal(words: Words) -> None:

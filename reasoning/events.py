@@ -163,6 +163,7 @@ class Notice:
     "no_box": the model named no answer in a box; its last step stands for one.
     "no_going_on": the server does not go on from a message of the model's, and is asked to.
     "no_thinking": the model showed no thinking of its own, only an answer.
+    "damaged": so many of the run's events could not be read in the history, and are left out.
     """
 
     code: str

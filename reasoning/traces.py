@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, replace
 from functools import cache
@@ -28,6 +29,7 @@ from reasoning.events import (
     Started,
     Step,
     Trace,
+    from_dict,
     to_dict,
 )
 from reasoning.parsing import printable
@@ -105,16 +107,26 @@ def trace_from_json(values: Any) -> Trace:
     return trace
 
 
+def event_from_row(body: str) -> Event:
+    """An event as the history keeps it, its texts to the letter, however long.
+
+    Raises ValueError where a disk has made something else of it.
+    """
+    values = json.loads(body)
+    _event(1, values, longest=sys.maxsize)
+    return from_dict(values)
+
+
 # -- looking at what comes in
 
 
-def _event(number: int, values: Any) -> Event:
+def _event(number: int, values: Any, longest: int = LONGEST_TEXT) -> Event:
     kind = values.get("kind") if isinstance(values, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"expected an event as number {number}, got the kind {kind!r:.40}")
     try:
         event: Event = _adapter(kind).validate_json(json.dumps(_whole(values)), strict=True)
-        _look_at_values(event)
+        _look_at_values(event, longest)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"])
@@ -140,10 +152,10 @@ def _whole(value: Any) -> Any:
     return value
 
 
-def _look_at_values(event: Event) -> None:
+def _look_at_values(event: Event, longest: int) -> None:
     for value in _leaves(asdict(event)):
-        if isinstance(value, str) and len(value) > LONGEST_TEXT:
-            raise ValueError(f"expected texts of at most {LONGEST_TEXT:,} characters")
+        if isinstance(value, str) and len(value) > longest:
+            raise ValueError(f"expected texts of at most {longest:,} characters")
         if isinstance(value, float) and not math.isfinite(value):
             raise ValueError(f"expected a finite number, got {value}")
     for name, value in asdict(event).items():

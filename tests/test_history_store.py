@@ -5,6 +5,7 @@ What is no matter of one database alone is tested on SQLite and on PostgreSQL.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import signal
 import sqlite3
@@ -13,16 +14,18 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
 from history import database, store
-from history.database import EVENTS, RUNS, TEXTS
+from history.database import EVENTS, PREFERENCES, RUNS, TEXTS
 from history.request import Link, RunRequest
 from history.store import Begun, Heard, Store, StoreError
 from page.i18n import LANGUAGES, load
@@ -732,12 +735,122 @@ def test_a_history_that_another_program_locks_is_named(
     it.close()
 
 
-def test_a_damaged_history_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "history.db"
+def filled(file: Path) -> bytes:
+    """A history of fifty runs, as bytes."""
     it = Store(f"sqlite:///{file}")
     for number in range(50):
-        ask(it, str(number), events=[STARTED, step(1, "long " * 500)])
+        events = [STARTED, step(1, f"long 高 {number} " * 100), step(2, "b"), ANSWER]
+        ask(it, str(number), events=events)
+    it.prefer("", {"way": "coat"})
     it.close()
-    whole = file.read_bytes()
-    file.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
-    assert failing(f"sqlite:///{file}").code == "damaged"
+    return file.read_bytes()
+
+
+def test_a_damaged_file_is_set_aside_and_a_fresh_one_begun_with_what_is_readable(
+    tmp_path: Path,
+) -> None:
+    file = tmp_path / "history.db"
+    whole = filled(file)
+    file.write_bytes(whole[:40] + b"\xff" * 20 + whole[60:])  # SQLite opens no such file
+    it = Store(f"sqlite:///{file}")
+    assert it.set_aside is not None
+    ask(it, "new", events=[STARTED, ANSWER])
+    assert "new" in ids(it)
+    it.close()
+    (aside,) = (path for path in tmp_path.iterdir() if ".corrupt-" in path.name)
+    assert aside.name in str(it.set_aside)
+    assert aside.read_bytes()[60:4096] == whole[60:4096]
+    again = Store(f"sqlite:///{file}")
+    assert again.set_aside is None
+    assert "new" in ids(again)
+    again.close()
+
+
+def test_a_page_that_is_damaged_takes_no_other_run_with_it(tmp_path: Path) -> None:
+    file = tmp_path / "history.db"
+    whole = filled(file)
+    at = whole.index(b"long \\u9ad8 20 ") // 4096 * 4096
+    file.write_bytes(whole[:at] + b"\xff" * 4096 + whole[at + 4096 :])
+    it = Store(f"sqlite:///{file}")
+    met = [id for id in map(str, range(50)) if not _reads(it, id)]
+    assert len(met) == 1  # who meets the damage is told, and may try again
+    assert it.set_aside is not None
+    assert "a fresh one was begun with 50 runs" in str(it.set_aside)
+    kept = [len(Trace(it.events(str(number))).steps) for number in range(50)]
+    assert sum(steps == 2 for steps in kept) >= 44
+    assert it.preferences("") == {"way": "coat"}
+    it.close()
+
+
+def _reads(it: Store, id: str) -> bool:
+    try:
+        return bool(it.events(id))
+    except StoreError:
+        return False
+
+
+def test_a_damaged_event_is_left_out_and_counted(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED, step(1), step(2), ANSWER])
+    bad = ("{", '{"kind": "step"}', '{"kind": ["step"]}', "[]")
+    for body in bad:
+        with opened._database.writing() as connection:
+            connection.execute(EVENTS.update().where(EVENTS.c.place == 2).values(body=body))
+        assert opened.events("one") == (STARTED, Notice("damaged", "1"), step(2), ANSWER)
+
+
+def test_a_damaged_row_is_left_out_of_lists(
+    opened: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    ask(opened, "one", events=[STARTED, ANSWER])
+    ask(opened, "two", events=[STARTED, ANSWER])
+    opened.prefer("", {"way": "coat"})
+    bad = {"state": "answeree", "at": 1e300, "asked": "{", "keeper": "x"}
+    with opened._database.writing() as connection:
+        connection.execute(RUNS.update().where(RUNS.c.id == "one").values(bad))
+        connection.execute(PREFERENCES.update().values(body="{'"))
+    assert (opened.entry("one"), opened.asked("one")) == (None, None)
+    assert [entry.id for entry in opened.figures("")] == ["two"]
+    assert opened.preferences("") == {}
+    assert "damaged rows, left out of a list: 1" in caplog.text
+
+
+def test_text_that_is_no_utf_8_costs_a_character(tmp_path: Path) -> None:
+    it = Store(f"sqlite:///{tmp_path / 'history.db'}")
+    ask(it, "one", "Why?", [STARTED, ANSWER])
+    with it._database.writing() as connection:
+        connection.exec_driver_sql("UPDATE stepwise_runs SET question = CAST(x'57ff79' AS TEXT)")
+    assert [entry.question for entry in it.runs_of("one")] == ["W\ufffdy"]
+    it.close()
+
+
+# Whatever bits of a history's file are flipped, reading and writing it raises a StoreError at most.
+@settings(max_examples=10)
+@given(st.lists(st.integers(0, 8 * 60_000), min_size=1, max_size=20))
+def test_flipped_bits_are_no_error_but_a_store_error(flips: list[int]) -> None:
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / "history.db"
+        data = bytearray(_whole())
+        for bit in flips:
+            data[bit // 8 % len(data)] ^= 1 << bit % 8
+        file.write_bytes(data)
+        with contextlib.suppress(StoreError):
+            it = Store(f"sqlite:///{file}")
+            for use in (_read_all, lambda it: ask(it, "new", events=[STARTED, ANSWER])):
+                with contextlib.suppress(StoreError):
+                    use(it)
+            it.close()
+
+
+@cache
+def _whole() -> bytes:
+    with TemporaryDirectory() as folder:
+        return filled(Path(folder) / "history.db")
+
+
+def _read_all(it: Store) -> None:
+    for thread in it.threads("", limit=100):
+        for entry in it.runs_of(thread.id):
+            it.events(entry.id)
+            it.asked(entry.id)
+    it.figures("")
+    it.preferences("")
