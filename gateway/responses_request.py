@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from gateway.errors import UNSUPPORTED, ApiError
-from gateway.schema import LARGEST_BOUND, NONE, Body, ChatRequest, Effort, Only, Strict
+from gateway.schema import LARGEST_BOUND, NAME, NONE, Body, ChatRequest, Effort, Only, Strict
 
 PARTS = {  # the types of text parts, and where each has its text
     "input_text": "text",
@@ -116,7 +116,7 @@ class Reasoning(Strict):
 
 class Format(Strict):
     type: Literal["text", "json_object", "json_schema"]
-    name: str | None = None
+    name: Annotated[str | None, Field(pattern=NAME)] = None
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     description: str | None = None
     strict: bool | None = None
@@ -142,7 +142,7 @@ class TextConfig(Strict):
 
 class Tool(Strict):
     type: Literal["function"]
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

@@ -41,6 +41,7 @@ EFFORTS: Mapping[Effort, Settings] = {
     "xhigh": LONGEST,
     "max": LONGEST,
 }
+NAME = r"^[a-zA-Z0-9_-]{1,64}$"  # of a schema, or a tool
 LARGEST_BOUND = 10**9  # tokens
 LARGEST_SEED = 2**62  # a server takes 64 bits, and further chains and attempts count up from it
 
@@ -184,7 +185,7 @@ class StreamOptions(Strict):
 class NamedSchema(Strict):
     """A JSON schema for the answer. It is always kept to, `strict` or not."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     schema_: Annotated[dict[str, Any], Field(alias="schema")]
     description: str | None = None
     strict: bool | None = None
@@ -204,7 +205,7 @@ class ResponseFormat(Strict):
 class ToolFunction(Strict):
     """A tool that the caller has. Where its call is forced it is a form of the answer."""
 
-    name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_-]{1,64}$")]
+    name: Annotated[str, Field(pattern=NAME)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None

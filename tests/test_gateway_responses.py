@@ -189,6 +189,11 @@ def test_an_answer_that_is_cut_makes_an_incomplete_response() -> None:
             "unsupported_parameter",
             "input[0].content",
         ),
+        (
+            {"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}},
+            "invalid_value",
+            "text.format.name",
+        ),
         ({"reasoning": {"effort": "huge"}}, "invalid_value", "reasoning.effort"),
         ({"extra_body": {"top_k": 5}}, "unknown_parameter", "top_k"),
     ],
