@@ -59,8 +59,8 @@ def plans_table(plans: Sequence[Plan]) -> str:
 
 
 def figure(value: float) -> str:
-    """Two places, and none of a large number."""
-    return f"{value:,.0f}" if value >= 10 else f"{value:.2f}"
+    """Two digits, and all of a large number."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def plan_row(made: Plan) -> Sequence[object]:
@@ -119,7 +119,7 @@ def report(plans: Sequence[Plan], wait: float, command: str) -> str:
         f"{load.calls:g} calls; {100 * load.busy:g} % of a day's questions come in its busiest "
     )
     chain += f"hour. Where 95 of 100 see a first word within {wait:g} s; median (95 of 100)."
-    full = f"One core of each part, {100 * SHARE:g} % busy; a question a chain as above."
+    full = f"What gives out first: one core of each part, {100 * SHARE:g} % busy with such chains."
     head = f"# Capacity, on paper\n\n    {command}\n"
     return "\n".join([head, chain, "", plans_table(plans), full, "", parts_table(load)])
 

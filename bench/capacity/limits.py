@@ -26,4 +26,9 @@ class Part:
         return load.day / self.day(load)
 
 
-PARTS = (Part("page process", 2.43, "bench/results/page.md, at step 25"),)
+PARTS = (
+    Part("page process", 1.6, "bench/results/crowd.md, 0.73 s for 460 tokens, 20 at once"),
+    Part("gateway process", 0.69, "bench/results/parts.md, in steps"),
+    Part("core of PostgreSQL", 0.19, "bench/results/parts.md, 16 at once, a piece a token"),
+    Part("core of the router", 0.0035, "bench/results/parts.md"),
+)
