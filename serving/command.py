@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from serving.catalogue import ROOT, Model
-from serving.hardware import Machine
+from serving.hardware import Machine, cards
 from serving.precision import Precision
 
 HOST = "127.0.0.1"
@@ -230,7 +230,8 @@ def _model_flags(model: Model, options: Options) -> list[str]:
 def _machine_flags(model: Model, machine: Machine) -> list[str]:
     if not machine.gpus:
         return [*ON_CPU, *model.cpu_flags]
-    parallel = ["--tensor-parallel-size", str(model.gpus)] if model.gpus > 1 else []
+    count = cards(model, machine.gpus) or model.gpus
+    parallel = ["--tensor-parallel-size", str(count)] if count > 1 else []
     old = min(gpu.capability for gpu in machine.gpus) < FIRST_BFLOAT16
     return parallel + (["--dtype", "half"] if old else []) + list(model.gpu_flags)
 

@@ -25,6 +25,8 @@ PATIENCE = 15.0  # seconds; a driver that has to wake its cards takes several
 DRIVER = Path("/proc/driver/nvidia/version")
 
 BESIDE_GB = 2.0  # of memory beside a model's weights: vLLM, page and gateway
+ON_EACH_CARD_GB = 3.0  # that are not divided among cards: activations, CUDA graphs, the driver
+SPREADS = (1, 2, 4, 8)  # cards: what the heads of a model for several can be divided by
 
 # Faster memory and threads for vLLM on a CPU, a few per cent together.
 TCMALLOC = ("libtcmalloc_minimal.so.4", "libtcmalloc.so.4")
@@ -160,13 +162,39 @@ def explain_misfit(model: Model, machine: Machine, precision: str = "auto") -> s
 
 
 def _gpu_misfit(model: Model, gpus: tuple[Gpu, ...]) -> str | None:
-    needed = model.gpu_gb or model.size_gb * 1.15 + 2
-    large = [gpu for gpu in gpus if gpu.memory_gb >= needed]
-    if len(large) >= model.gpus:
+    if cards(model, gpus) is not None:
         return None
-    cards = "a GPU" if model.gpus == 1 else f"{model.gpus} GPUs"
+    several = "a GPU" if model.gpus == 1 else f"{model.gpus} GPUs"
+    others = [f"{count} of {card_gb(model, count):.0f}" for count in _spreads(model)[1:]]
+    instead = f" (or {', '.join(others)})" if others else ""
     has = ", ".join(f"{gpu.memory_gb:.0f} GB" for gpu in gpus)
-    return f"{model.name} needs {cards} of {needed:.0f} GB, this machine has {has}."
+    needed = f"{several} of {card_gb(model, model.gpus):.0f} GB{instead}"
+    return f"{model.name} needs {needed}, this machine has {has}."
+
+
+def cards(model: Model, gpus: tuple[Gpu, ...]) -> int | None:
+    """On how many of these cards the model goes, None where it does not.
+
+    As many as its table says; else fewer that are larger, or more that are smaller.
+    """
+    for count in _spreads(model):
+        if sum(gpu.memory_gb >= card_gb(model, count) for gpu in gpus) >= count:
+            return count
+    return None
+
+
+def card_gb(model: Model, count: int) -> float:
+    """What the model needs of each of `count` cards: the more, the less of its weights."""
+    one = model.gpu_gb or model.size_gb * 1.15 + 2
+    return (one - ON_EACH_CARD_GB) * model.gpus / count + ON_EACH_CARD_GB
+
+
+def _spreads(model: Model) -> list[int]:
+    """The numbers of cards it can go on, the likeliest first. A model for one is not divided."""
+    if model.gpus == 1:
+        return [1]
+    counts = {*SPREADS, model.gpus}
+    return sorted(counts, key=lambda count: (count > model.gpus, abs(count - model.gpus)))
 
 
 def holds(model: Model, machine: Machine) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from serving.catalogue import Model
-from serving.hardware import Machine, holds
+from serving.hardware import Machine, card_gb, cards, holds
 from serving.served import approximate
 
 WAYS = {
@@ -45,7 +45,7 @@ def _row(
 ) -> tuple[str, ...]:
     mark = "*" if model == default else "" if holds(model, machine) else "-"
     size, way = f"{model.size_gb:.1f}", WAYS.get(model.way, model.way)
-    return mark, model.name, size, speed, way, needs(model), "yes" if present else "no"
+    return mark, model.name, size, speed, way, needs(model, machine), "yes" if present else "no"
 
 
 def _int8_row(size: int) -> tuple[str, ...]:
@@ -53,9 +53,11 @@ def _int8_row(size: int) -> tuple[str, ...]:
     return "", "  the same in int8", f"{size / 1e9:.1f}", "", "", "", "yes"
 
 
-def needs(model: Model) -> str:
-    cards = "GPU" if model.gpus == 1 else f"{model.gpus} GPUs of"
-    gpu = f"{cards} {model.gpu_gb:.0f}" if model.gpu_gb else "GPU"
+def needs(model: Model, machine: Machine) -> str:
+    """On the cards of this machine where it fits them, else on those of its table."""
+    count = cards(model, machine.gpus) or model.gpus
+    of = "GPU" if count == 1 else f"{count} GPUs of"
+    gpu = f"{of} {card_gb(model, count):.0f}" if model.gpu_gb else "GPU"
     cpu = f" or RAM {model.cpu_gb:g}" if model.cpu_gb else ""
     return gpu + cpu + (", licence" if model.gated else "")
 

@@ -122,6 +122,20 @@ def test_a_model_for_four_cards_is_split_over_four() -> None:
     assert "--tensor-parallel-size" not in command(LLAMA, four).argv
 
 
+def test_on_two_large_cards_it_is_split_over_two() -> None:
+    two = Machine(gpus=(Gpu("H100", 85.5, 9.0),) * 2)
+    argv = command(CATALOGUE["llama-3.3-70b-instruct"], two).argv
+    assert value(argv, "--tensor-parallel-size") == "2"
+
+
+def test_parallel_sizes_of_the_users_own_come_last_and_win() -> None:
+    own = ("--tensor-parallel-size", "2", "--data-parallel-size", "2")
+    four = Machine(gpus=(Gpu("A100", 85.0, 8.0),) * 4)
+    argv = command(CATALOGUE["llama-3.3-70b-instruct"], four, Options(extra=own)).argv
+    assert argv[-4:] == own
+    assert argv.index("--tensor-parallel-size") < len(argv) - 4
+
+
 def test_a_card_without_bfloat16_gets_half() -> None:
     old = Machine(gpus=(Gpu("Tesla T4", 16.1, 7.5),))
     assert value(command(SMALL, old).argv, "--dtype") == "half"

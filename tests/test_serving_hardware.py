@@ -6,7 +6,7 @@ import pytest
 
 from serving.catalogue import load
 from serving.cpu import Cpu
-from serving.hardware import Gpu, Machine, choose, explain_misfit, parse_gpus, visible
+from serving.hardware import Gpu, Machine, cards, choose, explain_misfit, parse_gpus, visible
 from serving.listing import format_table
 
 CATALOGUE = load()
@@ -50,6 +50,51 @@ def test_a_model_for_four_cards_needs_four() -> None:
     large = CATALOGUE["llama-3.3-70b-instruct"]
     assert explain_misfit(large, with_gpus(*[48] * 4)) is None
     assert "4 GPUs of 44 GB" in (explain_misfit(large, with_gpus(48, 48, 48, 24)) or "")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count"),
+    [
+        ([150.75], None),  # an H200: its weights alone take 141
+        ([191.5], 1),  # a B200
+        ([85.5] * 2, 2),  # H100
+        ([85.5] * 4, 4),
+        ([51.5] * 4, 4),  # A6000
+        ([51.5] * 2, None),
+        ([25.7] * 8, 8),  # 4090
+        ([25.7] * 4, None),
+        ([85.5] * 3, 2),
+    ],
+)
+def test_70b_goes_on_few_large_cards_or_many_small_ones(
+    sizes: list[float], count: int | None
+) -> None:
+    assert cards(CATALOGUE["llama-3.3-70b-instruct"], with_gpus(*sizes).gpus) == count
+
+
+def test_in_fp8_it_goes_on_half_as_many() -> None:
+    half = CATALOGUE["llama-3.3-70b-instruct-fp8"]
+    assert cards(half, with_gpus(150.75).gpus) == 1
+    assert cards(half, with_gpus(48.3, 48.3).gpus) == 2  # L40S
+    assert cards(half, with_gpus(*[25.7] * 4).gpus) == 4
+
+
+def test_a_model_for_one_card_is_not_divided() -> None:
+    small = CATALOGUE["qwen2.5-7b-instruct"]
+    assert cards(small, with_gpus(12, 12).gpus) is None
+    assert cards(small, with_gpus(25.7, 25.7).gpus) == 1
+
+
+def test_the_list_tells_what_a_model_takes_of_these_cards() -> None:
+    def needs(*sizes: float) -> str:
+        here = with_gpus(*sizes)
+        text = format_table(CATALOGUE.values(), here, None, lambda model: False)
+        return next(line for line in text.splitlines() if "llama-3.3-70b-instruct " in line)
+
+    assert "2 GPUs of 85" in needs(85.5, 85.5)
+    assert "8 GPUs of 24" in needs(*[25.7] * 8)
+    assert needs(24).startswith("-")
+    assert "4 GPUs of 44" in needs(24)
 
 
 def test_a_machine_without_memory_for_a_model_is_told_both_numbers() -> None:
