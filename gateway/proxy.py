@@ -23,7 +23,10 @@ from reasoning.errors import StepwiseError
 Parts = AsyncGenerator[bytes, None]
 EVENT_END = re.compile(rb"\n\n|\r\r|\r\n\r\n")
 MOST_HELD = 2**20  # bytes of an event that is not whole
-PASSED_ON = ("content-type", "accept", "accept-encoding", "traceparent", "tracestate")
+PASSED_ON = (
+    *("content-type", "accept", "accept-encoding", "traceparent", "tracestate"),
+    "x-session-id",  # a client's own word for a router behind us
+)
 PASSED_BACK = ("content-type", "content-encoding", "retry-after", "x-request-id")
 
 

@@ -13,7 +13,7 @@ import re
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
@@ -31,6 +31,7 @@ from reasoning.transport import AS_IT_IS, guard
 
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 RESTARTED = "STEPWISE_RESTARTED"  # what ./serve.sh sets for those in front of a server of its own
+SESSION = "X-Session-ID"  # what vllm-router and vLLM's production-stack keep together
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
 
 
@@ -52,7 +53,8 @@ class Request:
 
     `special_tokens` has them written into the text; a server hides them otherwise.
     `think` is False to ask a model that thinks natively for its plain answer. `go_on`:
-    the last message is the model's own, and the reply goes on where it ends.
+    the last message is the model's own, and the reply goes on where it ends. `session` is the
+    chain's: a router sends all of its requests to the server that has their prefix.
     """
 
     model: ServedModel
@@ -68,6 +70,7 @@ class Request:
     think: bool = True
     top_p: float | None = None
     go_on: bool = False
+    session: str = field(default="", compare=False)  # where it goes, not what is asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,9 +222,11 @@ class Endpoint:
 
     async def _create(self, request: Request) -> openai.AsyncStream[object]:
         """The reply as a stream of JSON values: what they hold is chunks.py's to read."""
+        headers = {SESSION: request.session} if request.session else {}
         return await self._client.post(
             "/completions" if request.prompt else "/chat/completions",
             body=_body(request),
+            options={"headers": headers},
             cast_to=object,
             stream=True,
             stream_cls=openai.AsyncStream[object],

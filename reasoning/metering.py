@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import AsyncGenerator, Iterable
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Protocol
 
 from reasoning.capabilities import Capabilities
@@ -28,16 +30,16 @@ class ModelServer(Protocol):
 
 
 class Meter:
-    """A server for one chain. Tokens are the server's counts so far over the chain's requests.
+    """A server for one chain, whose requests a router knows by their `session`.
 
-    `cached_tokens` is None where the server does not tell of its cache; `retry_after` is
-    what a busy server asked for last, in seconds. `spent` bounds the completion tokens of the
-    requests that have ended: the server's count, or the bytes of a text that it did not count,
-    for no token is less than one.
+    Tokens are the server's counts so far over the chain's requests. `cached_tokens` is None
+    where the server does not tell of its cache; `retry_after` is what a busy server asked for
+    last, in seconds. `spent` bounds the completion tokens of the requests that have ended: the
+    server's count, or the bytes of a text that it did not count, for no token is less than one.
     """
 
     def __init__(self, server: ModelServer) -> None:
-        self._server = server
+        self._server, self.session = server, uuid.uuid4().hex
         self.prompt_tokens = self.completion_tokens = self.spent = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
@@ -59,8 +61,9 @@ class Meter:
 
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
         last, size = Piece(), 0
+        asked = replace(request, session=self.session)
         try:
-            async with aclosing(self._server.chat(request)) as pieces:
+            async with aclosing(self._server.chat(asked)) as pieces:
                 async for piece in pieces:
                     self._answered = True
                     last = self._counted(piece, last)

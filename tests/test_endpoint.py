@@ -3,6 +3,7 @@
 import asyncio
 import gzip
 import json
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import aclosing, asynccontextmanager
@@ -19,6 +20,7 @@ from reasoning.endpoint import (
     ServedModel,
     retry_after,
 )
+from reasoning.metering import Meter, ModelServer
 from tests.processes import until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
@@ -36,7 +38,7 @@ async def talking(*script: Play, **options: object) -> AsyncIterator[tuple[Stub,
             await endpoint.close()
 
 
-async def ask(endpoint: Endpoint, **more: object) -> list[Piece]:
+async def ask(endpoint: ModelServer, **more: object) -> list[Piece]:
     request = Request(MODEL, ({"role": "user", "content": "Hi"},), 50, **more)  # type: ignore[arg-type]
     async with aclosing(endpoint.chat(request)) as pieces:
         return [piece async for piece in pieces]
@@ -55,6 +57,16 @@ async def test_top_p_is_sent_where_it_is_asked_for_and_left_to_the_server_else()
         await ask(endpoint, top_p=0.9)
         await ask(endpoint)
     assert [request.get("top_p") for request in stub.requests] == [0.9, None]
+
+
+async def test_a_chains_requests_carry_its_session_so_that_a_router_keeps_them_together() -> None:
+    async with talking(says("Hello")) as (stub, endpoint):
+        one, other = Meter(endpoint), Meter(endpoint)
+        for server in (one, one, other, endpoint):
+            await ask(server)
+    sent = [re.findall(r"x-session-id: (\S+)", lines.lower()) for lines in stub.headers]
+    assert sent == [[one.session], [one.session], [other.session], []]
+    assert one.session != other.session
 
 
 async def test_what_the_server_had_cached_of_the_prompt_is_told() -> None:

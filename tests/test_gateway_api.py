@@ -591,12 +591,14 @@ def test_a_plain_request_and_its_reply_pass_untouched() -> None:
     body = b'{ "model":"stub",  "tools": [1], "made_up": {"\\u00e9": 1.50}, "messages": [] }'
     with Stub(raw(EVENTS, said)) as stub, client(stub, api_key="ours") as http:
         headers = {"content-type": "application/json", "authorization": "Bearer theirs"}
+        headers["x-session-id"] = "talk-7"
         for path in ("/chat/completions", "/completions"):
             response = http.post(path, content=body, headers=headers)
             assert (response.status_code, response.content) == (200, said)
             assert response.headers["content-type"] == "text/event-stream"
             assert stub.requests[-1] == json.loads(body)
             sent = stub.headers[-1].lower()
+            assert "x-session-id: talk-7\r\n" in sent
             assert f"content-length: {len(body)}\r\n" in sent
             assert "authorization: bearer ours\r\n" in sent
             assert "theirs" not in sent
