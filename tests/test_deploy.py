@@ -103,18 +103,20 @@ def test_systemd_takes_each_unit(unit: Path, tmp_path: Path) -> None:
 def test_ray_loads_its_configuration() -> None:
     """Ray's own loaders, beside our vLLM: it imports one to know the models of its API."""
     code = """
-import sys, yaml
+import dataclasses, sys, yaml
 from ray.serve.schema import ServeDeploySchema
 from ray.llm._internal.serve.core.ingress.builder import LLMServingArgs
 from ray.serve.config import RequestRouterConfig
 from ray.llm._internal.serve.engines.vllm.vllm_models import VLLMEngineConfig
+from vllm.config import StructuredOutputsConfig
 from vllm.engine.arg_utils import AsyncEngineArgs
 config = ServeDeploySchema.model_validate(yaml.safe_load(open(sys.argv[1])))
 (model,) = LLMServingArgs.model_validate(config.applications[0].args).llm_configs
 router = RequestRouterConfig(**model.deployment_config["request_router_config"])
 assert router.get_request_router_class().__name__ == "PrefixCacheAffinityRouter"
 engine = VLLMEngineConfig.from_llm_config(model)
-AsyncEngineArgs(**engine.engine_kwargs)
+assert engine.engine_kwargs.keys() <= {one.name for one in dataclasses.fields(AsyncEngineArgs)}
+StructuredOutputsConfig(**engine.engine_kwargs["structured_outputs_config"])
 assert engine.frontend_kwargs == {"enable_prompt_tokens_details": True}, engine.frontend_kwargs
 """
     packages = next(TOOLS.parent.glob("lib/python*/site-packages"))
