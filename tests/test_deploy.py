@@ -11,7 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -23,7 +23,8 @@ import yaml
 
 from gateway.metrics import Metrics
 from serving.catalogue import load
-from serving.command import ALWAYS
+from serving.command import Options, vllm_command
+from serving.hardware import Gpu, Machine
 from tests.test_laws import file_of, loaded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,7 +118,8 @@ assert router.get_request_router_class().__name__ == "PrefixCacheAffinityRouter"
 engine = VLLMEngineConfig.from_llm_config(model)
 assert engine.engine_kwargs.keys() <= {one.name for one in dataclasses.fields(AsyncEngineArgs)}
 StructuredOutputsConfig(**engine.engine_kwargs["structured_outputs_config"])
-assert engine.frontend_kwargs == {"enable_prompt_tokens_details": True}, engine.frontend_kwargs
+front = {"enable_prompt_tokens_details", "enable_auto_tool_choice", "tool_call_parser"}
+assert engine.frontend_kwargs.keys() == front, engine.frontend_kwargs
 """
     packages = next(TOOLS.parent.glob("lib/python*/site-packages"))
     begin = f"import sys; sys.path.append({str(packages)!r})"  # last: what both have is ours
@@ -150,24 +152,33 @@ def containers() -> dict[str, dict[str, Any]]:
     return {one["name"]: one for pod in pods() for one in pod["containers"]}
 
 
+def pairs(words: Sequence[str]) -> set[tuple[str, ...]]:
+    """Flags with their values."""
+    return {tuple(one.split("\n")) for one in re.split(r"\n(?=--)", "\n".join(words))}
+
+
 def flags_of_vllm() -> dict[str, list[str]]:
-    """What each set-up starts vLLM with."""
+    """What each set-up starts vLLM with, the model's own name left out."""
     (stack,) = documents("production-stack.yaml")[0]["servingEngineSpec"]["modelSpec"]
+    chart = ["--max-model-len", str(stack["vllmConfig"]["maxModelLen"])]
+    chart += ["--tool-call-parser", stack["toolCallParser"], "--enable-auto-tool-choice"]
     return {
-        "vllm-0": compose()["vllm-0"]["command"],
-        "vllm-1": compose()["vllm-1"]["command"],
-        "kubernetes": containers()["vllm"]["args"],
-        "production-stack": stack["vllmConfig"]["extraArgs"],
+        "vllm-0": compose()["vllm-0"]["command"][1:],
+        "vllm-1": compose()["vllm-1"]["command"][1:],
+        "kubernetes": containers()["vllm"]["args"][1:],
+        "production-stack": chart + stack["vllmConfig"]["extraArgs"],
     }
 
 
 @pytest.mark.parametrize("where", ["vllm-0", "vllm-1", "kubernetes", "production-stack"])
 def test_vllm_is_started_as_serve_sh_starts_it(where: str) -> None:
-    """All that it always gets but the guard, which is ours to install."""
-    at = ALWAYS.index("--middleware")
-    flags = " ".join(flags_of_vllm()[where])
-    assert " ".join(ALWAYS[:at] + ALWAYS[at + 2 :]) in flags
-    assert "--served-model-name Qwen2.5-7B-Instruct" in flags
+    """But for where it listens and for the guard, which is ours to install."""
+    here = Machine(gpus=(Gpu("H100", 85.5),))
+    model = load()["qwen2.5-7b-instruct"]
+    argv = vllm_command(model, Options(), here, Path("weights"), Path("python"), {}).argv
+    ours = pairs(argv[argv.index("--served-model-name") :])
+    left_out = {"--host", "--port", "--middleware"}
+    assert pairs(flags_of_vllm()[where]) == {pair for pair in ours if pair[0] not in left_out}
 
 
 def test_the_served_model_is_one_of_the_catalogue() -> None:
