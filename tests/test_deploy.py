@@ -7,11 +7,14 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager
 from functools import cache
 from importlib.metadata import packages_distributions
 from importlib.util import find_spec
@@ -22,9 +25,13 @@ import pytest
 import yaml
 
 from gateway.metrics import Metrics
+from reasoning.endpoint import Endpoint, Request, ServedModel
+from reasoning.metering import Meter
 from serving.catalogue import load
 from serving.command import Options, vllm_command
 from serving.hardware import Gpu, Machine
+from tests.processes import free_port, until
+from tests.stub import Play, Stub, says, status
 from tests.test_laws import file_of, loaded
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -215,6 +222,53 @@ def test_the_router_knows_its_flags(where: str) -> None:
     check("python", "-c", code, *argv)
     version = pins("requirements-deploy.txt")["vllm-router"]
     assert f"vllm-router=={version}" in (DEPLOY / "Dockerfile").read_text(encoding="utf-8")
+
+
+class Healthy(Stub):
+    """One that a router takes for a server, by its /health."""
+
+    def _play(self, lines: str, body: bytes) -> Play:
+        return status(200, {}) if lines.split(" ")[1] == "/health" else super()._play(lines, body)
+
+
+@contextmanager
+def router(*servers: Stub) -> Iterator[str]:
+    """vllm-router as compose.yaml starts it, in front of these: its address."""
+    port = free_port()
+    flags = [*compose()["router"]["command"], "--host", "127.0.0.1", "--port", str(port)]
+    flags += ["--worker-urls", *(one.base_url.removesuffix("/v1") for one in servers)]
+    flags += ["--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())]
+    with subprocess.Popen([TOOLS / "vllm-router", *flags], stdout=subprocess.DEVNULL) as process:
+        try:
+            until(lambda: listens(port))
+            yield f"http://127.0.0.1:{port}/v1"
+        finally:
+            process.kill()
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as tried:
+        return tried.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.slow
+async def test_behind_the_router_a_chain_stays_with_one_server() -> None:
+    with Healthy(says("Hi")) as one, Healthy(says("Hi")) as other, router(one, other) as url:
+        endpoint = Endpoint(url)
+        chains = [Meter(endpoint) for _ in range(12)]
+        for chain in chains * 3:
+            question = {"role": "user", "content": f"{random.random()}"}
+            async with aclosing(chain.chat(Request(ServedModel("stub"), (question,), 9))) as reply:
+                assert "".join([piece.text async for piece in reply]) == "Hi"
+        await endpoint.close()
+    first, second = ({session_of(head) for head in stub.headers} for stub in (one, other))
+    assert first | second == {chain.session for chain in chains}
+    assert not first & second
+    assert len(one.requests) + len(other.requests) == 36
+
+
+def session_of(head: str) -> str:
+    return re.findall(r"x-session-id: (\S+)", head.lower())[0]
 
 
 def test_only_the_gateway_is_open_to_the_network() -> None:
