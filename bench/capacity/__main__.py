@@ -3,7 +3,7 @@
     scripts/bench capacity                               # from one person to a million questions
     scripts/bench capacity --users 300 --questions 12    # a load of your own
     scripts/bench capacity --measured 105,640,9000       # a server of your own
-    scripts/bench capacity --check                       # beside what others measured
+    scripts/bench capacity --check                       # beside what was measured
 
 A queue is simulated on one core, no model is asked: minutes. Where the figures come from is in
 bench/capacity/gpus.py and limits.py, what the model leaves out in replica.py; read docs/scale.md.
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.capacity.check import RUNS, Run, simulated
+from bench.capacity.check import OURS, RUNS, ours, simulated
 from bench.capacity.gpus import GPUS, Server
 from bench.capacity.limits import PARTS, SHARE
 from bench.capacity.load import Load
@@ -85,14 +85,17 @@ def parts_table(load: Load) -> str:
 
 
 def check_table() -> str:
-    head = "| GPU | requests/s | what | measured | simulated | off by, % |"
-    return table(head, map(check_row, RUNS))
+    head = "| on | requests/s | what | measured | simulated | off by, % |"
+    theirs = [
+        (run.gpu.name, run.rate or "", run.what, run.measured, simulated(run)) for run in RUNS
+    ]
+    mine = [("two cores", "", what, OURS[what], found) for what, found in ours().items()]
+    return table(head, map(check_row, [*theirs, *mine]))
 
 
-def check_row(run: Run) -> Sequence[object]:
-    found = simulated(run)
-    off = f"{100 * (found / run.measured - 1):+.0f}"
-    return run.gpu.name, run.rate or "", run.what, run.measured, f"{found:.3g}", off
+def check_row(row: tuple[str, object, str, float, float]) -> Sequence[object]:
+    *said, expected, found = row
+    return *said, expected, f"{found:.3g}", f"{100 * (found / expected - 1):+.0f}"
 
 
 def progress(said: str) -> None:
