@@ -1,13 +1,16 @@
 """The page's front door: streamlit run app_reasoning.py
 
 What the page shows is in page/main.py; which model it asks is in the environment:
-OPENAI_BASE_URL, OPENAI_API_KEY and MODEL (default: the server of ./serve.sh).
+OPENAI_BASE_URL, OPENAI_API_KEY and MODEL (default: the server of ./serve.sh). Who may open it is
+there as well, where ./serve.sh opens it to others (page/access.py).
 """
 
 from starlette.middleware import Middleware
 from streamlit.starlette import App
 
+from page.access import TokenAccess
 from page.owner import BrowserCookie
 from page.security_headers import SecurityHeaders
 
-app = App("page/main.py", middleware=[Middleware(SecurityHeaders), Middleware(BrowserCookie)])
+MIDDLEWARE = [Middleware(SecurityHeaders), Middleware(TokenAccess), Middleware(BrowserCookie)]
+app = App("page/main.py", middleware=MIDDLEWARE)

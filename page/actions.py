@@ -36,7 +36,7 @@ def ask(context: PageContext, question: str, on: str | None) -> None:
     except (StepwiseError, StoreError) as error:  # a follow-up without its history is another
         st.session_state["refused"] = error
         return
-    before = context.runs.get(on)
+    before = context.run(on)
     link = Link(thread=before.link.thread, after=before.id) if before else Link()
     _start_with_vote(context, asked, link, load_preferences(context))
 
@@ -126,11 +126,11 @@ def _make_request(context: PageContext, question: str, on: str | None) -> RunReq
 
 
 def _earlier_turns(context: PageContext, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
-    entry = context.store.entry(on) if on else None
+    entry = context.store.entry(on) if on and context.run(on) else None
     if entry is None:
         return ()
     entries = context.store.runs_of(entry.link.thread)
-    runs = [(one.question, context.runs.get(one.id)) for one in path(entries, entry)]
+    runs = [(one.question, context.run(one.id)) for one in path(entries, entry)]
     turns = [turn_of(run.trace, question, with_reasoning) for question, run in runs if run]
     return tuple(turn for turn in turns if turn is not None)
 
@@ -180,7 +180,7 @@ def _is_still_on(on: str | None) -> bool:
 
 
 def _refuse_while_thinking(context: PageContext, on: str | None) -> bool:
-    run = context.runs.get(on)
+    run = context.run(on)
     if run is None or run.ended:
         return False
     st.session_state["refused"] = "still_thinking"

@@ -93,6 +93,11 @@ class PageContext:
     def runs(self) -> Runs:
         return self.services.runs
 
+    def run(self, id: str | None) -> Run | None:
+        """The run, if it is the visitor's own; None for one that is unknown, or somebody else's."""
+        run = self.runs.get(id)
+        return run if run is not None and run.owner == self.owner else None
+
     @property
     def store(self) -> Store:
         return self.services.store

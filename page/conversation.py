@@ -68,7 +68,7 @@ def _entries(context: PageContext, run: Run) -> list[Entry]:
 
 def _group(context: PageContext, entries: Sequence[Entry], entry: Entry | None, run: Run) -> Group:
     others = together(entries, entry) if entry else []
-    found = [run if other.id == run.id else context.runs.get(other.id) for other in others]
+    found = [run if other.id == run.id else context.run(other.id) for other in others]
     stored = [one for one in found if one] or [run]
     known = {one.id for one in stored}
     begun = [one for one in context.runs.together(group_of(run)) if one.id not in known]
@@ -80,7 +80,7 @@ def _group(context: PageContext, entries: Sequence[Entry], entry: Entry | None, 
 
 def _draw_earlier(context: PageContext, entry: Entry, place: DeltaGenerator) -> None:
     """An earlier question and its answer; its steps are drawn when they are asked for."""
-    run = context.runs.get(entry.id)
+    run = context.run(entry.id)
     if run is None:
         return
     place.container(key=f"question-{run.id}").text(run.question)

@@ -42,7 +42,7 @@ def draw() -> None:
     st.set_page_config(page_title="Stepwise", page_icon=ICON, layout=layout)
     st.html(STYLE)
     context = page_context()
-    run, other = context.runs.get(location.run), context.runs.get(location.beside)
+    run, other = context.run(location.run), context.run(location.beside)
     announce_new_model(context)
     draw_sidebar(context, location.run, on_compare=_compare_with(run))
     draw_header(context, home=not location.run)

@@ -1,7 +1,7 @@
 """Whose history it is: a person who logged in, a browser, or whoever sits at this machine.
 
-This is no login: it keeps apart what different people asked. A run's link opens for
-whoever has it; its id cannot be guessed.
+This is no login: it keeps apart what different people asked. A run opens for its owner alone
+(page/context.py), and its id cannot be guessed.
 
 Streamlit's login, or a proxy that names the user (server.trustedUserHeaders), comes first.
 Without one, a page that listens on this machine alone has one history, "". Any other page
@@ -17,6 +17,7 @@ from ipaddress import ip_address
 
 import streamlit as st
 
+from page.access import cookie_pairs, is_encrypted
 from page.security_headers import Application, Message, Receive, Send
 
 COOKIE = "stepwise"
@@ -93,25 +94,12 @@ def _is_page(message: Message) -> bool:
 
 def _cookie(scope: Message) -> bytes:
     value = f"{COOKIE}={_name_in_cookies(scope) or _new_name()}; Path=/; Max-Age={LASTS}"
-    secure = "; Secure" if _encrypted(scope) else ""
+    secure = "; Secure" if is_encrypted(scope) else ""
     return f"{value}; HttpOnly; SameSite=Lax{secure}".encode()
 
 
-def _encrypted(scope: Message) -> bool:
-    """A proxy that ends https says so. Who lies here spoils his own cookie alone."""
-    return scope.get("scheme") == "https" or b"https" in _header_values(scope, b"x-forwarded-proto")
-
-
 def _name_in_cookies(scope: Message) -> str:
-    """The name in the browser's cookies; another's cookie beside it may be as odd as it likes."""
-    pairs = b";".join(_header_values(scope, b"cookie")).decode("latin-1").split(";")
-    names = [
-        value
-        for key, _, value in (pair.strip().partition("=") for pair in pairs)
-        if key == COOKIE and _NAME.fullmatch(value)
-    ]
+    """The name in the browser's cookies."""
+    pairs = cookie_pairs(scope)
+    names = [value for key, value in pairs if key == COOKIE and _NAME.fullmatch(value)]
     return names[0] if names else ""
-
-
-def _header_values(scope: Message, header: bytes) -> list[bytes]:
-    return [value for name, value in scope.get("headers", ()) if name == header]

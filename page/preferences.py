@@ -229,7 +229,7 @@ def _depend_on_language(names: tuple[str, ...]) -> bool:
 
 
 def _is_following_run(context: PageContext) -> bool:
-    run = context.runs.get(current_location().run)
+    run = context.run(current_location().run)
     return run is not None and not run.ended
 
 

@@ -65,7 +65,7 @@ def _draw_threads(context: PageContext, shown: str | None, on_compare: Compare) 
     if not threads:
         st.caption(words.of("history", "nothing" if search else "empty"))
     place = st.container(key="threads", gap=None)
-    run, zone, now = context.runs.get(shown), _visitor_zone(), time.time()
+    run, zone, now = context.run(shown), _visitor_zone(), time.time()
     open_thread, live = run and run.link.thread, {it.link.thread for it in context.live_runs}
 
     def heading(thread: Thread) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +18,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
-from serving import hardware, listing, precision, speed, weights
+from serving import hardware, listing, precision, sharing, speed, weights
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root, sized
 from serving.command import (
     GATEWAY_PORT,
@@ -84,7 +85,10 @@ def parser() -> argparse.ArgumentParser:
     add("--model", metavar="NAME", help="a name from --list, a folder, or org/name of a hub")
     add("--list", action="store_true", help="show the models and what they need")
     add("--ui", action="store_true", help="start the page as well")
+    add("--ui-host", metavar="HOST", help="the same, and where it listens; others need its link")
     add("--gateway", action="store_true", help="start the gateway too: NAME-steps, NAME-vote8")
+    where = "[USER@]HOST[:PORT]"
+    add("--share", type=sharing.tunnel, metavar=where, help="and an ssh tunnel to it from there")
     add("--host", default=HOST, help=f"where the API, or the gateway, listens ({HOST})")
     for flag, default, whose in (
         ("--port", PORT, "the API's"),
@@ -118,14 +122,20 @@ def split(argv: Sequence[str]) -> tuple[list[str], tuple[str, ...]]:
     return words[:at], tuple(words[at + 1 :])
 
 
+def _address(host: str) -> str:
+    return "127.0.0.1" if host == "localhost" else host
+
+
 def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
     return Options(
-        host="127.0.0.1" if given.host == "localhost" else given.host,
+        host=_address(given.host),
         port=given.port,
         gateway=given.gateway,
         gateway_port=given.gateway_port,
-        ui=given.ui,
+        ui=given.ui or given.ui_host is not None or given.share is not None,
+        ui_host=_address(given.ui_host or HOST),
         ui_port=given.ui_port,
+        share=given.share is not None,
         max_model_len=given.max_model_len,
         served_model_name=given.served_model_name,
         chat_template=given.chat_template.expanduser().absolute() if given.chat_template else None,
@@ -161,6 +171,13 @@ def _check_template(file: Path) -> None:
     if not os.access(file, os.R_OK):
         why = "cannot be read" if file.exists() else "is not there"
         raise Refusal(f"The file {file} {why}. --chat-template takes a Jinja file.", BAD_USAGE)
+
+
+def check_share(to: sharing.Tunnel, report: Report) -> None:
+    """Says what a tunnel means before there is one."""
+    if shutil.which("ssh") is None:
+        raise Refusal("--share needs the ssh client: sudo apt-get install openssh-client")
+    report.say(sharing.warning(to))
 
 
 def take_key(options: Options, file: Path | None, report: Report) -> ApiKey:
@@ -213,12 +230,15 @@ def expected(model: Model, computed: Precision, here: Machine) -> float | None:
     return speed.expected_speed(model, computed.name, here.cpu, measured) if measured else None
 
 
-def dry_run(model: Model, options: Options, here: Machine) -> str:
+def dry_run(
+    model: Model, options: Options, here: Machine, share: sharing.Tunnel | None = None
+) -> str:
     """The commands a start would run, a line each."""
     computed = computes_in(model, options, here)
     form = computed.name if computed.convert else ""
     folder = weights.folder_of(model, models_root(), form)
     started = server_specs(model, options, here, folder, _python(), os.environ, computed)
+    started += [sharing.tunnel_spec(share, options)] if share else []
     return "\n".join(str(server.command) for server in started)
 
 
@@ -251,7 +271,7 @@ def start(
         _set_up(model, options, here, given, report)
         folder, computed = _fetch(model, options, here, given.source, report)
         _check_context(model, options, folder)
-        return _serve(model, options, here, folder, computed, report, key)
+        return _serve(model, options, here, folder, computed, report, key, given.share)
 
 
 def _set_up(
@@ -335,18 +355,28 @@ def _serve(
     computed: Precision,
     report: Report,
     key: ApiKey,
+    share: sharing.Tunnel | None,
 ) -> int:
-    from serving.launch import LaunchPlan, serve
+    from serving.launch import LaunchPlan, log_of, serve
 
     if key.key:
         os.environ["OPENAI_API_KEY"] = key.key  # the page's client and ours
+    token = sharing.new_token() if options.ui_for_others else ""
     python = Path(sys.executable)
     vllm, *beside = server_specs(model, options, here, folder, python, os.environ, computed)
+    tunnels = [sharing.tunnel_spec(share, options)] if share else []
+
+    def ready() -> Sequence[str]:
+        lines = ready_lines(model, options, key)
+        said = log_of(tunnels[0]).read_text(errors="replace") if tunnels else ""
+        links = sharing.page_links(options, token, share, said) if token else ()
+        return (*lines, *links)
+
     plan = LaunchPlan(
         model=served_name(model, options),
         vllm=vllm,
-        ready=ready_lines(model, options, key),
-        beside=tuple(beside),
+        ready=ready,
+        beside=(*beside, *tunnels),
         warm=partial(_warm, model, options) if model.way == "json_steps" else None,
     )
     with publish(known(model, options, here, computed), options.port):
@@ -401,6 +431,8 @@ def run(argv: Sequence[str], report: Report) -> int:
     model = pick(given.model, catalogue, here)
     computed = computes_in(model, options, here)
     told = Report(sys.stderr) if given.dry_run else report
+    if given.share is not None:
+        check_share(given.share, told)
     told.say(choice_line(model, computed, here, expected(model, computed, here)))
     notes = [
         note
@@ -410,7 +442,7 @@ def run(argv: Sequence[str], report: Report) -> int:
     if given.dry_run:
         for note in notes:
             print(note, file=sys.stderr)
-        print(dry_run(model, options, here))
+        print(dry_run(model, options, here, given.share))
         return 0
     key = take_key(options, given.api_key_file, report)
     _judge(model, here, options, report)

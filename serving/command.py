@@ -25,6 +25,7 @@ PORT = 8000
 GATEWAY_PORT = 8001
 UI_PORT = 8501
 PAGE_HEALTH = "/_stcore/health"
+PAGE_TOKEN = "STEPWISE_PAGE_TOKEN"  # the variable that holds what a visitor of the page must have
 RESTARTED = "STEPWISE_RESTARTED"  # reasoning/endpoint.py's, which needs more than Python alone
 RESTART_SECONDS = 300  # for which a chain waits for a vLLM that is started again
 
@@ -67,8 +68,8 @@ class Listener:
     @property
     def address(self) -> str:
         """Where this machine itself reaches it."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "[::1]", "::1": "[::1]"}
-        return f"http://{everywhere.get(self.host, self.host)}:{self.port}"
+        host = {"0.0.0.0": HOST, "::": "::1"}.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
 
     @property
     def url(self) -> str:
@@ -89,7 +90,9 @@ class Options:
     gateway: bool = False
     gateway_port: int = GATEWAY_PORT
     ui: bool = False
+    ui_host: str = HOST
     ui_port: int = UI_PORT
+    share: bool = False  # through a tunnel (serving/sharing.py)
     max_model_len: int | None = None
     served_model_name: str | None = None
     chat_template: Path | None = None
@@ -106,7 +109,12 @@ class Options:
 
     @property
     def page(self) -> Listener:
-        return Listener("page", HOST, self.ui_port, "--ui-port", path="")
+        return Listener("page", self.ui_host, self.ui_port, "--ui-port", path="")
+
+    @property
+    def ui_for_others(self) -> bool:
+        """Whether others than who sits at this machine can reach the page."""
+        return self.ui and (self.share or not is_loopback(self.ui_host))
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -131,7 +139,8 @@ class Command:
 class ServerSpec:
     """One server to start: `name` for people, `word` in the name of its log.
 
-    `health` is the path that answers 200 once it is up.
+    `health` is the path that answers 200 once it is up; `sign` is what the log of one that is
+    asked nothing says then.
     """
 
     name: str
@@ -139,6 +148,7 @@ class ServerSpec:
     command: Command
     address: str  # http://host:port
     health: str = "/health"
+    sign: str = ""
 
 
 def port_number(text: str) -> int:
@@ -146,6 +156,10 @@ def port_number(text: str) -> int:
     if not (text.isdecimal() and 0 < int(text) < 65536):
         raise ArgumentTypeError(f"expected a port from 1 to 65535, got {text!r}")
     return int(text)
+
+
+def is_everywhere(host: str) -> bool:
+    return host in ("0.0.0.0", "::")
 
 
 def is_loopback(host: str) -> bool:
@@ -260,9 +274,13 @@ def gateway_command(
 
 
 def page_command(model: Model, options: Options, python: Path) -> Command:
-    """The page, on this machine only: it has no key of its own to ask for."""
+    """The page. It finds the token that it asks others for in the environment.
+
+    With a token any name may lead to it: a name that is bent to it (DNS rebinding) has no cookie.
+    """
     argv = [str(python), "-m", "streamlit", "run", str(ROOT / "app_reasoning.py")]
     argv += ["--server.address", options.page.host, "--server.port", str(options.page.port)]
+    argv += ["--server.allowedHosts", "*"] if options.ui_for_others else []
     argv += ["--server.headless", "true", "--browser.gatherUsageStats", "false"]
     return Command(tuple(argv), client_environment(model, options))
 

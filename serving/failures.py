@@ -68,6 +68,19 @@ KNOWN: tuple[tuple[str, str], ...] = (
         "A library of the system is missing: install it by the name in the line above.",
     ),
     (
+        r"Host key verification failed",
+        "ssh does not know that host by this key. Connect once by hand (ssh HOST), compare the key "
+        "that it shows with the host's own, then start again.",
+    ),
+    (
+        r"Permission denied \(",
+        "The host took none of your ssh keys: set one up (ssh-copy-id HOST), or name USER@HOST.",
+    ),
+    (
+        r"remote port forwarding failed",
+        "The host gives that port to nobody, or to somebody else: name another, HOST:PORT.",
+    ),
+    (
         r"SafetensorError|header too large|InvalidHeader",
         "The weights are damaged: fetch them again with python model_download.py.",
     ),
@@ -84,7 +97,7 @@ ENGINE_DIED = re.compile(
 # What a log is full of, and what interpreters say as they end.
 CHATTER = re.compile(
     r"^(?:\(\w[^)]*pid=\d+\)\s?)?(?:INFO|WARNING|DEBUG)\b|\| \d+/\d+ \["
-    r"|^ - (?:leaked|\.\.\.)|^nanobind|resource_tracker|^\s*warnings\.warn"
+    r"|^debug\d: |^ - (?:leaked|\.\.\.)|^nanobind|resource_tracker|^\s*warnings\.warn"
 )
 
 
@@ -113,7 +126,8 @@ def explain(log: str, status: int, out_of_memory: bool = False) -> Failure:
     lines = [_bare(line) for line in whole]
     said = [n for n, line in enumerate(lines) if SAID.match(line) or REFUSED.match(line)]
     telling = [n for n in said if not ECHOES.search(lines[n])]
-    errors = "\n".join(line for n in said for line in lines[n : n + MOST_LINES])
+    told = [line for n in said for line in lines[n : n + MOST_LINES]]
+    errors = "\n".join(told or lines[-MOST_LINES:])
     advice = next((words for pattern, words in KNOWN if re.search(pattern, errors)), "")
     if not telling and (said or engine or _is_killed(status)):
         advice = advice or (OUT_OF_MEMORY if out_of_memory else UNKNOWN)

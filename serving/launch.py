@@ -9,7 +9,7 @@ import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NoReturn
@@ -48,7 +48,7 @@ class LaunchPlan:
 
     model: str
     vllm: ServerSpec
-    ready: tuple[str, ...]
+    ready: Callable[[], Sequence[str]]
     beside: tuple[ServerSpec, ...] = ()
     warm: Warm | None = None
     logs: Path = LOGS
@@ -86,7 +86,7 @@ def serve(plan: LaunchPlan, report: Report) -> int:
     try:
         _start(plan, services, report)
         _wait_until_up(plan, services, signals, report)
-        for line in plan.ready:
+        for line in plan.ready():
             report.say(line)
         _keep_up(services, signals, report)
     except Died as died:
@@ -106,9 +106,12 @@ def serve(plan: LaunchPlan, report: Report) -> int:
 
 def _start(plan: LaunchPlan, services: list[Service], report: Report) -> None:
     for server in (plan.vllm, *plan.beside):
-        log = plan.logs / f"{server.word}-{server.address.rpartition(':')[2]}.log"
-        services.append(start(server.name, server.command, server.address + server.health, log))
+        services.append(start(server, log_of(server, plan.logs)))
     report.say(f"vLLM's log: {display_path(services[0].log)}")
+
+
+def log_of(server: ServerSpec, logs: Path = LOGS) -> Path:
+    return logs / f"{server.word}-{server.address.rpartition(':')[2]}.log"
 
 
 def _wait_until_up(

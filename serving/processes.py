@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from serving import cgroup, failures
 from serving.catalogue import ROOT
-from serving.command import Command
+from serving.command import Command, ServerSpec
 from serving.hardware import read
 from serving.supervisor import GRACE, kill_all_below
 
@@ -33,6 +33,7 @@ class Service:
     """A started server: `name` for people, `health` the address that answers 200 when it is up.
 
     `began` is where its words begin in its log, `oom_kills` the kernel's count when it was started.
+    One with a `sign` is not asked: it is up when its log says so.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Service:
     supervisor: subprocess.Popen[bytes]
     began: int = 0
     oom_kills: int = 0
+    sign: str = ""
 
     @property
     def status(self) -> int | None:
@@ -49,6 +51,8 @@ class Service:
         return self.supervisor.poll()
 
     def answers(self) -> bool:
+        if self.sign:
+            return self.sign in self.said()
         where = urlsplit(self.health)
         connection = http.client.HTTPConnection(where.netloc, timeout=PROBE_SECONDS)
         try:
@@ -91,10 +95,12 @@ class Service:
         return failures.explain(self.said(), self.status or 0, out_of_memory)
 
 
-def start(name: str, command: Command, health: str, log: Path) -> Service:
+def start(spec: ServerSpec, log: Path) -> Service:
     """Starts the command in a session of its own; its words go to `log`."""
     _begin(log)
-    return Service(name, command, health, log, _launch(command, log), oom_kills=oom_kills())
+    began, health = _launch(spec.command, log), spec.address + spec.health
+    kills = oom_kills()
+    return Service(spec.name, spec.command, health, log, began, oom_kills=kills, sign=spec.sign)
 
 
 def _launch(command: Command, log: Path) -> subprocess.Popen[bytes]:

@@ -128,7 +128,7 @@ def test_only_the_endpoint_imports_the_client(path: Path) -> None:
 
 
 PURE = (
-    *("health", "security_headers", "exports", "report", "html_export", "mathml", "i18n"),
+    *("access", "health", "security_headers", "exports", "report", "html_export", "mathml", "i18n"),
     *("differences", "markdown", "path_chart", "wording", "step_marks", "palette"),
 )
 

@@ -67,7 +67,8 @@ class Runs:
 @pytest.fixture
 def context(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(actions, "load_preferences", lambda context: Preferences(chains=2))
-    return SimpleNamespace(runs=Runs(), store=None, owner="", own_way="json_steps")
+    runs = Runs()
+    return SimpleNamespace(runs=runs, run=runs.get, store=None, owner="", own_way="json_steps")
 
 
 def click(context: Any) -> None:

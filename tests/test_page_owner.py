@@ -1,20 +1,30 @@
-"""Whose history it is: nobody sees another's, and a link opens for whoever has it."""
+"""Whose history it is: nobody sees another's, by no link."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
+from urllib.error import HTTPError
+from urllib.request import urlopen
 
 import pytest
 
+from history.request import RunRequest
+from history.run import Run
+from page.context import PageContext
+from page.health import ServerState
+from page.i18n import Words
 from page.owner import COOKIE, BrowserCookie, loopback
 from page.security_headers import Message
+from serving.command import PAGE_TOKEN
 from tests.page_browser import PageServer, expect, on_stage, page_server, thinking
 
 NAME = re.compile(rf"{COOKIE}=(browser-[A-Za-z0-9_-]{{32}});")
 SIDEBAR = '[data-testid="stSidebar"]'
 MINE = "browser-" + "a" * 32
+TOKEN = "a-token-that-nobody-guesses-in-their-life"
 
 
 async def cookie(kind: str = "text/html; charset=utf-8", **scope: Any) -> str:
@@ -96,35 +106,58 @@ def test_a_page_is_for_one_where_every_name_means_this_machine(
     assert loopback(names) is alone
 
 
+@pytest.mark.parametrize("owner", ["", "ben"])
+def test_a_run_opens_for_its_owner_alone(owner: str) -> None:
+    runs = {
+        "hers": Run(RunRequest("Why?"), owner="aya"),
+        "his": Run(RunRequest("How?"), owner=owner),
+    }
+    services: Any = SimpleNamespace(runs=runs)
+    context = PageContext(Words("en"), services, ServerState(), "", owner, ())
+    assert context.run("hers") is None
+    assert context.run("his") is runs["his"]
+    assert context.run(None) is None
+
+
 # -- in browsers
 
 
 @pytest.fixture
 def shared(port: int) -> Iterator[PageServer]:
-    """A page that listens to the network."""
+    """A page that listens to the network, as ./serve.sh --ui-host starts it."""
     base_url = f"http://127.0.0.1:{port}/v1"
+    network = ("--server.address", "0.0.0.0", "--server.allowedHosts", "*")
     with (
         on_stage(thinking(), port=port),
-        page_server(base_url, "page-owner.log", "--server.address", "0.0.0.0") as page,
+        page_server(base_url, "page-owner.log", *network, **{PAGE_TOKEN: TOKEN}) as page,
     ):
         yield page
 
 
-def test_each_browser_has_its_own_history_and_a_link_opens_for_both(
+def test_each_browser_has_its_own_history_and_opens_no_run_of_another(
     shared: PageServer, visitors: Any
 ) -> None:
-    aya, ben = visitors(shared.address), visitors(shared.address)
+    link = f"{shared.address}?token={TOKEN}"
+    aya, ben = visitors(link), visitors(link)
+    assert TOKEN not in aya.page.url
     aya.ask("What does Aya ask?")
     aya.wait_for_end()
     lines = aya.page.locator(".st-key-threads")
     expect(lines).to_contain_text("What does Aya ask?")
     ben.page.reload()
     expect(ben.page.locator(SIDEBAR)).to_contain_text("What you ask is kept")
-    link = ben.open(aya.page.url)
-    expect(link.locator(".st-key-question")).to_contain_text("What does Aya ask?")
-    expect(link.locator(SIDEBAR)).to_contain_text("What you ask is kept")
+    other = ben.open(aya.page.url)
+    expect(other.locator("body")).to_contain_text("This address names a run that is not known here")
+    expect(other.locator("body")).not_to_contain_text("What does Aya ask?")
     aya.page.reload()
     expect(lines).to_contain_text("What does Aya ask?")
+
+
+def test_without_the_link_there_is_no_page(shared: PageServer) -> None:
+    for path in ("", "?token=guessed", "_stcore/host-config", "static/index.html"):
+        with pytest.raises(HTTPError, match="401") as refused:
+            urlopen(shared.address + path, timeout=30)
+        assert b"./serve.sh" in refused.value.read()
 
 
 def test_a_page_for_this_machine_alone_has_one_history(page: str, port: int, visitors: Any) -> None:

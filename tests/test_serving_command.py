@@ -196,6 +196,16 @@ def test_the_printed_command_can_be_pasted() -> None:
     assert tuple(words[len(started.environment) :]) == started.argv
 
 
+def test_a_page_for_others_is_led_to_by_any_name_and_finds_its_token_in_the_environment() -> None:
+    page = page_command(SMALL, Options(ui=True, ui_host="0.0.0.0"), PYTHON)
+    assert value(page.argv, "--server.address") == "0.0.0.0"
+    assert value(page.argv, "--server.allowedHosts") == "*"
+    tunnelled = page_command(SMALL, Options(ui=True, share=True), PYTHON)
+    assert value(tunnelled.argv, "--server.address") == "127.0.0.1"
+    assert value(tunnelled.argv, "--server.allowedHosts") == "*"
+    assert "--server.allowedHosts" not in page_command(SMALL, Options(ui=True), PYTHON).argv
+
+
 def test_the_page_is_pointed_at_this_server_and_stays_on_this_machine() -> None:
     page = page_command(SMALL, Options(host="0.0.0.0", port=8123, ui_port=8600), PYTHON)
     assert page.environment == {

@@ -120,6 +120,8 @@ def test_without_a_name_it_says_what_it_chose_and_how_to_choose(
         (["--", "--api-key", "sesame"], "VLLM_API_KEY"),
         (["--", "--api_key=sesame"], "VLLM_API_KEY"),
         (["--api-key-file", "/tmp"], "Is a directory"),
+        (["--share", "-oProxyCommand=x"], "expected"),
+        (["--share", "me@host:http"], "[USER@]HOST[:PORT]"),
         (["--precision", "int4"], "int4"),
         (["--precision", "int8", "--", "--dtype", "half"], "not both"),
     ],
@@ -360,6 +362,15 @@ def test_a_key_file_that_will_not_do_is_refused_in_one_line(
     (line,) = capsys.readouterr().err.splitlines()
     assert said in line
     assert "sesame" not in line
+
+
+def test_a_tunnel_is_said_plainly_before_anything_connects(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called(monkeypatch, "--dry-run", "--share", "me@example.org:80") == 0
+    said = capsys.readouterr()
+    assert "opens the page to the internet through example.org" in said.err
+    assert "-R 80:127.0.0.1:8501 -- me@example.org" in said.out.splitlines()[-1]
 
 
 def test_what_it_prints_when_ready_leads_to_the_server() -> None:
