@@ -103,6 +103,7 @@ def parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, default="auto", help="what a CPU computes in (auto)")
     add("--source", choices=weights.SOURCES, help="the hub to fetch from")
     add("--no-download", action="store_true", help="fail when the weights are not here")
+    add("--verify", action="store_true", help="compare each weights file with its hash first")
     add("--dry-run", action="store_true", help="print the vLLM command and end")
     return flags
 
@@ -280,7 +281,7 @@ def _set_up(
     """The environment, in which all goes on from here."""
     from serving import setup
 
-    _check_weights(model, computes_in(model, options, here), given)
+    _check_weights(model, computes_in(model, options, here), given, report)
     try:
         python = setup.ensure(here, report)
         setup.ensure_libnuma(here, report)
@@ -312,7 +313,15 @@ def _fetch(
         raise Refusal(str(error)) from None
 
 
-def _check_weights(model: Model, computed: Precision, given: argparse.Namespace) -> None:
+def _check_weights(
+    model: Model, computed: Precision, given: argparse.Namespace, report: Report
+) -> None:
+    if given.verify:
+        try:
+            form = computed.name if computed.convert else ""
+            weights.verify(model, models_root(), report, form)
+        except weights.WeightsError as error:
+            raise Refusal(str(error)) from None
     made = computed.convert and weights.present(model, models_root(), computed.name)
     if given.no_download and not made and not weights.present(model, models_root()):
         raise Refusal(

@@ -22,6 +22,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parent.parent
 CATALOGUE = ROOT / "models.toml"
 
+REMOTE_CODE = re.compile(r"--trust[-_]remote[-_]code\b")
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _log = logging.getLogger(__name__)
 
@@ -141,6 +142,9 @@ def _model(name: str, values: object, path: Path) -> Model:
         raise CatalogueError(f"{path.name}: expected a table [{name}], got {name} = {values!r}.")
     for key, value in values.items():
         _check(where, key, value)
+        if isinstance(value, list) and any(REMOTE_CODE.match(flag) for flag in value):
+            typed = "./serve.sh ... -- --trust-remote-code"
+            raise CatalogueError(f"{where}: no table may run a repository's own code; type {typed}")
     given = {"served_name": name, **values, "name": name}
     given |= {key: tuple(value) for key, value in values.items() if isinstance(value, list)}
     if "folder" in values:

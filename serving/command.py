@@ -43,6 +43,7 @@ ALWAYS = (
     COMPACT_JSON,
     "--enable-prompt-tokens-details",
     "--disable-uvicorn-access-log",
+    *("--load-format", "safetensors"),  # a pickle runs code when it is read
     "--no-enable-log-requests",  # questions stay out of the log, whatever the default
     "--middleware",
     "serving.gate.VLLMGate",

@@ -41,7 +41,7 @@ from serving.weights_files import (
 if TYPE_CHECKING:
     from serving.catalogue import Model
 
-__all__ = ["SOURCES", "WeightsError", "fetch", "folder_of", "int8_bytes", "present"]
+__all__ = ["SOURCES", "WeightsError", "fetch", "folder_of", "int8_bytes", "present", "verify"]
 
 Make = Callable[[Path, Report], dict[str, Entry]]  # fills a folder, says what it put there
 WAITING = "another process is fetching it; waiting for that one"
@@ -151,15 +151,40 @@ def _still_good(folder: Path, report: Report) -> bool:
     if entries is None:
         return False
     report.say(f"{folder.name}: its files were touched since they were fetched; comparing hashes")
-    bad = damaged(folder, entries)
-    for name in bad:
-        report.say(f"{folder.name}: {name} is damaged or gone and is fetched again")
-        (folder / name).unlink(missing_ok=True)
+    bad = _drop_damaged(folder, entries, report)
     if not bad:
         write_manifest(
             folder, {name: entry_of(folder / name, e.sha256) for name, e in entries.items()}
         )
     return not bad
+
+
+def _drop_damaged(folder: Path, entries: dict[str, Entry], report: Report) -> list[str]:
+    """Deletes the files that are not what was fetched; those and the ones that are gone."""
+    bad = damaged(folder, entries)
+    for name in bad:
+        report.say(f"{folder.name}: {name} is damaged or gone and is fetched again")
+        (folder / name).unlink(missing_ok=True)
+    return bad
+
+
+def verify(model: Model, root: Path, report: Report, precision: str = BFLOAT16) -> None:
+    """Compares every file that is here with the hash that it was fetched or made with.
+
+    One that is damaged is deleted, and no longer `present`; in a folder of the user's own it
+    raises Damaged.
+    """
+    folder = folder_of(model, root, precision)
+    entries = read_manifest(folder)
+    if entries is None:
+        if folder.is_dir():
+            report.say(f"{folder.name}: no hashes came with it, so only its lengths are checked")
+        return
+    report.say(f"{folder.name}: comparing its files' hashes")
+    if folder != model.folder:
+        _drop_damaged(folder, entries, report)
+    elif bad := damaged(folder, entries):
+        raise Damaged(f"{folder / bad[0]} is not what was fetched.", "Fetch it again.")
 
 
 def _fill(folder: Path, make: Make, report: Report) -> None:

@@ -125,6 +125,8 @@ def test_a_folder_without_a_readable_config_is_refused(tmp_path: Path, config: s
         ('[a]\nsize_gb = "big"', "size_gb"),
         ("[a]\nmax_model_len = true", "max_model_len"),
         ("[a]\nflags = [1]", "flags"),
+        ('[a]\nflags = ["--trust-remote-code"]', "type ./serve.sh"),
+        ('[a]\ncpu_flags = ["--trust_remote_code=true"]', "type ./serve.sh"),
         ("a = 1", r"\[a\]"),
         ("[a", "cannot be read"),
     ],

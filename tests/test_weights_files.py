@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
+import os
 from pathlib import Path
 
 import pytest
@@ -34,6 +35,42 @@ def test_a_model_put_there_by_hand_is_present(tmp_path: Path) -> None:
     a_model(tmp_path / "org--tiny")
     assert weights.present(model, tmp_path)
     assert weights.folder_of(model, tmp_path) == tmp_path / "org--tiny"
+
+
+def fetched(folder: Path) -> Path:
+    """A folder with the hashes of its files, of which one has lost a bit since, unnoticed."""
+    a_model(folder)
+    write_manifest(folder, {file.name: entry_of(file) for file in folder.iterdir()})
+    stamp, data = (folder / SHARD).stat(), bytearray((folder / SHARD).read_bytes())
+    data[-1] ^= 1
+    (folder / SHARD).write_bytes(data)
+    os.utime(folder / SHARD, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    return folder
+
+
+def test_a_bit_that_rotted_in_silence_is_found_where_hashes_are_asked_for(tmp_path: Path) -> None:
+    model, out = Model(name="org/tiny", served_name="tiny"), io.StringIO()
+    fetched(tmp_path / "org--tiny")
+    assert weights.present(model, tmp_path)
+    weights.verify(model, tmp_path, Report(out))
+    assert not weights.present(model, tmp_path)  # so that it is fetched, or missed
+    assert f"{SHARD} is damaged or gone" in out.getvalue()
+
+
+def test_in_a_folder_of_the_users_own_it_is_named_and_left(tmp_path: Path) -> None:
+    folder = fetched(tmp_path / "own")
+    model = Model(name="own", served_name="own", folder=folder)
+    with pytest.raises(Damaged, match=SHARD):
+        weights.verify(model, tmp_path, Report(io.StringIO()))
+    assert (folder / SHARD).exists()
+
+
+def test_where_no_hashes_are_known_that_is_said(tmp_path: Path) -> None:
+    out = io.StringIO()
+    a_model(tmp_path / "org--tiny")
+    weights.verify(Model(name="org/tiny", served_name="tiny"), tmp_path, Report(out))
+    assert "no hashes came with it" in out.getvalue()
+    weights.verify(Model(name="not/here", served_name="x"), tmp_path, Report(out))
 
 
 def test_a_given_folder_is_where_the_weights_lie(tmp_path: Path) -> None:
