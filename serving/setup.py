@@ -246,6 +246,8 @@ def _add(place: Place, name: str, run: RunCommand) -> None:
     excluded = place.folder / "not-needed.txt"
     excluded.write_text("\n".join(NOT_NEEDED if name == "requirements-cpu.txt" else ()))
     uv = [python, "-m", "uv", "pip", "install", "--python", python, "--excludes", str(excluded)]
+    if (lock := (place.root / name).with_suffix(".lock")).exists():  # versions and hashes of all
+        uv += ["--constraint", str(lock)]
     run([*uv, "-r", str(place.root / name)], f"Installing {name} ({_how_long(name)})")
 
 

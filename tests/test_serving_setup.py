@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -101,6 +102,32 @@ def test_a_machine_with_a_gpu_gets_the_other_requirements(place: Place) -> None:
     assert lines[-1].endswith("requirements.txt")
     assert not any("torch==" in line for line in lines)
     assert (place.folder / "not-needed.txt").read_text() == ""
+
+
+def test_what_is_installed_is_held_to_the_versions_and_hashes_of_its_lock(place: Place) -> None:
+    lock = place.root / "requirements-cpu.lock"
+    lock.touch()
+    assert f"--constraint {lock} -r" in set_up(place)[-1]
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-cpu.txt"])
+def test_the_lock_of_each_machine_pins_what_its_requirements_do_and_every_hash(name: str) -> None:
+    """Else scripts/lock is to be run."""
+    lock = (ROOT / name).with_suffix(".lock").read_text()
+    entries = re.findall(
+        r"^(\S+==\S+)(?: ;.*?)? \\((?:\n {4}--hash=sha256:[0-9a-f]{64}(?: \\)?)+)", lock, re.M
+    )
+    assert len(entries) == len(re.findall(r"^\S+==", lock, re.M)) > 100
+    due = {line for file in (name, "requirements-common.txt") for line in pins(file)}
+    held = {entry.lower().replace("_", "-") for entry, _ in entries}
+    assert due - held <= {"torch==2.13.0+cpu"}
+
+
+def pins(file: str) -> list[str]:
+    lines = [line.partition("#")[0].strip() for line in (ROOT / file).read_text().splitlines()]
+    return [
+        re.sub(r"\[.*?\]", "", line).lower().replace("_", "-") for line in lines if "==" in line
+    ]
 
 
 def test_a_second_start_runs_nothing(place: Place) -> None:
