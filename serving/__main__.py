@@ -32,6 +32,7 @@ from serving.command import (
     port_number,
     served_name,
     server_specs,
+    way_problem,
 )
 from serving.gate import KEY
 from serving.hardware import Machine
@@ -272,6 +273,7 @@ def start(
         _set_up(model, options, here, given, report)
         folder, computed = _fetch(model, options, here, given.source, report)
         _check_context(model, options, folder)
+        _check_way(model, folder)
         return _serve(model, options, here, folder, computed, report, key, given.share)
 
 
@@ -345,6 +347,16 @@ def _check_context(model: Model, options: Options, folder: Path) -> None:
     length = options.max_model_len or model.max_model_len
     if problem := context_problem(_config(folder), length):
         raise Refusal(f"{problem} Give a smaller --max-model-len, or leave it out.")
+
+
+def _check_way(model: Model, folder: Path) -> None:
+    """Other weights under a model's name would think in a way that they cannot, and fail at it."""
+    try:
+        tokenizer = (folder / "tokenizer.json").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if problem := way_problem(model, tokenizer, named=model.name in load()):
+        raise Refusal(f"{problem} Set `way` in its table, or fetch the weights again: {folder}.")
 
 
 def _config(folder: Path) -> dict[str, Any]:

@@ -53,6 +53,7 @@ ALWAYS = (
 # a third of a chain's shared prefix.
 ON_CPU = ("--enforce-eager", "--block-size", "32")
 PLUGIN = ROOT / "serving" / "plugin"  # where vLLM finds the name of serving/tuning.py
+META_ACTIONS = ("<|continue|>", "<|reflect|>", "<|explore|>")  # with which Satori begins a step
 FIRST_BFLOAT16 = 8.0  # compute capability
 
 
@@ -304,6 +305,23 @@ def context_problem(config: Mapping[str, Any], length: int | None) -> str | None
     if isinstance(stretched, dict) and "factor" in stretched:
         return None
     return f"The model's context ends at {most} tokens, {length} were asked for."
+
+
+def way_problem(model: Model, tokenizer: str, named: bool) -> str | None:
+    """Why these weights cannot think as the model's table says, by their tokenizer's text, or None.
+
+    Only a table, by which the model is `named`, can be wrong that its way is not Satori's: of
+    other weights the way is found by asking.
+    """
+    knows = all(f'"{token}"' in tokenizer for token in META_ACTIONS)
+    if not tokenizer or knows == (model.way == "coat") or not (named or model.way == "coat"):
+        return None
+    tokens = ", ".join(META_ACTIONS)
+    if knows:
+        return (
+            f'These weights have Satori\'s tokens ({tokens}), and their table does not say "coat".'
+        )
+    return f'The table says "coat", and these weights lack Satori\'s tokens ({tokens}).'
 
 
 def curl_lines(model: Model, options: Options, key: str) -> Sequence[str]:

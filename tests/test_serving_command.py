@@ -23,6 +23,7 @@ from serving.command import (
     page_command,
     server_specs,
     vllm_command,
+    way_problem,
 )
 from serving.cpu import Cpu
 from serving.hardware import Gpu, Machine
@@ -188,6 +189,28 @@ def test_flags_win_over_the_catalogue_and_vllms_own_over_all() -> None:
     assert value(argv, "--max-model-len") == "2048"
     assert value(argv, "--served-model-name") == "mine"
     assert value(argv, "--chat-template") == "/t.jinja"
+
+
+SATORI = '{"added_tokens": [{"content": "<|continue|>"}, {"content": "<|reflect|>"}'
+SATORI += ', {"content": "<|explore|>"}]}'
+
+
+@pytest.mark.parametrize(
+    ("way", "tokenizer", "named", "said"),
+    [
+        ("coat", SATORI, True, None),
+        ("coat", "{}", True, "lack Satori's tokens"),
+        ("coat", "", True, None),  # no tokenizer.json, so nothing is known
+        ("cot", "{}", True, None),
+        ("cot", SATORI, True, "have Satori's tokens"),
+        ("json_steps", SATORI, False, None),  # a folder's way is found by asking
+    ],
+)
+def test_satoris_flag_on_other_weights_and_the_reverse_are_told(
+    way: str, tokenizer: str, named: bool, said: str | None
+) -> None:
+    problem = way_problem(Model("x", "x", way=way), tokenizer, named)
+    assert problem is None if said is None else said in (problem or "")
 
 
 def test_the_printed_command_can_be_pasted() -> None:
