@@ -34,6 +34,7 @@ from serving.command import (
     server_specs,
     way_problem,
 )
+from serving.floors import version_problem
 from serving.gate import KEY
 from serving.hardware import Machine
 from serving.keys import ApiKey, BadKey, choose_key
@@ -291,6 +292,8 @@ def _set_up(
             _go_on_in(python, [] if given.model else ["--model", model.name])
     except setup.SetupError as error:
         raise Refusal(str(error)) from None
+    if problem := version_problem():
+        raise Refusal(f"{problem} Delete .venv and start again, and it is made as it should be.")
 
 
 def _fetch(
