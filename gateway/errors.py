@@ -98,6 +98,7 @@ FAILURES: dict[str, tuple[int, str, str | None]] = {
     "format": (400, "unsupported_response_format", "response_format"),
     "answer_form": (400, "unsupported_response_format", "response_format"),
     "refused": (400, "upstream_refused", None),
+    "deadline": (504, "deadline_passed", None),
 }
 # What happened and what to do, where the core's own words name the server's address or tell of
 # its insides: neither is the caller's business.

@@ -33,12 +33,15 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "step_tokens": (100, 4000),
     "temperature": (0.0, 1.5),
     "chains": (1, 16),
+    "step_seconds": (0, 86_400),
+    "chain_seconds": (0, 86_400),
 }
 OPTIONS: dict[str, tuple[str, ...]] = {"language": ("", *LANGUAGES), "folding": FOLDINGS}
 _SINGLE = ("folding", "step_tokens", "temperature", "chains", "also_direct", "send_reasoning")
+_SECONDS = ("step_seconds", "chain_seconds")
 WIDGETS: dict[str, tuple[str, ...]] = {  # the choices that each of them shows
     "steps": ("min_steps", "max_steps"),
-    **{name: (name,) for name in (*_SINGLE, "language", "letters")},
+    **{name: (name,) for name in (*_SINGLE, *_SECONDS, "language", "letters")},
 }
 _PLAIN = Settings()
 
@@ -54,6 +57,8 @@ class Preferences:
     min_steps: int = _PLAIN.min_steps
     step_tokens: int = _PLAIN.step_tokens
     temperature: float = _PLAIN.temperature
+    step_seconds: int = 0  # 0: as the environment has it, else the core
+    chain_seconds: int = 0
     chains: int = 1
     also_direct: bool = False
     send_reasoning: bool = False
@@ -67,6 +72,8 @@ class Preferences:
             min_steps=self.min_steps,
             step_tokens=self.step_tokens,
             temperature=self.temperature,
+            step_seconds=self.step_seconds or None,
+            chain_seconds=self.chain_seconds or None,
         )
 
 
@@ -189,6 +196,7 @@ def _draw_settings(context: PageContext, menu: DeltaGenerator) -> None:
         words, menu, "folding", preferences, lambda it: words.of("settings", f"folding_{it}")
     )
     _draw_sliders(context, menu, preferences)
+    _draw_seconds(words, menu, preferences)
     _draw_chains(context, menu, preferences)
     _draw_switch(words, menu, "send_reasoning", preferences)
     _draw_choice(
@@ -213,6 +221,16 @@ def _draw_sliders(context: PageContext, menu: DeltaGenerator, preferences: Prefe
         _draw_slider(words, menu, widget, preferences, step, not heeds & {*WIDGETS[widget]})
     if not heeds >= {"min_steps", "max_steps", "step_tokens", "temperature"}:
         menu.caption(words.of("settings", "grey", way=words.of("way", way, way=way)))
+
+
+def _draw_seconds(words: Words, menu: DeltaGenerator, preferences: Preferences) -> None:
+    """The deadlines, side by side; no way is without them."""
+    row = menu.container(horizontal=True)
+    for widget in _SECONDS:
+        low, high = (int(bound) for bound in BOUNDS[widget])
+        label, about = words.of("settings", widget), words.of("settings", f"{widget}_help")
+        value, key = _widget_value(widget, preferences)
+        row.number_input(label, low, high, value, 30, key=key, help=about)
 
 
 def _draw_chains(context: PageContext, menu: DeltaGenerator, preferences: Preferences) -> None:

@@ -28,6 +28,7 @@ from rich.markdown import Markdown
 from rich.panel import Panel
 from rich.text import Text
 
+from reasoning.deadline import CHAIN, STEP, STEP_SECONDS
 from reasoning.detection import detect_way
 from reasoning.endpoint import Endpoint
 from reasoning.errors import StepwiseError, Unreachable
@@ -66,7 +67,8 @@ def parser() -> argparse.ArgumentParser:
         prog="python -m reasoning",
         description="Ask the served model a question and watch it think step by step.",
         epilog="The server is the one that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name "
-        "(default: http://127.0.0.1:8000/v1, the first model it serves).",
+        "(default: http://127.0.0.1:8000/v1, the first model it serves). "
+        f"{STEP} and {CHAIN} hold where --step-seconds and --chain-seconds are not given.",
     )
     it.add_argument("question", help='the question; "-" reads it from standard input')
     it.add_argument("--json", action="store_true", help="print the trace as JSON, nothing else")
@@ -80,6 +82,9 @@ def parser() -> argparse.ArgumentParser:
     it.add_argument(
         "--budget", type=int, metavar="N", help="completion tokens of a whole chain, at most"
     )
+    for what, default in (("step", f"{STEP_SECONDS:.0f}"), ("chain", "0")):
+        about = f"a {what} may take so long (default: {default}; 0: no deadline)"
+        it.add_argument(f"--{what}-seconds", type=float, metavar="S", help=about)
     it.add_argument("--seed", type=int, help="the same for the same chain again")
     it.add_argument(
         "--chains",
@@ -101,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             temperature=arguments.temperature,
             seed=arguments.seed,
             budget=arguments.budget,
+            step_seconds=arguments.step_seconds,
+            chain_seconds=arguments.chain_seconds,
         )
     except ValueError as error:
         parser().error(str(error))

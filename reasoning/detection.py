@@ -7,12 +7,14 @@ from collections.abc import Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Request, ServedModel
+from reasoning.errors import Silent
 from reasoning.metering import ModelServer
 from reasoning.splitting import META_ACTIONS
 
 DEFAULT = "json_steps"
 PROBE = "What is 1 + 1?"
 PROBE_TOKENS = 24  # a thought shows in its first tokens
+PROBE_SECONDS = 120.0  # a CPU that others keep busy needs one; a server that drips needs for ever
 
 
 class DetectedWays:
@@ -40,10 +42,19 @@ async def detect_way(server: ModelServer, model: ServedModel, catalogue: Mapping
     An unknown model is Satori's kind when its tokenizer reads each meta-action as one
     token, thinks natively when its reply to a small question begins with a thought,
     and is driven in JSON steps otherwise. Raises a StepwiseError when the server
-    cannot be asked.
+    cannot be asked, or does not answer in time.
     """
     if model.name in catalogue:
         return catalogue[model.name]
+    try:
+        async with asyncio.timeout(PROBE_SECONDS):
+            return await _asked_way(server, model)
+    except TimeoutError:
+        message = f"In {PROBE_SECONDS:g} s the server did not show how {model.name} thinks."
+        raise Silent(message, "Choose a way of thinking, or name one in models.toml.") from None
+
+
+async def _asked_way(server: ModelServer, model: ServedModel) -> str:
     if await _knows_meta_actions(server):
         return "coat"
     return "native" if await _thinks(server, model) else DEFAULT

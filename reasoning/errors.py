@@ -19,6 +19,8 @@
     |   |-- CannotSteer        the way of thinking cannot do that after these steps
     |   |-- FormRefused        the answer cannot have the form that was asked for
     |   |-- BudgetSpent        the chain's tokens ran out before its answer
+    |   |-- DeadlinePassed     a step's time, or the chain's, was over before it was done
+    |   |-- BadSetting         the environment holds what no setting can be
     |   `-- Refused            any other 4xx
     `-- EmptyAnswer            the model gave nothing but white space, however asked
 
@@ -127,6 +129,14 @@ class FormRefused(RequestError):
 
 class BudgetSpent(RequestError):
     code = "budget"
+
+
+class DeadlinePassed(RequestError):
+    code = "deadline"
+
+
+class BadSetting(RequestError):
+    code = "setting"
 
 
 class Refused(RequestError):

@@ -36,6 +36,8 @@ class Settings:
     seed: int | None = None  # one of several chains has its own; None leaves it to the server
     top_p: float | None = None  # None leaves it to the server
     budget: int | None = None  # completion tokens of the whole chain, the answer's too
+    step_seconds: float | None = None  # until the next step; None leaves these two to the
+    chain_seconds: float | None = None  # environment (deadline.py), 0 is no deadline
 
     def __post_init__(self) -> None:
         """Raises ValueError, in one line, where a bound cannot hold."""
@@ -46,6 +48,10 @@ class Settings:
             raise ValueError(f"expected 0 < top_p <= 1, got {self.top_p}")
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"expected a budget of at least 1 token, got {self.budget}")
+        for name in ("step_seconds", "chain_seconds"):
+            seconds = getattr(self, name)
+            if seconds is not None and not 0 <= seconds < float("inf"):
+                raise ValueError(f"expected 0 or more {name}, got {seconds}")
 
 
 @dataclass(frozen=True, slots=True)

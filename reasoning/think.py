@@ -16,6 +16,7 @@ from functools import partial
 
 from reasoning.coat import COAT
 from reasoning.cot import COT
+from reasoning.deadline import Deadlines, keep_deadlines
 from reasoning.detection import DEFAULT
 from reasoning.direct import DIRECT
 from reasoning.endpoint import ServedModel
@@ -95,10 +96,13 @@ async def think(
     unfinished = Stopwatch(clock)
     try:
         task = Task(_cleaned(inquiry), Meter.of(endpoint), model, clock, sleep)
+        deadlines, number = Deadlines.of(inquiry.settings), len(inquiry.steps) + 1
         async with aclosing(stream(partial(_way(task.inquiry).think, task))) as events:
-            async for event in events:
-                unfinished.note(event)
-                yield event
+            timely = keep_deadlines(events, deadlines, clock, number)
+            async with aclosing(timely):
+                async for event in timely:
+                    unfinished.note(event)
+                    yield event
     except StepwiseError as error:
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
 

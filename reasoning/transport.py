@@ -6,6 +6,7 @@ is unpacked, and unpacking it stops the event loop: so nothing packed is read.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 
 import httpx2
@@ -15,6 +16,7 @@ from reasoning.errors import NotOpenAI, ServerFault
 
 MOST = 64 * 2**20  # bytes of a reply: 128,000 tokens, in an event each
 MOST_AT_ONCE = 4 * 2**20  # of an event, and of a body that is none: it is parsed as one
+SLICE = 4 * 2**10  # is read at once: 2,000 lines of a flood, some milliseconds
 MOST_OF_ERROR = 64 * 2**10  # enough for a sentence; more is not read
 AS_IT_IS = "stepwise_as_it_is"  # a request whose response is somebody else's to read
 
@@ -54,8 +56,10 @@ class BoundedBody(httpx2.AsyncByteStream):
             return
         size = Size()
         async for part in self._body:
-            size.add(part)
-            yield part
+            for start in range(0, len(part), SLICE):
+                size.add(part[start : start + SLICE])
+                yield part[start : start + SLICE]
+                await asyncio.sleep(0)  # a flood of lines leaves the loop its timers
 
     async def aclose(self) -> None:
         await self._body.aclose()

@@ -13,7 +13,8 @@ from reasoning.events import Answer, Emit, Settings, Steering, Step
 from reasoning.task import Task
 
 ALL_STEERS: frozenset[Steering] = frozenset(get_args(Steering))
-ALL_SETTINGS = frozenset(field.name for field in fields(Settings))
+OF_THINK = frozenset({"step_seconds", "chain_seconds"})  # think.py sees to them, for every way
+ALL_SETTINGS = frozenset(field.name for field in fields(Settings)) - OF_THINK
 OF_ONE_REPLY = frozenset({"answer_tokens", "temperature", "seed", "top_p", "budget"})
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncGenerator, Iterable
 
 import pytest
 
+from reasoning import detection
 from reasoning.detection import DetectedWays, detect_way
-from reasoning.endpoint import Piece, ServedModel
-from reasoning.errors import Unreachable
+from reasoning.endpoint import Piece, Request, ServedModel
+from reasoning.errors import Silent, Unreachable
 from reasoning.events import Failed
 from reasoning.think import WAYS
 from serving.catalogue import load
@@ -50,6 +52,19 @@ async def test_an_unknown_model_is_asked(asked: Scripted, way: str) -> None:
 async def test_a_server_that_cannot_be_asked_is_an_error_and_no_guess() -> None:
     with pytest.raises(Unreachable):
         await detect_way(Scripted(Unreachable("Gone.", "Start it.")), NEW, {})
+
+
+async def test_a_server_that_drips_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detection, "PROBE_SECONDS", 0.1)
+    with pytest.raises(Silent, match=r"In 0\.1 s .* brand-new"):
+        await detect_way(Dripping(), NEW, {})
+
+
+class Dripping(Scripted):
+    async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
+        while True:
+            await asyncio.sleep(0.01)
+            yield Piece("2")
 
 
 async def test_a_model_of_the_catalogue_is_not_asked() -> None:

@@ -26,7 +26,7 @@ from tests.page_browser import (
     thinking,
     until,
 )
-from tests.stub import Stub
+from tests.stub import NEVER, Stub, step
 
 KEYS = [*BOUNDS, *OPTIONS, "also_direct", "send_reasoning", "letters", "way", "prompts", "seed"]
 JSON = st.recursive(
@@ -50,11 +50,13 @@ def test_whatever_was_remembered_the_preferences_are_within_bounds(values: dict[
 
 def test_what_was_remembered_within_bounds_is_what_holds() -> None:
     values = {"max_steps": 7, "min_steps": 2, "temperature": 1, "folding": "all", "language": "zh"}
+    values |= {"step_seconds": 90, "chain_seconds": -1}
     preferences = parse_preferences({**values, "chains": 16, "also_direct": True})
     assert preferences == Preferences(
         language="zh", folding="all", max_steps=7, min_steps=2, temperature=1.0, chains=16,
-        also_direct=True,
+        also_direct=True, step_seconds=90,
     )  # fmt: skip
+    assert (preferences.settings.step_seconds, preferences.settings.chain_seconds) == (90, None)
 
 
 def test_the_defaults_are_the_core_s() -> None:
@@ -213,6 +215,18 @@ def test_what_is_chosen_is_what_is_asked_for(page: str, stub: Stub, visitors: An
     asked = asked_for(stub, "Is it cold?")
     assert (asked["temperature"], asked["max_tokens"]) == (0, 100)
     assert re.search(r"[\u4e00-\u9fff]", asked["messages"][0]["content"])
+
+
+def test_a_chain_ends_when_its_seconds_are_over(page: str, stub: Stub, visitors: Any) -> None:
+    stub.script = [step("Slow", "word " * 400, until=NEVER)]
+    visitor = visitors(page)
+    seconds = visitor.show_settings().get_by_label("Seconds for a chain")
+    seconds.fill("1")
+    seconds.press("Enter")
+    visitor.leave()
+    visitor.ask("How long?")
+    expect(visitor.page.get_by_text("The chain was not done in 1 s.")).to_be_visible()
+    visitor.wait_for_end()
 
 
 def two_steps(menu: Locator) -> None:

@@ -220,6 +220,15 @@ def test_chains_that_all_fail_say_why() -> None:
     assert "No chain came to a clear answer." in done.stdout
 
 
+def test_a_deadline_that_strikes_is_shown_and_its_steps_stay() -> None:
+    slow = step("Count", "word " * 400, until=NEVER)
+    with Stub(CHAIN[0], slow) as stub:
+        done = reason(stub.base_url, "--way", "json_steps", "--step-seconds", "1", "Why?")
+    assert done.returncode == 1
+    assert "1. Read" in done.stdout
+    assert "Step 2 was not done in 1 s." in done.stdout
+
+
 def test_a_seed_is_sent_with_every_request() -> None:
     with Stub(*CHAIN) as stub:
         reason(stub.base_url, "--way", "json_steps", "--seed", "7", "How many letters?")
@@ -241,6 +250,8 @@ def test_no_request_asks_for_more_than_the_budget() -> None:
         ["Why?", "--chains", "17"],
         ["Why?", "--seed", "x"],
         ["Why?", "--budget", "0"],
+        ["Why?", "--chain-seconds", "-1"],
+        ["Why?", "--step-seconds", "nan"],
     ],
 )
 def test_bad_flags_are_refused_with_what_was_expected(

@@ -252,11 +252,11 @@ def test_a_field_that_an_older_version_did_not_know_has_its_default() -> None:
 
 
 def test_bounds_and_instructions_come_back_and_a_trace_from_before_them_is_read() -> None:
-    settings = Settings(top_p=0.9, budget=2000)
+    settings = Settings(top_p=0.9, budget=2000, step_seconds=60.0, chain_seconds=600.0)
     started = Started("q", "m", "json_steps", "en", 1.0, settings, instructions="Be brief.")
     written = trace_to_json(Trace((started,)))
     assert trace_from_json(json.loads(json.dumps(written))).started == started
-    for key in ("top_p", "budget"):
+    for key in ("top_p", "budget", "step_seconds", "chain_seconds"):
         del written["events"][0]["settings"][key]
     del written["events"][0]["instructions"]
     assert trace_from_json(written).started == replace(
