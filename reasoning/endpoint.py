@@ -349,7 +349,9 @@ class Endpoint:
     def _late(self, error: Exception) -> errors.StepwiseError:
         if httpx2.ConnectTimeout in (type(error), type(error.__cause__)):
             return self._no_connection(error)
-        return errors.Silent(f"The server at {self._address} stopped answering.", LOOK)
+        proxy = proxy_of(self.base_url)
+        by = f", asked through the proxy {proxy[1]}," if proxy else ""
+        return errors.Silent(f"The server at {self._address}{by} stopped answering.", LOOK)
 
     def _no_connection(self, error: Exception) -> errors.StepwiseError:
         wrapped = error.__cause__ if isinstance(error, openai.APIConnectionError) else error

@@ -297,6 +297,15 @@ async def test_a_proxy_that_does_not_answer_is_named(
     await endpoint.close()
 
 
+async def test_a_proxy_that_hangs_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stub(raw(end="hang")) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://127.0.0.1:{proxy.port}")
+        endpoint = Endpoint("http://models.example/v1", patience=HASTY)
+        with pytest.raises(errors.Silent, match=f"through the proxy http://127.0.0.1:{proxy.port}"):
+            await ask(endpoint)
+        await endpoint.close()
+
+
 @pytest.mark.parametrize("proxy", ["http://127.0.0.1:99999", "foo://h", "http://[::1"])
 async def test_a_proxy_that_is_none_is_named(proxy: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", proxy)

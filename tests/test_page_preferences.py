@@ -26,7 +26,7 @@ from tests.page_browser import (
     thinking,
     until,
 )
-from tests.stub import NEVER, Stub, step
+from tests.stub import Stub
 
 KEYS = [*BOUNDS, *OPTIONS, "also_direct", "send_reasoning", "letters", "way", "prompts", "seed"]
 JSON = st.recursive(
@@ -215,18 +215,6 @@ def test_what_is_chosen_is_what_is_asked_for(page: str, stub: Stub, visitors: An
     asked = asked_for(stub, "Is it cold?")
     assert (asked["temperature"], asked["max_tokens"]) == (0, 100)
     assert re.search(r"[\u4e00-\u9fff]", asked["messages"][0]["content"])
-
-
-def test_a_chain_ends_when_its_seconds_are_over(page: str, stub: Stub, visitors: Any) -> None:
-    stub.script = [step("Slow", "word " * 400, until=NEVER)]
-    visitor = visitors(page)
-    seconds = visitor.show_settings().get_by_label("Seconds for a chain")
-    seconds.fill("1")
-    seconds.press("Enter")
-    visitor.leave()
-    visitor.ask("How long?")
-    expect(visitor.page.get_by_text("The chain was not done in 1 s.")).to_be_visible()
-    visitor.wait_for_end()
 
 
 def two_steps(menu: Locator) -> None:

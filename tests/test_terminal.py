@@ -170,6 +170,33 @@ def voting(request: dict[str, Any]) -> Play:
     )
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("OPENAI_BASE_URL", "http://[::1/v1"),
+        ("OPENAI_BASE_URL", ":abc"),
+        ("OPENAI_BASE_URL", "http://h:99999/v1"),
+        ("OPENAI_BASE_URL", "http://-bad-/v1"),
+        ("OPENAI_API_KEY", "secret\nkey"),
+        ("OPENAI_API_KEY", "sécret"),
+        ("HTTP_PROXY", "socks5://127.0.0.1:9"),
+        ("STEPWISE_STEP_SECONDS", "soon"),
+    ],
+)
+def test_an_environment_that_cannot_be_used_is_one_line_that_names_it(
+    name: str, value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    with Stub() as stub:
+        here = stub.base_url if name.startswith("STEP") else "http://models.example/v1"
+        monkeypatch.setenv("OPENAI_BASE_URL", here)
+        monkeypatch.setenv(name, value)
+        assert main(["--way", "direct", "Why?"]) == 1
+    said = [line for line in capsys.readouterr().out.splitlines() if name in line]
+    assert len(said) == 1
+    assert "cret" not in said[0]
+
+
 def test_several_chains_vote_and_the_majority_is_shown_with_its_share() -> None:
     with Stub(voting) as stub:
         done = reason(stub.base_url, "--way", "json_steps", "--chains", "5", "--seed", "9", "2+2?")
@@ -220,13 +247,16 @@ def test_chains_that_all_fail_say_why() -> None:
     assert "No chain came to a clear answer." in done.stdout
 
 
-def test_a_deadline_that_strikes_is_shown_and_its_steps_stay() -> None:
+def test_a_deadline_that_strikes_is_shown_and_its_steps_stay(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     slow = step("Count", "word " * 400, until=NEVER)
     with Stub(CHAIN[0], slow) as stub:
-        done = reason(stub.base_url, "--way", "json_steps", "--step-seconds", "1", "Why?")
-    assert done.returncode == 1
-    assert "1. Read" in done.stdout
-    assert "Step 2 was not done in 1 s." in done.stdout
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.base_url)
+        assert main(["--way", "json_steps", "--step-seconds", "1", "Why?"]) == 1
+    said = capsys.readouterr().out
+    assert "1. Read" in said
+    assert "Step 2 was not done in 1 s." in said
 
 
 def test_a_seed_is_sent_with_every_request() -> None:
