@@ -99,15 +99,15 @@ def rows(kind: str, url: str, runs: int, rounds: int) -> list[Row]:
     measured = [Row(what, kind, timed(task, rounds)) for what, task in tasks.items()]
     store.close()
     if kind != "SQLite":
-        remove(url, ids)
+        remove(url, ids, owner)
     return measured
 
 
-def remove(url: str, ids: Sequence[str]) -> None:
+def remove(url: str, ids: Sequence[str], owner: str) -> None:
     """For good: deleted so long ago that the next start purges them."""
     long_ago = Store(url, now=lambda: time.time() - 2 * KEPT_DELETED)
     for id in ids:
-        long_ago.delete(id)
+        long_ago.delete(id, owner)
     long_ago.close()
     Store(url).close()
 

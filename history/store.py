@@ -226,9 +226,11 @@ class Store:
 
     # -- reading runs
 
-    def entry(self, id: str) -> Entry | None:
+    def entry(self, id: str, owner: str | None = None) -> Entry | None:
+        """The run as it is listed; None for one that is not there, or not this owner's."""
         with self._database.reading() as connection:
-            return _first(_readable(connection.execute(_entries().where(RUNS.c.id == id)), _entry))
+            query = _entries(owner).where(RUNS.c.id == id)
+            return _first(_readable(connection.execute(query), _entry))
 
     def events(self, id: str) -> tuple[Event, ...]:
         """What happened, without the deltas that a later event made superfluous.
@@ -249,9 +251,9 @@ class Store:
             _log.warning("What run %s was asked is damaged in the history", id)
             return None
 
-    def runs_of(self, thread_id: str) -> list[Entry]:
-        """The runs of a conversation, oldest first."""
-        query = _entries().where(RUNS.c.thread == thread_id).order_by(RUNS.c.number)
+    def runs_of(self, thread_id: str, owner: str | None = None) -> list[Entry]:
+        """The runs of a conversation, oldest first; none where it is not this owner's."""
+        query = _entries(owner).where(RUNS.c.thread == thread_id).order_by(RUNS.c.number)
         with self._database.reading() as connection:
             return _readable(connection.execute(query), _entry)
 
@@ -286,28 +288,28 @@ class Store:
         with self._database.reading() as connection:
             return _first(_readable(connection.execute(query), _thread))
 
-    def rename(self, thread_id: str, name: str) -> None:
+    def rename(self, thread_id: str, name: str, owner: str = "") -> None:
         """An empty name is the first question again."""
         with self._database.writing() as connection:
             if not name.strip():
                 first = select(RUNS.c.question).where(RUNS.c.thread == thread_id)
                 name = connection.scalar(first.order_by(RUNS.c.number).limit(1)) or ""
             name = _name(_plain(name))
-            _change(connection, thread_id, name=name, sought=_sought(name))
+            _change(connection, thread_id, owner, name=name, sought=_sought(name))
 
-    def pin(self, thread_id: str, pinned: bool) -> None:
+    def pin(self, thread_id: str, pinned: bool, owner: str = "") -> None:
         with self._database.writing() as connection:
-            _change(connection, thread_id, pinned=pinned)
+            _change(connection, thread_id, owner, pinned=pinned)
 
-    def delete(self, thread_id: str) -> None:
+    def delete(self, thread_id: str, owner: str = "") -> None:
         """Hides the conversation; it is gone for good 30 days later."""
         with self._database.writing() as connection:
-            _change(connection, thread_id, deleted=self._now())
+            _change(connection, thread_id, owner, deleted=self._now())
             self._purge(connection)
 
-    def restore(self, thread_id: str) -> None:
+    def restore(self, thread_id: str, owner: str = "") -> None:
         with self._database.writing() as connection:
-            _change(connection, thread_id, deleted=0.0)
+            _change(connection, thread_id, owner, deleted=0.0)
 
     # -- what an owner prefers
 
@@ -366,9 +368,10 @@ _SUMS = ("seconds", "waited", "tokens")
 _EMPTY = {"model": "", "ended": 0.0, "steps": 0, "answer": "", **dict.fromkeys(_SUMS, 0)}
 
 
-def _entries() -> Select[Any]:
-    """The runs of all conversations that are there."""
-    return select(RUNS, THREADS.c.owner).join(THREADS).where(THREADS.c.deleted == 0)
+def _entries(owner: str | None = None) -> Select[Any]:
+    """The runs of all conversations that are there, or of this owner's."""
+    query = select(RUNS, THREADS.c.owner).join(THREADS).where(THREADS.c.deleted == 0)
+    return query if owner is None else query.where(THREADS.c.owner == owner)
 
 
 def _readable(rows: Iterable[Row[Any]], make: Callable[[Row[Any]], Value]) -> list[Value]:
@@ -434,8 +437,10 @@ def _holds(word: str) -> ColumnElement[bool]:
     return or_(THREADS.c.sought.contains(word, autoescape=True), THREADS.c.id.in_(said))
 
 
-def _change(connection: Connection, thread_id: str, **values: Any) -> None:
-    connection.execute(THREADS.update().where(THREADS.c.id == thread_id).values(values))
+def _change(connection: Connection, thread_id: str, owner: str, **values: Any) -> None:
+    """Nothing changes where the conversation is another's."""
+    mine = and_(THREADS.c.id == thread_id, THREADS.c.owner == owner)
+    connection.execute(THREADS.update().where(mine).values(values))
 
 
 # -- what SQLite and PostgreSQL write alike, and SQLAlchemy not

@@ -126,10 +126,10 @@ def _make_request(context: PageContext, question: str, on: str | None) -> RunReq
 
 
 def _earlier_turns(context: PageContext, on: str | None, with_reasoning: bool) -> tuple[Turn, ...]:
-    entry = context.store.entry(on) if on and context.run(on) else None
+    entry = context.store.entry(on, context.owner) if on and context.run(on) else None
     if entry is None:
         return ()
-    entries = context.store.runs_of(entry.link.thread)
+    entries = context.store.runs_of(entry.link.thread, context.owner)
     runs = [(one.question, context.run(one.id)) for one in path(entries, entry)]
     turns = [turn_of(run.trace, question, with_reasoning) for question, run in runs if run]
     return tuple(turn for turn in turns if turn is not None)

@@ -61,7 +61,7 @@ def draw_conversation(
 def _entries(context: PageContext, run: Run) -> list[Entry]:
     """All runs of the conversation; none while the history cannot be read, which is said above."""
     try:
-        return context.store.runs_of(run.link.thread)
+        return context.store.runs_of(run.link.thread, context.owner)
     except StoreError:
         return []
 

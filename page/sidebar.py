@@ -162,12 +162,12 @@ class ThreadLine:
         elif act == "delete":
             self._delete()
         elif act is not None:
-            _try(lambda: self.context.store.pin(self.thread.id, act == "pin"))
+            _try(lambda: self.context.store.pin(self.thread.id, act == "pin", self.context.owner))
 
     def _rename(self, key: str) -> None:
         """No name is the first question again: the store knows it."""
         name = " ".join(st.session_state[key].split())
-        _try(lambda: self.context.store.rename(self.thread.id, name))
+        _try(lambda: self.context.store.rename(self.thread.id, name, self.context.owner))
         _stop_renaming()
 
     def _delete(self) -> None:
@@ -175,7 +175,7 @@ class ThreadLine:
         for run in self.context.runs.live(self.context.owner):
             if run.link.thread == self.thread.id:
                 self.context.runs.stop(run.id)
-        if _try(lambda: self.context.store.delete(self.thread.id)):
+        if _try(lambda: self.context.store.delete(self.thread.id, self.context.owner)):
             if self.is_open:
                 go_to(None)
             left = None if self.is_open else self.shown
@@ -219,7 +219,7 @@ def _try(act: Callable[[], None]) -> bool:
 
 def _restore(context: PageContext, thread: Thread) -> None:
     _forget_deleted()
-    _try(lambda: context.store.restore(thread.id))
+    _try(lambda: context.store.restore(thread.id, context.owner))
 
 
 def _draw_notices(context: PageContext, shown: str | None) -> None:

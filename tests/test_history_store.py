@@ -287,6 +287,21 @@ def test_everybody_sees_his_own_conversations_alone(opened: Store) -> None:
         assert [entry.id for entry in opened.figures(owner)] == [f"of-{owner}"]
 
 
+def test_nobody_looks_up_or_changes_what_is_anothers(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED, ANSWER], owner="ann")
+    for other in ("bob", ""):
+        assert (opened.entry("one", other), opened.runs_of("one", other)) == (None, [])
+        opened.rename("one", "Mine", other)
+        opened.pin("one", True, other)
+        opened.delete("one", other)
+    (thread,) = opened.threads("ann")
+    assert (thread.name, thread.pinned) == ("Why?", False)
+    assert opened.entry("one", "ann") is not None
+    opened.delete("one", "ann")
+    opened.restore("one", "bob")
+    assert ids(opened, owner="ann") == []
+
+
 @pytest.mark.parametrize(
     ("search", "found"),
     [
