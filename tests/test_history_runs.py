@@ -6,6 +6,7 @@ What it shows is in the store already. When the store fails it goes on, and is s
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 import subprocess
 import sys
@@ -369,6 +370,20 @@ def test_a_run_is_shown_all_the_same_and_saved_when_the_store_is_mended(
     assert store.events(run.id) == (STARTED, STEP, ANSWER)
     assert caplog.text.count("Make room on the disk.") == 1
     assert "saved again" in caplog.text
+
+
+def test_no_log_holds_what_was_asked_or_answered(
+    loop: Loop, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    store = Store(f"sqlite:///{tmp_path / 'history.db'}")
+    endless = Step(2, "T", "my secret", "continue", 1.0, 2**80)  # no database takes it
+    runs = runs_on(loop, quick(STARTED, endless, Answer("my secret", 1.0, 1)), store)
+    run = runs.start(RunRequest("my secret?"))
+    until(lambda: run.ended and run.refused)
+    assert f"Run {run.id} cannot be saved" in caplog.text
+    assert "secret" not in caplog.text
+    store.close()
 
 
 def test_a_run_that_began_meanwhile_is_saved_with_its_beginning(loop: Loop) -> None:
