@@ -92,7 +92,7 @@ def _same(given: str, due: str) -> bool:
 def _without_token(scope: Message) -> bytes:
     """The same address on this host, whatever slashes its path begins with."""
     rest = urlencode([(name, value) for name, value in _query(scope) if name != "token"])
-    path = scope.get("raw_path") or scope["path"].encode()
+    path: bytes = scope.get("raw_path") or scope["path"].encode()
     return b"/" + path.lstrip(b"/\\\\") + (f"?{rest}".encode() if rest else b"")
 
 
