@@ -22,6 +22,7 @@ from evals.progress import counting
 from evals.report import report
 from evals.tasks import Mark, Problem, check_name, known_tasks, task, verified
 from evals.tutorial_loop import Call, Reply, TutorialChain, tutorial_calls
+from reasoning.deadline import CHAIN, STEP
 from reasoning.endpoint import Endpoint
 from reasoning.events import Answer, Failed, Notice, Retry, Settings, Started, Step, Trace
 from reasoning.prompts import prompt_text
@@ -153,6 +154,15 @@ def test_a_vote_stops_when_it_is_decided_and_is_over_the_way_it_names() -> None:
     assert {one["max_tokens"] for one in server.requests} == {BUDGET // 8}
     assert len(outcome.traces) == 3
     assert arm_named("vote8_coat").needs == "coat"
+
+
+def test_no_deadline_ends_a_chain(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of a person who waits: here a slow server would give wrong answers."""
+    monkeypatch.setenv(STEP, "0.001")
+    monkeypatch.setenv(CHAIN, "0.001")
+    final = says(step_text("Halve it", "It is 3.", "final_answer"))
+    outcome, _ = ask(arm_named("json_steps"), final, says("Answer: 3"))
+    assert outcome.content == "Answer: 3"
 
 
 def test_a_servers_own_failure_is_no_wrong_answer() -> None:
