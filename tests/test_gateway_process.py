@@ -22,11 +22,12 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import BaseRoute, Route
 
 from gateway.__main__ import GATEWAY_CALLS, guarded_app, main, without_secrets
+from reasoning.detection import PROBE
 from reasoning.endpoint import Endpoint
 from serving.gate import KEY
 from tests.gateway_server import events_of, thinker
 from tests.processes import ROOT, free_port, start, until
-from tests.stub import NEVER, Stub, raw, step
+from tests.stub import NEVER, Play, Script, Stub, raw, says, step
 
 PATIENCE = 120.0  # seconds; two busy cores take long to import it all
 SECRET, QUESTION = "sesame-0815", "What would Rosa eat?"
@@ -92,6 +93,15 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     yield running
     running.process.kill()
     running.process.wait(30)
+
+
+def probed(play: Play) -> Script:
+    """Plays for a chain; a gateway that no test has asked before finds out how to ask first."""
+
+    def reply(request: dict[str, Any]) -> Play:
+        return says("It is 2.") if request["messages"][-1]["content"] == PROBE else play
+
+    return reply
 
 
 # -- what it refuses
@@ -215,7 +225,7 @@ def test_a_chain_is_answered_and_counted(gateway: Running) -> None:
 def test_a_client_that_goes_away_is_counted_as_gone(gateway: Running) -> None:
     before = gateway.metric("stepwise_chains_total", end="gone")
     hanging = raw(b"HTTP/1.1 200 X\r\nContent-Type: text/event-stream\r\n\r\n", end="hang")
-    with Stub(hanging, port=gateway.upstream):
+    with Stub(probed(hanging), port=gateway.upstream):
         client = gateway.sent("POST", "/v1/chat/completions", ASKED)
         until(lambda: gateway.metric("stepwise_chains_running") == 1)
         client.close()
@@ -246,7 +256,7 @@ def test_it_ends_while_a_stream_is_open_and_no_word_or_key_is_in_its_log(
     """The last test: it ends the gateway of all, whose log is of a whole life then."""
     assert gateway.ask("POST", "/v1/chat/completions", ASKED)[0] >= 500
     endless = step("The answer is 42.", QUESTION * 200, until=NEVER)
-    with Stub(endless, port=gateway.upstream):
+    with Stub(probed(endless), port=gateway.upstream):
         asked = {**ASKED, "stream": True}
         stream = gateway.sent("POST", "/v1/chat/completions", asked).getresponse()
         assert stream.readline().startswith(b"data: ")
