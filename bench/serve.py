@@ -34,7 +34,7 @@ from bench.loop import spread
 from bench.streams import Client
 from serving import hardware, precision, processes, weights
 from serving.catalogue import ROOT, Model, find, load, models_root
-from serving.command import QUIET, VLLM, Command, vllm_environment
+from serving.command import QUIET, VLLM, Command, ServerSpec, vllm_environment
 from serving.hardware import Machine
 from serving.processes import Service
 from serving.quantise import BFLOAT16, INT8
@@ -121,7 +121,8 @@ def running(start: Start, port: int) -> Iterator[tuple[Service, float]]:
     """The server once it answers, and after how many seconds. Raises Died."""
     address, log = f"http://127.0.0.1:{port}", ROOT / "logs" / f"bench-{port}.log"
     began = time.perf_counter()
-    service = processes.start(start.name, start.command(port), f"{address}/health", log)
+    spec = ServerSpec(start.name, "bench", start.command(port), address)
+    service = processes.start(spec, log)
     try:
         while not start.ready(service):
             late = time.perf_counter() - began > PATIENCE
@@ -139,7 +140,7 @@ def measure(start: Start, tokens: int, prompt: int) -> Figures:
     port = free_port()
     with running(start, port) as (service, seconds):
         figures = asyncio.run(_ask(f"http://127.0.0.1:{port}/v1", start, tokens, prompt))
-        rss, pss = memory(processes_below(service.guard.pid))
+        rss, pss = memory(processes_below(service.supervisor.pid))
     files = (file.stat().st_size for file in start.folder.iterdir() if file.is_file())
     return Figures(seconds, *figures, rss / 1e9, pss / 1e9, sum(files) / 1e9)
 

@@ -56,9 +56,9 @@ class Noting(Endpoint):
 
     async def _noted(self, stream: Any) -> AsyncIterator[Any]:
         async for chunk in stream:
-            if chunk.usage and chunk.usage.prompt_tokens_details:
-                self.asked[-1].prompt = chunk.usage.prompt_tokens
-                self.asked[-1].cached = chunk.usage.prompt_tokens_details.cached_tokens or 0
+            if details := (usage := chunk.get("usage") or {}).get("prompt_tokens_details"):
+                self.asked[-1].prompt = usage["prompt_tokens"]
+                self.asked[-1].cached = details["cached_tokens"] or 0
             yield chunk
 
     async def new_since(self, earlier: Request, later: Request) -> int:
