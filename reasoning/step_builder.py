@@ -9,6 +9,8 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
+import regex
+
 from reasoning.events import Delta, Event, Step
 from reasoning.headings import strip_number
 from reasoning.parsing import one_line
@@ -22,6 +24,11 @@ _SENTENCE_END = re.compile(r"(?<=[.!?])\s|[。！？]|\n|\$|\\[(\[]")
 _FORMULAS = re.compile(
     r"^(?:\s*(?:\$\$.+?\$\$|\$[^$\n]+\$(?!\d)|\\\[.+?\\\]|\\\(.+?\\\))[\s.,;:]*)+", re.S
 )
+# Of letters, numbers and signs as a line of text has them; what stands in it reads as words.
+_PLAIN = r"[\w+\-*/=().,%<>](?:[\w +\-*/=().,%<>]{0,22}[\w+\-*/=().,%<>])?"
+_PLAIN_FORMULA = regex.compile(
+    rf"(?<!\$)\$(?!\d)({_PLAIN})\$(?=[^\d$])|\\\( ?({_PLAIN}) ?\\\)"
+)  # "$5 and $6" is money
 _OPEN_FORMULA = re.compile(r"\$(?!\d)|\\[(\[]")  # "$5" is money
 _BLANKS = re.compile(r"[ \t]+")
 _BETWEEN = " \n\t.:;,，。：；"
@@ -113,13 +120,17 @@ class StepBuilder:
 def headline(text: str, whole: bool) -> str:
     """The first words of a step, for a title; "" while more of them may come, or for none.
 
-    A formula is no title: words begin after it and end where the next one begins.
+    A formula is no title, unless it is plain: words begin after it and end where the next begins.
     """
-    words = _FORMULAS.sub("", _MARKS.sub("", text[: TITLE_LENGTH * 8])).lstrip(_BETWEEN)
+    words = _MARKS.sub("", text[: TITLE_LENGTH * 8]) + "\n" * whole
+    words = _PLAIN_FORMULA.sub(lambda found: found[1] or found[2], words)
+    words = _FORMULAS.sub("", words).lstrip(_BETWEEN)
     if _OPEN_FORMULA.match(words):
         return ""
     words = _BLANKS.sub(" ", words)
     end = _SENTENCE_END.search(words, 3)
+    if end and not whole and _PLAIN_FORMULA.fullmatch(words, end.start(), partial=True):
+        return ""
     words = one_line(words[: end.start()] if end else words).rstrip(_BETWEEN)
     if end is None and not whole and len(words) <= TITLE_LENGTH:
         return ""
