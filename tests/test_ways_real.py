@@ -125,7 +125,7 @@ async def test_a_satori_chain_comes_in_its_steps_to_the_letter(endpoint: Countin
     assert only(events, Notice) == []
 
 
-async def test_a_title_is_the_first_words_and_no_formula(endpoint: Counting) -> None:
+async def test_a_title_is_the_first_words_and_what_reads_as_words(endpoint: Counting) -> None:
     titles = [step.title for step in only(await collect(endpoint, known.AYA, "coat"), Step)]
     assert titles == [
         "First, we determine the time Aya spends walking",
@@ -133,7 +133,7 @@ async def test_a_title_is_the_first_words_and_no_formula(endpoint: Counting) -> 
         "After simplifying, the answer is",
         "Let's reassess my previous conclusion",
         "Let's switch to a new solution",
-        "This gives",
+        "This gives s = 2.5 and t = 24",
     ]
 
 
