@@ -18,7 +18,7 @@ from reasoning.events import ENDS, Event, Retry, Trace
 
 
 def new_id() -> str:
-    """Nobody can guess it: whoever has it may look at the run."""
+    """Nobody can guess it."""
     return secrets.token_urlsafe(16)
 
 

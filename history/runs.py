@@ -150,7 +150,7 @@ class Runs:
             self._loop.cancel(task)
 
     def _own(self, link: Link, owner: str) -> Link:
-        """Whoever has a link may ask on from another's run, but not into his conversation."""
+        """Nobody asks on into another's conversation."""
         try:
             thread = self._store.thread(link.thread) if link.thread else None
         except StoreError:  # the recorder says it, when it cannot write
