@@ -64,9 +64,8 @@ class ReasoningItem:
         return {"type": "reasoning_text", "text": self.text}
 
     def item(self, status: Status) -> Values:
-        parts = [] if status == "in_progress" else [self.part]
-        made = {"id": self.id, "type": "reasoning", "summary": [], "content": parts}
-        return made | {"status": status}
+        made = {"id": self.id, "type": "reasoning", "summary": []}
+        return made | _content(self.part, status)
 
 
 @dataclass(slots=True)
@@ -83,9 +82,8 @@ class MessageItem:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def item(self, status: Status) -> Values:
-        parts = [] if status == "in_progress" else [self.part]
-        made = {"id": self.id, "type": "message", "role": "assistant", "content": parts}
-        return made | {"status": status}
+        made = {"id": self.id, "type": "message", "role": "assistant"}
+        return made | _content(self.part, status)
 
 
 @dataclass(slots=True)
@@ -106,6 +104,11 @@ class CallItem:
 
 
 OutputItem = ReasoningItem | MessageItem | CallItem
+
+
+def _content(part: Values | None, status: Status) -> Values:
+    """What an item of parts holds, whole: one that has just begun holds none."""
+    return {"content": [] if status == "in_progress" else [part], "status": status}
 
 
 # -- the response
