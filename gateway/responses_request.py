@@ -40,7 +40,7 @@ def _join_parts(content: Any) -> Any:
 
 def _part_text(part: Any) -> str:
     kind = part.get("type") if isinstance(part, dict) else None
-    text = part.get(PARTS[kind]) if kind in PARTS else None
+    text = part.get(PARTS[kind]) if isinstance(kind, str) and kind in PARTS else None
     if not isinstance(text, str):
         said = "expected a text or parts of text, got a part of the type {kind}"
         raise PydanticCustomError(UNSUPPORTED, said, {"kind": str(kind)[:40]})

@@ -190,6 +190,11 @@ def test_an_answer_that_is_cut_makes_an_incomplete_response() -> None:
             "input[0].content",
         ),
         (
+            {"input": [{"role": "user", "content": [{"type": {"input_text": 1}}]}]},
+            "unsupported_parameter",
+            "input[0].content",
+        ),
+        (
             {"text": {"format": {"type": "json_schema", "name": "a b", "schema": {}}}},
             "invalid_value",
             "text.format.name",
