@@ -270,15 +270,14 @@ class ChainOfThought:
             turns = self._transcript.going_on(*heading) if led else self._transcript.asking(words)
             return Request(self._task.model, turns, tokens, think=False, go_on=led)
 
-        reads = (self._read_answer, self._cure, self._begun)
+        reads = (self._read_answer, self._cure, strip_heading(self._begun, whole=False))
         answer = await Answering(self._task, self.number, ask, *reads).answer(self._emit)
         seconds, cost = add_costs(self._owed, (answer.seconds, answer.tokens))
         return replace(answer, seconds=seconds, tokens=cost)
 
     def _read_answer(self, text: str, whole: bool) -> str:
-        if self._begun and self._transcript.is_led:
-            return f"{self._begun}{text}"
-        return strip_heading(text, whole)
+        begun = self._begun if self._transcript.is_led else ""
+        return strip_heading(f"{begun}{text}", whole)
 
     async def _shorten(self) -> None:
         """Makes room for the answer, as far as that can be done."""

@@ -347,6 +347,15 @@ async def test_an_answer_in_which_the_connection_breaks_twice_is_shown_whole() -
     assert events[-1].content == "They have **7** apples."
 
 
+async def test_such_an_answer_goes_on_without_a_heading_of_its_own() -> None:
+    begun = APPLES[:-8].replace("They have", "### Final answer\n\nThey have")
+    server = Scripted(counted(begun, "length"), counted(" apples."))
+    events = await cot(server, settings=Settings(budget=1000))
+    assert sent(server.requests[1])[-1] == begun
+    shown = "".join(d.text for d in only(events, Delta) if d.part == "answer")
+    assert shown == events[-1].content == "They have **7** apples."
+
+
 async def test_such_an_answer_stays_cut_where_the_server_cannot_go_on() -> None:
     server = Scripted(pieces(APPLES[:-8], "length"))
     events = await cot(server, model=OTHER, settings=Settings(budget=1000))
