@@ -18,6 +18,7 @@ from reasoning.parsing import (
     read_partial,
     step_schema,
 )
+from tests.json_cases import json_cases
 
 GOOD = '{"title": "T", "content": "C", "next_action": "continue"}'
 STEP = Reply("T", "C", "continue")
@@ -221,76 +222,29 @@ def test_a_content_of_nothing_but_control_characters_is_none() -> None:
     assert reply.cause == "no_content"
 
 
-# After JSONTestSuite's files (nst/JSONTestSuite): what no JSON may be, and what parsers trip over.
-NO_JSON = (
-    *("[" * 100_000, '[{"":' * 50_000, "{" * 100_000, '{"a":' * 100_000 + "1" + "}" * 100_000),
-    *(
-        "[1 true]",
-        "[a\x00]",
-        "['a']",
-        "[,1]",
-        "[1,,2]",
-        "[-]",
-        "[01]",
-        "[.5]",
-        "[1e]",
-        "[0x1]",
-        "[Inf]",
-    ),
-    *("[NaN]", "[-Infinity]", "[1e9999]", "[" + "9" * 5_000 + "]", '["\\uD800\\"]', '["\\u00A"]'),
-    *(
-        '["\\x00"]',
-        '["\\',
-        '["',
-        '{"a"',
-        '{"a":',
-        '{"a":"b"}/**/',
-        '{"a":"b"}#',
-        "{'a':0}",
-        "{a:1}",
-    ),
-    *(
-        '{"a" "b"}',
-        '{"a":"a" 123}',
-        '{"\ud800":0}',
-        "\ufeff",
-        "\ufeff{}",
-        "\u2060[]",
-        "<.>",
-        "*",
-        "]",
-        "}",
-    ),
-    *(
-        "[1]x",
-        "nul",
-        "tru",
-        "\x0c[]",
-        "[\u000c]",
-        "\x00",
-        '"\x7f"',
-        "null",
-        "1",
-        '""',
-        " ",
-        "\\u0000",
-    ),
-    '{"content":"C","next_action":fin',
-)
+# What JSONTestSuite has not, and parsers trip over all the same.
+MORE_CASES = {
+    "braces": "{" * 100_000,
+    "objects": '{"a":' * 100_000 + "1" + "}" * 100_000,
+    "a surrogate": '{"\ud800":0}',
+    "a word joiner": "\u2060[]",
+    "form feeds": "\x0c[]",
+    "an action that begins": '{"content":"C","next_action":fin',
+}
 
 
-@pytest.mark.parametrize("text", NO_JSON, ids=range(len(NO_JSON)))
 @pytest.mark.parametrize(
     "around", ["{}", "```json\n{}\n```", 'Well: {{"content": {}, "title": "T"']
 )
-def test_what_parsers_trip_over_is_a_value_and_never_final(text: str, around: str) -> None:
-    whole = around.replace("{}", text, 1).replace("{{", "{")
-    for finish_reason in ("stop", "length"):
-        reply = parse_reply(whole, finish_reason)
-        assert isinstance(reply, Reply | BadReply)
-        assert not isinstance(reply, Reply) or reply.action == "continue"
-    assert isinstance(read_partial(whole), Draft)
-    assert isinstance(parse_answer(whole), str)
+def test_what_parsers_trip_over_is_a_value_and_never_final(around: str) -> None:
+    for name, text in {**json_cases(), **MORE_CASES}.items():
+        whole = around.replace("{}", text, 1).replace("{{", "{")
+        for finish_reason in ("stop", "length"):
+            reply = parse_reply(whole, finish_reason)
+            assert isinstance(reply, Reply | BadReply), name
+            assert not isinstance(reply, Reply) or reply.action == "continue", name
+        assert isinstance(read_partial(whole), Draft), name
+        assert isinstance(parse_answer(whole), str), name
 
 
 def test_the_schema_lists_the_keys_in_the_order_they_are_shown() -> None:
