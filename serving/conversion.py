@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 
 from serving.catalogue import ROOT
 from serving.progress import Progress
-from serving.quantise import CONFIG, INT8, int8_data, int8_form, quantised_config
+from serving.quantise import (
+    CONFIG,
+    INT8,
+    has_head,
+    int8_data,
+    int8_form,
+    int8_source,
+    quantised_config,
+)
 from serving.report import Report
 from serving.shards import write_shards
 from serving.tensors import Gguf, Safetensors, Source, Tensor
@@ -81,12 +89,13 @@ def convert(source: Path, folder: Path, form: str, tell: Callable[[int], None]) 
         config = _take_over(source, folder)
     else:
         model, config = _from_gguf(source, folder)
+    form_of: Form = _same
     if form == INT8:
+        model, form_of = int8_source(model, config), partial(int8_form, head=has_head(config))
         config = quantised_config(config)
     (folder / CONFIG).write_text(json.dumps(config, indent=2), encoding="utf-8")
-    form_of, data_of = _shape(model, form)
     groups = [form_of(tensor) for tensor in model.tensors]
-    write_shards(folder, groups, lambda n: data_of(model.tensors[n]), _Sum(tell))
+    write_shards(folder, groups, lambda n: _data(model, model.tensors[n], groups[n]), _Sum(tell))
 
 
 class _Sum:
@@ -100,22 +109,15 @@ class _Sum:
 
 
 Form = Callable[[Tensor], tuple[Tensor, ...]]
-Data = Callable[[Tensor], Iterator["torch.Tensor"]]
 
 
-def _shape(model: Source, form: str) -> tuple[Form, Data]:
-    """What becomes of each tensor, and its values."""
+def _same(tensor: Tensor) -> tuple[Tensor, ...]:
+    return (tensor,)
 
-    def same(tensor: Tensor) -> tuple[Tensor, ...]:
-        return (tensor,)
 
-    def data(tensor: Tensor) -> Iterator[torch.Tensor]:
-        if len(form_of(tensor)) > 1:
-            return int8_data(model, tensor)
-        return _typed(model, tensor)
-
-    form_of = int8_form if form == INT8 else same
-    return form_of, data
+def _data(model: Source, tensor: Tensor, form: tuple[Tensor, ...]) -> Iterator[torch.Tensor]:
+    """The values of what becomes of a tensor."""
+    return int8_data(model, tensor) if len(form) > 1 else _typed(model, tensor)
 
 
 def _typed(model: Source, tensor: Tensor) -> Iterator[torch.Tensor]:

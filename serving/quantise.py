@@ -1,21 +1,22 @@
 """A model in int8: which layers, by what arithmetic, and what its configuration says of it.
 
 W8A8 in the form of compressed-tensors, which vLLM serves as it is: each weight matrix of the
-decoder's layers becomes int8 with one scale for each output row; the activations are quantised
-while it runs, one scale for each token. Embedding, norms, biases and lm_head stay as they are. No
-data are needed for it. Decoding on a CPU is bound by the bytes read for each token, of which this
-leaves about half.
+decoder's layers and of the head becomes int8 with one scale for each output row; the activations
+are quantised while it runs, one scale for each token. Embedding, norms and biases stay as they
+are; a head that was the embedding becomes a matrix of its own. No data are needed for it. Decoding
+on a CPU is bound by the bytes read for each token, of which this leaves half.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from serving.tensors import Safetensors, Source, Tensor
+from serving.tensors import EMBEDDING, HEAD, Safetensors, Source, Tensor
 from serving.weights_errors import Unfit
 
 if TYPE_CHECKING:
@@ -31,7 +32,9 @@ LAYER = re.compile(
     r"(self_attn\.(q|k|v|o|qkv|out)_proj|self_attn\.dense"
     r"|mlp\.(gate|up|down|gate_up|c)_proj|mlp\.(fc1|fc2|c_fc))\.weight"
 )
-UNTOUCHED = {"model.embed_tokens.weight", "lm_head.weight"}
+UNTOUCHED = {EMBEDDING, HEAD}
+# The classes whose head vLLM can have apart from the embedding, and in int8.
+HEADED = {"LlamaForCausalLM", "MistralForCausalLM", "Qwen2ForCausalLM", "Qwen3ForCausalLM"}
 
 
 def is_layer(tensor: Tensor) -> bool:
@@ -68,14 +71,40 @@ def is_quantised(folder: Path) -> bool:
 
 def int8_size(folder: Path) -> int:
     """How many bytes the int8 form of a folder's model takes. Raises Unfit as check_layers does."""
-    tensors = Safetensors(folder).tensors
-    check_layers(tensors, str(folder))
-    return sum(made.size for tensor in tensors for made in int8_form(tensor))
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    source = int8_source(Safetensors(folder), config)
+    check_layers(source.tensors, str(folder))
+    head = has_head(config)
+    return sum(made.size for tensor in source.tensors for made in int8_form(tensor, head))
 
 
-def int8_form(tensor: Tensor) -> tuple[Tensor, ...]:
+def has_head(config: Mapping[str, Any]) -> bool:
+    """Whether the model of that config.json is one whose head becomes int8 as well."""
+    return not HEADED.isdisjoint(config.get("architectures") or ())
+
+
+class Untied:
+    """A model whose head is its embedding, with the head as a tensor of its own."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        head = (replace(one, name=HEAD) for one in source.tensors if one.name == EMBEDDING)
+        self.tensors = (*source.tensors, *head)
+
+    def blocks(self, tensor: Tensor) -> Iterator[torch.Tensor]:
+        name = EMBEDDING if tensor.name == HEAD else tensor.name
+        return self._source.blocks(replace(tensor, name=name))
+
+
+def int8_source(source: Source, config: Mapping[str, Any]) -> Source:
+    """The model with all tensors that its int8 form is made of."""
+    tied = all(tensor.name != HEAD for tensor in source.tensors)
+    return Untied(source) if tied and has_head(config) else source
+
+
+def int8_form(tensor: Tensor, head: bool) -> tuple[Tensor, ...]:
     """What becomes of a tensor: itself, or int8 rows [out, in] and their scales [out, 1]."""
-    if not is_layer(tensor):
+    if not is_layer(tensor) and not (head and tensor.name == HEAD):
         return (tensor,)
     scale = Tensor(f"{tensor.name}_scale", (tensor.shape[0], 1), "BF16")
     return Tensor(tensor.name, tensor.shape, "I8"), scale
@@ -110,20 +139,22 @@ def quantise_rows(weight: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def quantised_config(config: dict[str, Any]) -> dict[str, Any]:
     """A model's config.json with what vLLM and transformers need to know of its int8 form."""
     eight = {"num_bits": 8, "type": "int", "symmetric": True, "group_size": None}
+    head = has_head(config)
     group = {
-        "targets": ["Linear"],
+        "targets": ["Linear", *(["re:lm_head"] if head else [])],
         "weights": {**eight, "strategy": "channel", "dynamic": False},
         "input_activations": {**eight, "strategy": "token", "dynamic": True},
         "output_activations": None,
     }
     return {
         **config,
+        **({"tie_word_embeddings": False} if head else {}),
         "quantization_config": {
             "quant_method": "compressed-tensors",
             "format": "int-quantized",
             "quantization_status": "compressed",
             "config_groups": {"group_0": group},
-            "ignore": ["lm_head"],
+            "ignore": [] if head else ["lm_head"],
             "kv_cache_scheme": None,
         },
     }

@@ -56,12 +56,11 @@ def expected_speed(model: Model, precision: str, cpu: Cpu, measured: Speed) -> f
 def bytes_read(model: Model, precision: str) -> float:
     """What a token reads of the model's weights, in bytes; 0 where their size is unknown."""
     if model.package is not None:
-        form = BUNDLES[model.package].size_as(precision)
+        form = BUNDLES[model.package].read_as(precision)
         return form * 2 if precision == "float32" else form
     if model.precision == INT8:
         return model.size_gb * 1e9
-    head = model.head_gb or 0.0
-    sizes = {"int8": (model.size_gb - head) / 2 + head, "float32": model.size_gb * 2}
+    sizes = {"int8": model.size_gb / 2, "float32": model.size_gb * 2}
     return sizes.get(precision, model.size_gb) * 1e9
 
 

@@ -43,6 +43,7 @@ def of_parts(number: int) -> Bundle:
         ),
         bfloat16_bytes=20_000,
         int8_bytes=10_000,
+        embedding_bytes=1_000,
         repo="acme/tiny-GGUF",
     )
 

@@ -24,7 +24,7 @@ from serving.weights_files import check_folder
 
 LAYER = "model.layers.0.mlp.up_proj.weight"
 QUERY = "model.layers.0.self_attn.q_proj.weight"
-EMBEDDING = "model.embed_tokens.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 NORM = "model.norm.weight"
 
 
@@ -102,8 +102,8 @@ def test_a_folder_becomes_int8_layer_by_layer_and_the_rest_stays(
     convert(source, made, "int8", told.append)
     check_folder(made)
     got = loaded(made)
-    for name in (QUERY, LAYER):
-        rows, scale = quantise_rows(tensors[name].float())
+    for name, of in ((QUERY, QUERY), (LAYER, LAYER), (HEAD, EMBEDDING)):
+        rows, scale = quantise_rows(tensors[of].float())
         assert torch.equal(got[name], rows)
         assert torch.equal(got[f"{name}_scale"], scale)
     for name in (EMBEDDING, NORM):
@@ -112,10 +112,36 @@ def test_a_folder_becomes_int8_layer_by_layer_and_the_rest_stays(
     assert len(list(made.glob("*.safetensors"))) == (1 if shard_bytes > 3000 else 3)
 
 
-def test_the_configuration_says_what_vllm_reads(tmp_path: Path) -> None:
-    source, made = a_model(tmp_path / "own", small()), tmp_path / "made"
+def test_a_head_of_its_own_is_taken_and_not_the_embedding(tmp_path: Path) -> None:
+    tensors = small() | {HEAD: matrix(50, 32, 7).bfloat16()}
+    got = loaded(converted(a_model(tmp_path / "own", tensors)))
+    assert torch.equal(got[HEAD], quantise_rows(tensors[HEAD].float())[0])
+    assert torch.equal(got[EMBEDDING], tensors[EMBEDDING])
+
+
+@pytest.mark.parametrize("own_head", [True, False])
+def test_the_head_of_another_family_stays_as_it_is(tmp_path: Path, own_head: bool) -> None:
+    """vLLM may have no head apart from the embedding there, or none in int8."""
+    tensors = small() | ({HEAD: matrix(50, 32, 7).bfloat16()} if own_head else {})
+    source = a_model(tmp_path / "own", tensors)
+    (source / "config.json").write_text('{"architectures": ["GemmaForCausalLM"]}')
+    made = converted(source)
+    config, got = json.loads((made / "config.json").read_text()), loaded(made)
+    assert got.get(HEAD) is None or torch.equal(got[HEAD], tensors[HEAD])
+    assert config["quantization_config"]["ignore"] == ["lm_head"]
+    assert "tie_word_embeddings" not in config
+
+
+def converted(source: Path) -> Path:
+    made = source.parent / "made"
     made.mkdir()
     convert(source, made, "int8", lambda done: None)
+    return made
+
+
+def test_the_configuration_says_what_vllm_reads(tmp_path: Path) -> None:
+    source = a_model(tmp_path / "own", small())
+    made = converted(source)
     config = json.loads((made / "config.json").read_text())
     quantised = config["quantization_config"]
     group = quantised["config_groups"]["group_0"]
@@ -128,6 +154,8 @@ def test_the_configuration_says_what_vllm_reads(tmp_path: Path) -> None:
         "channel",
         "token",
     )
+    assert (group["targets"], quantised["ignore"]) == (["Linear", "re:lm_head"], [])
+    assert config["tie_word_embeddings"] is False
     assert is_quantised(made)
     assert not is_quantised(source)
     assert (made / "chat_template.jinja").read_text() == "template"
