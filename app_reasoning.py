@@ -9,8 +9,9 @@ from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from page.access import TokenAccess
+from page.logs import logged
 from page.owner import BrowserCookie
 from page.security_headers import SecurityHeaders
 
 MIDDLEWARE = [Middleware(SecurityHeaders), Middleware(TokenAccess), Middleware(BrowserCookie)]
-app = App("page/main.py", middleware=MIDDLEWARE)
+app = App("page/main.py", lifespan=logged, middleware=MIDDLEWARE)

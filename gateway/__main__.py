@@ -18,9 +18,11 @@ import uvicorn
 from starlette.routing import Route
 
 from gateway.app import create_app
+from gateway.logs import ChainLog
 from gateway.metrics import Metrics, metrics_route
 from gateway.tracing import Tracing, TracingError, tracing_from
 from reasoning.endpoint import Endpoint
+from reasoning.logs import LOG_CONTENT, start_logging
 from serving import ports
 from serving.command import GATEWAY_PORT, HOST, Listener, is_loopback, port_number
 from serving.gate import GET, KEY, POST, Calls, Gate
@@ -48,7 +50,8 @@ GATEWAY_CALLS: Calls = {
 EPILOG = f"""\
 environment: OPENAI_BASE_URL (the model server, http://127.0.0.1:8000/v1), OPENAI_API_KEY (its
 key), MODEL (one of its models), {KEY} (the key that clients of the gateway must send),
-OTEL_EXPORTER_OTLP_ENDPOINT (where spans go). docs/serving.md and docs/gateway.md have the rest.
+{LOG_CONTENT} (1: as --log-content), OTEL_EXPORTER_OTLP_ENDPOINT (where spans go).
+docs/serving.md and docs/gateway.md have the rest.
 """
 
 
@@ -62,6 +65,9 @@ def parser() -> argparse.ArgumentParser:
     )
     flags.add_argument("--host", default=HOST, help=f"where it listens ({HOST})")
     flags.add_argument("--port", type=port_number, default=GATEWAY_PORT, help=f"({GATEWAY_PORT})")
+    flags.add_argument(
+        "--log-content", action="store_true", help="let the log hold questions and answers"
+    )
     return flags
 
 
@@ -84,7 +90,7 @@ def guarded_app(
     metrics = Metrics()
     app = create_app(
         endpoint,
-        observers=[metrics, *([traced] if traced else [])],
+        observers=[metrics, ChainLog(), *([traced] if traced else [])],
         routes=[Route("/metrics", metrics_route(metrics))],
         stopped=stopped,
     )
@@ -99,6 +105,7 @@ def serve(listener: Listener, endpoint: Endpoint, traced: Tracing | None, key: s
         listener.host,
         listener.port,
         ws="none",
+        log_config=None,  # as all else here logs
         log_level="warning",
         access_log=False,
         timeout_keep_alive=KEEP_ALIVE,
@@ -144,6 +151,7 @@ def main(argv: Sequence[str]) -> int:
         print(error, file=sys.stderr)
         return FAILED
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    start_logging(os.environ | ({LOG_CONTENT: "1"} if given.log_content else {}))
     return serve(listener, Endpoint.from_environment(), traced, key)
 
 

@@ -1,7 +1,7 @@
-"""The seam through which those who watch see every chain: metrics, spans.
+"""The seam through which those who watch see every chain: metrics, spans, the log.
 
 An observer sees events and counts, and never a key; what is in the events is the
-user's own text, and is not to be logged.
+user's own text, and is logged by reasoning/logs.py alone, for who asked for it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ class Chain:
 
     `id` is that reply's, `model` the name the caller asked for, `served` the one that the
     server knows, `way` a key of reasoning.think.WAYS. `carrier` holds the request's W3C
-    trace headers (traceparent, tracestate) and no other.
+    trace headers (traceparent, tracestate) and no other; `session` is what the chain's own
+    requests say to a router (X-Session-ID).
     """
 
     id: str
@@ -29,6 +30,7 @@ class Chain:
     served: str
     way: str
     carrier: Mapping[str, str] = field(default_factory=dict)
+    session: str = ""
 
 
 class ChainObserver(Protocol):

@@ -129,7 +129,7 @@ class ChainRunner:
     async def _think(self, run: ChainRun, way: str) -> ChainRun:
         unfinished, job = Stopwatch(), self.job
         names = (job.alias.name, job.alias.served.name, way)
-        chain = Chain(job.id, run.number, *names, job.carrier)
+        chain = Chain(job.id, run.number, *names, job.carrier, run.meter.session)
         with observe(self._observers, chain) as observer:
             try:
                 async with aclosing(self._events(run, way)) as events:

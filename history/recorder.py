@@ -17,6 +17,7 @@ from collections.abc import Sequence
 
 from history.run import Run
 from history.store import Store, StoreError
+from reasoning.logs import named
 
 BEAT = 20.0  # seconds between two signs of life of the runs that think here
 GAP = 0.025  # seconds between two transactions: models write faster than anybody looks
@@ -50,7 +51,8 @@ class Recorder:
             except StoreError as error:
                 self._say(error)
             except Exception:  # the thread meets it again, and gives this run up alone
-                _log.exception("Run %s could not be begun in the history", run.id)
+                about = named(run=run.id)
+                _log.exception("Run %s could not be begun in the history", run.id, extra=about)
         self.record(run)
 
     def begin_soon(self, run: Run) -> None:
@@ -100,7 +102,8 @@ class Recorder:
             except StoreError as error:
                 self._fall_behind([run], error)
             except Exception:  # it would fail at every try
-                _log.exception("Run %s cannot be saved; it is shown until the page ends", run.id)
+                said = "Run %s cannot be saved; it is shown until the page ends"
+                _log.exception(said, run.id, extra=named(run=run.id))
                 self._give_up(run)
 
     def _write(self, runs: Sequence[Run]) -> None:
@@ -126,7 +129,8 @@ class Recorder:
         for run in known:
             run.show()
         for run in [run for run in known if run.over][:-KEPT_UNSAVED]:
-            _log.error("Run %s is not saved: too many wait for the history", run.id)
+            said = "Run %s is not saved: too many wait for the history"
+            _log.error(said, run.id, extra=named(run=run.id))
             self._give_up(run)
         time.sleep(self._retry)
 

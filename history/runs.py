@@ -22,6 +22,7 @@ from history.run import Run as Run
 from history.store import Entry, Store, StoreError
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
+from reasoning.logs import log_event, named
 from reasoning.self_consistency import Vote, draw_chains
 from reasoning.voting import vote_of
 
@@ -216,12 +217,14 @@ class Runs:
         except StepwiseError as error:
             self._hear(run, Failed(error.code, error.message, error.remedy, run.unfinished))
         except Exception:  # whatever it is, the page must say so instead of waiting for ever
-            _log.exception("Run %s failed", run.id)
+            _log.exception("Run %s failed", run.id, extra=named(run=run.id))
             self._hear(run, _fault(f"The log of the page names the cause, under run {run.id}."))
         finally:
             await _close(events)
 
     def _hear(self, run: Run, event: Event) -> None:
+        if not run.over:  # nothing follows an end
+            log_event(_log, event, run=run.id)
         run.hear(event)
         self._recorder.record(run)
 

@@ -108,6 +108,7 @@ def parser() -> argparse.ArgumentParser:
     add("--verify", action="store_true", help="compare each weights file with its hash first")
     add("--dry-run", action="store_true", help="print the vLLM command and end")
     return flags
+    add("--log-content", action="store_true", help="let our logs hold questions and answers")
 
 
 def _positive(text: str) -> int:
@@ -145,6 +146,7 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
         precision=given.precision,
         extra=extra,
     )
+        log_content=given.log_content,
 
 
 def check(options: Options) -> None:
@@ -481,6 +483,8 @@ def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
         here,
         default,
         lambda model: weights.present(model, root),
+    if options.log_content:
+        report.say("The logs of page and gateway will hold questions and answers; vLLM's never do.")
         lambda model: weights.int8_bytes(model, root),
         lambda model: _listed_speed(model, here),
     )

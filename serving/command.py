@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from reasoning.logs import LOG_CONTENT
 from serving.catalogue import ROOT, Model
 from serving.hardware import Machine, cards
 from serving.precision import Precision
@@ -101,6 +102,7 @@ class Options:
     precision: str = "auto"
     extra: tuple[str, ...] = ()  # to vLLM as it is
 
+    log_content: bool = False  # the page's log and the gateway's may hold what is asked
     @property
     def vllm(self) -> Listener:
         return Listener("API", HOST if self.gateway else self.host, self.port, "--port")
@@ -290,7 +292,8 @@ def page_command(model: Model, options: Options, python: Path) -> Command:
 def client_environment(model: Model, options: Options) -> dict[str, str]:
     """What points the page, the gateway and the openai client at this server."""
     names = {"OPENAI_BASE_URL": options.vllm.url, "MODEL": served_name(model, options)}
-    return {**names, RESTARTED: str(RESTART_SECONDS)}
+    told = {LOG_CONTENT: "1"} if options.log_content else {}
+    return {**names, RESTARTED: str(RESTART_SECONDS), **told}
 
 
 def context_problem(config: Mapping[str, Any], length: int | None) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from dataclasses import dataclass
@@ -118,7 +119,8 @@ def explain(log: str, status: int, out_of_memory: bool = False) -> Failure:
     `status` is as a shell counts it; `out_of_memory`: the kernel has killed a process meanwhile.
     """
     engine = ENGINE_DIED.search(log) is not None
-    whole = [line for line in log.splitlines() if line.strip() and not CHATTER.search(line)]
+    said_all = [_plain(line) for line in log.splitlines()]
+    whole = [line for line in said_all if line.strip() and not CHATTER.search(line)]
     if _is_killed(status):
         whole = []
     elif engine:
@@ -133,6 +135,20 @@ def explain(log: str, status: int, out_of_memory: bool = False) -> Failure:
         advice = advice or (OUT_OF_MEMORY if out_of_memory else UNKNOWN)
     shown = _with_more(lines, (telling or said)[-1]) if said else [] if engine else lines
     return Failure(_what(status, engine), tuple(shown[-MOST_LINES:]), advice)
+
+
+def _plain(line: str) -> str:
+    """A line of our own log (reasoning/logs.py) as vLLM would write it; any other as it is."""
+    try:
+        values = json.loads(line) if line.startswith('{"time": ') else None
+    except ValueError:  # it was cut off
+        return line
+    if not isinstance(values, dict) or "message" not in values:
+        return line
+    if values.get("level") not in ("error", "critical"):
+        return f"INFO {values['message']}"
+    kinds = [f"{error['type']}: " for error in values.get("errors", ())]
+    return f"{''.join(kinds[:1])}{values['message']}"
 
 
 def _is_killed(status: int) -> bool:

@@ -24,6 +24,7 @@ from starlette.routing import BaseRoute, Route
 from gateway.__main__ import GATEWAY_CALLS, guarded_app, main, without_secrets
 from reasoning.detection import PROBE
 from reasoning.endpoint import Endpoint
+from reasoning.logs import LOG_CONTENT
 from serving.gate import KEY
 from tests.gateway_server import events_of, thinker
 from tests.processes import ROOT, free_port, start, until
@@ -247,6 +248,18 @@ def _calls(routes: list[BaseRoute]) -> Iterator[tuple[str, str]]:
                 yield method, route.path.replace("{name:path}", "*")
 
 
+@pytest.mark.parametrize(("words", "told"), [([], None), (["--log-content"], "1")])
+def test_the_log_holds_content_where_that_is_typed(
+    words: list[str], told: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: dict[str, str] = {}
+    monkeypatch.delenv(LOG_CONTENT, raising=False)
+    monkeypatch.setattr("gateway.__main__.start_logging", given.update)
+    monkeypatch.setattr("gateway.__main__.serve", lambda *_: 0)
+    assert main(["--port", str(free_port()), *words]) == 0
+    assert given.get(LOG_CONTENT) == told
+
+
 # -- how it ends, and what it leaves behind
 
 
@@ -268,6 +281,9 @@ def test_it_ends_while_a_stream_is_open_and_no_word_or_key_is_in_its_log(
     for secret in (SECRET, "Rosa", "The answer is"):
         assert secret not in said
     assert said.count("collector takes no spans") == 1
+    logged = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
+    assert {"A run begins", "A run was stopped"} <= {it["message"] for it in logged}
+    assert all(it["run"].startswith("chatcmpl-") for it in logged if "run" in it)
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         probe.bind(("127.0.0.1", gateway.port))

@@ -82,6 +82,16 @@ def test_nothing_calls_out_and_nothing_logs_questions() -> None:
         assert "--disable-uvicorn-access-log" in started.argv
 
 
+def test_the_logs_of_page_and_gateway_hold_content_where_that_is_typed_and_vllms_never() -> None:
+    for typed in (False, True):
+        options = Options(gateway=True, ui=True, log_content=typed)
+        vllm, *beside = server_specs(SMALL, options, CPU, WEIGHTS, PYTHON, {})
+        told = [one.command.environment.get("STEPWISE_LOG_CONTENT") for one in beside]
+        assert told == (["1", "1"] if typed else [None, None])
+        assert "STEPWISE_LOG_CONTENT" not in vllm.command.environment
+        assert "--no-enable-log-requests" in vllm.command.argv
+
+
 def test_the_precision_is_vllms_dtype_and_what_stands_after_the_dashes_wins() -> None:
     options = Options(extra=("--dtype", "float16"))
     argv = vllm_command(

@@ -128,3 +128,18 @@ def test_a_log_without_an_error_gives_its_last_lines(log: str) -> None:
     failure = explain(log, 1)
     assert failure.lines == tuple(log.split()[-3:])
     assert failure.advice == ""
+
+
+def test_a_log_of_ours_is_told_as_its_words() -> None:
+    """As page and gateway write it (reasoning/logs.py); a line that is cut stays as it is."""
+    begins = '{"time": "2026-11-27T20:00:00.000+00:00", "level": '
+    lines = [
+        begins + '"info", "logger": "gateway.logs", "message": "A run failed", "code": "busy"}',
+        begins + '"error", "logger": "uvicorn.error", "message": "address already in use"}',
+        begins + '"error", "message": "It ended", "errors": [{"type": "OSError", "at": []}]}',
+        begins + '"err',
+    ]
+    assert explain("\n".join(lines[:2]), 1).lines == ("address already in use",)
+    assert "--port" in explain("\n".join(lines[:2]), 1).advice
+    assert explain("\n".join(lines[:3]), 1).lines == ("OSError: It ended",)
+    assert explain(lines[3], 1).lines == (lines[3],)
