@@ -1,5 +1,8 @@
 """Who may open the page: whoever came by the link with its token, where it has one.
 
+Where people log in, the token is not asked for, and the page itself lets nobody in who has not
+(page/login.py).
+
 serve.sh makes a token at its start where others can reach the page (--ui-host, --share), prints
 it in a link and hands it over in the environment. The link leaves a cookie in the browser, and
 the token leaves the address. Without the cookie there is nothing to see, on no path.
@@ -10,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import parse_qsl, urlencode
 
 from page.security_headers import Application, Message, Receive, Send
@@ -27,8 +30,13 @@ POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 class TokenAccess:
     """ASGI middleware: lets in who has the token, in the address once, then in a cookie."""
 
-    def __init__(self, app: Application, environment: Mapping[str, str] = os.environ) -> None:
-        self._app, self._token = app, environment.get(PAGE_TOKEN, "")
+    def __init__(
+        self,
+        app: Application,
+        environment: Mapping[str, str] = os.environ,
+        login: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._app, self._token = app, "" if login() else environment.get(PAGE_TOKEN, "")
         # Not the token itself; and cookies of one host are shared by all its ports.
         self._pass = hashlib.sha256(f"cookie of {self._token}".encode()).hexdigest()
         self._cookie = f"stepwise-{self._pass[:8]}"

@@ -121,10 +121,13 @@ class PageContext:
         return any(run.ended for run in self.live_runs)
 
 
+def visitor_words() -> Words:
+    return Words(language_of(st.query_params.get("lang"), st.context.locale))
+
+
 def page_context() -> PageContext:
     """What holds for the visitor of this script's run."""
-    words = Words(language_of(st.query_params.get("lang"), st.context.locale))
-    shared = services()
+    words, shared = visitor_words(), services()
     server, who = shared.health.state(), current_owner()
     live = tuple(shared.runs.live(who))
     return PageContext(words, shared, server, shared.ways.known(server.name), who, live)

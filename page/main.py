@@ -18,11 +18,12 @@ from history.store import StoreError
 from page.actions import ask, ask_from_box
 from page.charts import draw_history_charts
 from page.compare import draw_comparison
-from page.context import PageContext, page_context
+from page.context import PageContext, page_context, visitor_words
 from page.conversation import draw_conversation, right_aligned_row
 from page.header import announce_new_model, draw_header, draw_server_warning
 from page.i18n import Words
 from page.keyboard import listen_for_keys
+from page.login import let_in
 from page.navigation import Location, go_to, read_location
 from page.preferences import load_preferences
 from page.sidebar import draw_sidebar
@@ -41,6 +42,8 @@ def draw() -> None:
     layout: Literal["wide", "centered"] = "wide" if location.beside else "centered"
     st.set_page_config(page_title="Stepwise", page_icon=ICON, layout=layout)
     st.html(STYLE)
+    if not let_in(visitor_words()):
+        return
     context = page_context()
     run, other = context.run(location.run), context.run(location.beside)
     announce_new_model(context)

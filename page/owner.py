@@ -1,23 +1,27 @@
 """Whose history it is: a person who logged in, a browser, or whoever sits at this machine.
 
-This is no login: it keeps apart what different people asked. A run opens for its owner alone
+It keeps apart what different people asked. A run opens for its owner alone
 (page/context.py), and its id cannot be guessed.
 
-Streamlit's login, or a proxy that names the user (server.trustedUserHeaders), comes first.
-Without one, a page that listens on this machine alone has one history, "". Any other page
-gives each browser a random name in a cookie, which no script in the page can read.
+Where people log in to the page (page/login.py) a history belongs to the provider's name for the
+person, which no two share: the issuer and the subject. A proxy that names the user
+(server.trustedUserHeaders) comes next. Without either, a page that listens on this machine alone
+has one history, "". Any other page gives each browser a random name in a cookie, which no script
+in the page can read.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from ipaddress import ip_address
+from typing import Any
 
 import streamlit as st
 
 from page.access import cookie_pairs, is_encrypted
+from page.login import is_logged_in
 from page.security_headers import Application, Message, Receive, Send
 
 COOKIE = "stepwise"
@@ -28,13 +32,20 @@ _FORWARDED = {"forwarded", "x-forwarded-for"}
 
 def current_owner() -> str:
     """The owner of what this visitor asks; "" is everybody's at this machine."""
-    return _logged_in() or ("" if _is_local_only() else _browser_name())
-
-
-def _logged_in() -> str:
-    """A mail address that the provider does not vouch for is nobody's: then it is his own id."""
     user = st.user.to_dict()
-    if not (user.get("is_logged_in") or st.get_option("server.trustedUserHeaders")):
+    if is_logged_in():
+        return person_of(user)
+    return _named_by_proxy(user) or ("" if _is_local_only() else _browser_name())
+
+
+def person_of(user: Mapping[str, Any]) -> str:
+    """Who logged in, as the provider alone names him: a mail address goes from hand to hand."""
+    return f"{user['iss']} {user['sub']}"
+
+
+def _named_by_proxy(user: Mapping[str, Any]) -> str:
+    """A mail address that nobody vouches for is nobody's: then it is his own id."""
+    if not st.get_option("server.trustedUserHeaders"):
         return ""
     known = user.get("email") if user.get("email_verified") is not False else None
     return str(known or user.get("sub") or "")

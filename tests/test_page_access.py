@@ -17,9 +17,9 @@ TOKEN = "a-token-that-nobody-guesses-in-their-life"
 class Door:
     """The middleware before an app that notes what reached it."""
 
-    def __init__(self, token: str = TOKEN) -> None:
+    def __init__(self, token: str = TOKEN, login: bool = False) -> None:
         self.reached: list[str] = []
-        self.access = TokenAccess(self.app, {PAGE_TOKEN: token})
+        self.access = TokenAccess(self.app, {PAGE_TOKEN: token}, lambda: login)
 
     async def app(self, scope: Message, receive: Any, send: Any) -> None:
         self.reached.append(scope["type"])
@@ -101,6 +101,12 @@ def test_a_socket_without_the_cookie_is_closed_also_with_the_token() -> None:
 def test_whether_the_page_is_up_may_be_asked() -> None:
     assert Door().come("/_stcore/health")["status"] == 200
     assert Door().come("/_stcore/health/x")["status"] == 401
+
+
+def test_where_people_log_in_the_page_itself_asks() -> None:
+    """Also where serve.sh made a token: the page lets nobody further than to its login."""
+    door = Door(login=True)
+    assert door.come()["status"] == 200
 
 
 def test_a_page_without_a_token_asks_for_none() -> None:

@@ -16,7 +16,7 @@ from history.run import Run
 from page.context import PageContext
 from page.health import ServerState
 from page.i18n import Words
-from page.owner import COOKIE, BrowserCookie, loopback
+from page.owner import COOKIE, BrowserCookie, loopback, person_of
 from page.security_headers import Message
 from serving.command import PAGE_TOKEN
 from tests.page_browser import PageServer, expect, on_stage, page_server, thinking
@@ -117,6 +117,22 @@ def test_a_run_opens_for_its_owner_alone(owner: str) -> None:
     assert context.run("hers") is None
     assert context.run("his") is runs["his"]
     assert context.run(None) is None
+
+
+def test_a_person_is_who_the_provider_says_and_not_a_mail_address() -> None:
+    """It goes from hand to hand, and two providers may give one to two."""
+    aya = {"iss": "https://one.example", "sub": "7", "email": "a@example.org", "name": "Aya"}
+    others = [{**aya, "sub": "8"}, {**aya, "iss": "https://two.example"}]
+    assert person_of(aya) == person_of({**aya, "email": "b@example.org"})
+    assert len({person_of(one) for one in (aya, *others)}) == 3
+
+
+@pytest.mark.parametrize("lacking", ["iss", "sub"])
+def test_without_a_name_of_the_providers_nobody_has_a_history(lacking: str) -> None:
+    user = {"iss": "https://one.example", "sub": "7", "email": "a@example.org"}
+    del user[lacking]
+    with pytest.raises(KeyError):
+        person_of(user)
 
 
 # -- in browsers

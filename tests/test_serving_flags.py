@@ -212,6 +212,26 @@ def test_a_model_that_cannot_be_int8_is_served_in_bfloat16_unless_it_was_asked_f
         fetched(monkeypatch, tmp_path, name, "int8", True)
 
 
+@pytest.mark.parametrize(
+    ("auth", "status", "said"),
+    [({}, 2, "has no redirect_uri"), ({"client_id": "a"}, 2, "has no redirect_uri"), (None, 0, "")],
+)
+def test_a_login_that_cannot_be_is_refused_before_anything_is_started(
+    here: Machine,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    auth: dict[str, str] | None,
+    status: int,
+    said: str,
+) -> None:
+    monkeypatch.setattr(front, "auth_table", lambda: auth)
+    assert called(monkeypatch, "--ui", "--dry-run") == status
+    told = capsys.readouterr().err
+    assert said in told
+    assert status == 0 or len(told.splitlines()) == 1
+    assert called(monkeypatch, "--dry-run") == 0  # without a page there is nothing to log in to
+
+
 def test_the_list_tells_the_tokens_a_second_of_what_fits(
     here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -71,6 +71,7 @@ def place(tmp_path: Path) -> Place:
     cpu = "# the CPU's\n-r requirements-common.txt\ntorch==9+cpu\nvllm-cpu==1\n"
     (tmp_path / "requirements-cpu.txt").write_text(cpu)
     (tmp_path / "requirements-dev.txt").write_text("pytest==1\n")
+    (tmp_path / "requirements-login.txt").write_text("authlib==1\n")
     return Place(tmp_path)
 
 
@@ -79,9 +80,11 @@ def room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": 10**12}))
 
 
-def set_up(place: Place, machine: Machine = CPU, dev: bool = False, **more: object) -> list[str]:
+def set_up(
+    place: Place, machine: Machine = CPU, dev: bool = False, login: bool = False, **more: object
+) -> list[str]:
     installer = Installer(place, **more)  # type: ignore[arg-type]
-    ensure(machine, Report(io.StringIO()), dev, place, installer)
+    ensure(machine, Report(io.StringIO()), dev, place, installer, login=login)
     return installer.lines
 
 
@@ -194,6 +197,13 @@ def test_the_tools_are_added_to_what_is_there_and_stay_there(place: Place) -> No
     assert dev.endswith("requirements-dev.txt")
     assert set_up(place, dev=True) == []
     assert set_up(place) == []
+
+
+def test_a_login_adds_what_it_needs(place: Place) -> None:
+    set_up(place)
+    (login,) = set_up(place, login=True)
+    assert login.endswith("requirements-login.txt")
+    assert set_up(place, login=True) == []
 
 
 def test_a_python_that_is_gone_makes_the_environment_anew_with_all_it_had(place: Place) -> None:

@@ -18,8 +18,9 @@ import pytest
 
 from serving.command import Command, Options
 from serving.failures import explain
+from serving.login import Login
 from serving.processes import Service, start, stop
-from serving.sharing import Tunnel, addresses_said, page_links, tunnel, tunnel_spec
+from serving.sharing import Tunnel, addresses_said, page_links, tunnel, tunnel_spec, warning
 from tests import processes
 from tests.processes import free_port, until
 
@@ -71,6 +72,15 @@ def test_a_page_on_all_addresses_is_named_by_this_machines_name(
         "  http://my-machine:8501/?token=t0ken",
         "  http://127.0.0.1:8501/?token=t0ken",
     )
+
+
+def test_where_people_log_in_there_is_no_link_but_the_address_of_the_login() -> None:
+    options = replace(SHARED, login=Login("https://think.example.org", ("",)))
+    lines = page_links(options, "t0ken", tunnel("me@example.org:80"), "")
+    assert lines[-1] == "  https://think.example.org"
+    assert "t0ken" not in " ".join(lines)
+    assert "whoever logs in" in warning(tunnel("me@example.org"), login=True)
+    assert "whoever has the link" in warning(tunnel("me@example.org"), login=False)
 
 
 @pytest.mark.parametrize(
