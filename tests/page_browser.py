@@ -79,7 +79,7 @@ class PageServer:
         self.port = free_port()
         self.address = f"http://127.0.0.1:{self.port}/"
         self.history = folder / "history.db"
-        self._log = OUTPUT / log
+        self.log = OUTPUT / log
         own = ["--server.port", str(self.port), "--server.headless", "true"]
         self._command = [sys.executable, "-m", "streamlit", "run", script, *own, *options]
         self._environment = {
@@ -93,7 +93,7 @@ class PageServer:
 
     def start(self) -> None:
         OUTPUT.mkdir(exist_ok=True)
-        with self._log.open("ab") as output:
+        with self.log.open("ab") as output:
             self.process = start(
                 self._command, cwd=ROOT, env=self._environment, stdout=output, stderr=output
             )

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 
@@ -264,6 +264,35 @@ def test_a_server_that_dies_leaves_the_steps_a_remedy_and_a_way_on(
         visitor.sees("three")
         assert "strawberry" in json.dumps(stub.requests[0]["messages"])
         assert len(stub.requests) == 2
+
+
+def test_a_step_whose_time_is_over_is_named_and_the_run_goes_on_from_it(
+    staged: PageServer, port: int, visitors: Any
+) -> None:
+    """The finished step stays, the server's work ends, and the page's log names the run alone."""
+    staged.prefer(step_seconds=5)
+    slow = step("Slow", "word " * 200, until=NEVER)
+    with on_stage(chain()[0], slow, *chain()[1:], port=port) as stub:
+        visitor = visitors(staged.address)
+        visitor.ask("Is that too slow?")
+        visitor.wait_for_end()
+        visitor.sees("Step 2 was not done in 5 s.")
+        visitor.sees("allow more seconds for a step")
+        expect(visitor.steps).to_have_count(2)
+        expect(visitor.steps.nth(0)).to_contain_text("strawberry")
+        expect(visitor.steps.nth(1)).to_contain_text("unfinished")
+        expect(visitor.bar).to_contain_text("in 1 step")
+        until(lambda: stub.gone == 1)
+        visitor.shoot("deadline")
+        run = dict(parse_qsl(urlsplit(visitor.page.url).query))["run"]
+        visitor.page.get_by_role("button", name="Go on from step 2").click()
+        visitor.sees("three")
+        expect(visitor.bar).to_contain_text("in 3 steps")
+    logged = [json.loads(line) for line in staged.log.read_text().splitlines() if line[:1] == "{"]
+    (failed,) = [line for line in logged if line.get("run") == run and line.get("code")]
+    assert (failed["message"], failed["code"]) == ("A run failed", "deadline")
+    for words in ("too slow", "strawberry"):
+        assert words not in staged.log.read_text()
 
 
 def test_ask_again_begins_anew(page: str, port: int, visitors: Any) -> None:
