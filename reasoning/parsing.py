@@ -119,6 +119,11 @@ def read_partial(text: str) -> Draft:
     return Draft(one_line(title), _steady(content) if isinstance(content, str) else "", titled)
 
 
+# An object, fenced or not, and what more text may make one of: "{2, 3}" is a set, and "```js" code.
+_BEGINS_JSON = re.compile(r"(?:```(?:json)?\s*)?\{\s*[\"'}]", re.I)
+_MAY_BECOME_JSON = re.compile(r"`{1,2}|```(?:j|js|jso|json)?\s*(?:\{\s*)?|\{\s*", re.I)
+
+
 def parse_answer(text: str) -> str:
     """The Markdown of an answer, also where the model wrote JSON out of habit.
 
@@ -126,8 +131,10 @@ def parse_answer(text: str) -> str:
     text. Then its content is the answer, as far as it is written.
     """
     start = text.lstrip()
-    if not start.startswith(("{", "```")) or (start.startswith("```") and "{" not in start[:12]):
-        return "" if start in ("`", "``", "```", "```j", "```js", "```jso", "```json") else text
+    if _MAY_BECOME_JSON.fullmatch(start):
+        return ""
+    if not _BEGINS_JSON.match(start):
+        return text
     if isinstance(reply := parse_reply(text), Reply):
         return reply.content
     return read_partial(text).content or _strings(start)

@@ -264,8 +264,21 @@ def test_the_schema_lists_the_keys_in_the_order_they_are_shown() -> None:
         ('{"answer": "3", "why": "1 + 2"}', "3\n\n1 + 2"),
         ("```python\nprint(3)\n```", "```python\nprint(3)\n```"),
         ("```js", ""),
-        ("{1, 2} is the set.", ""),
+        ("```json\n", ""),
+        ("```\n{ ", ""),
+        ("{1, 2} is the set.", "{1, 2} is the set."),
+        ("```python\n{1: 2}\n```", "```python\n{1: 2}\n```"),
+        ("```js\n{ let x }", "```js\n{ let x }"),
     ],
 )
 def test_an_answer_is_shown_as_text_also_when_it_comes_as_json(text: str, answer: str) -> None:
     assert parse_answer(text) == answer
+
+
+@pytest.mark.parametrize(
+    "text", [f"```json\n{GOOD}\n```", f"```\n{GOOD}", GOOD, "```py\n{1: 2}\n```", "{2, 3}", "{ }"]
+)
+def test_what_is_shown_of_an_answer_is_never_taken_back(text: str) -> None:
+    """A character at a time, also where a fence comes before the object."""
+    drafts = [parse_answer(text[:end]) for end in range(len(text) + 1)]
+    assert all(drafts[-1].startswith(draft) for draft in drafts)
