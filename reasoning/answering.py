@@ -92,9 +92,13 @@ class Answering:
         return self._read(text, False).lstrip()
 
     def _content(self, attempt: Attempt) -> str:
-        """The answer; "" where there is none. JSON that was broken off stays as it is."""
+        """The answer; "" where there is none. JSON that was broken off stays as it is.
+
+        A text that can be read in two ways is read as it was shown: none of that is taken back.
+        """
         if self._form.format == "text":
-            return self._read(attempt.text, True).strip()
+            told, shown = self._read(attempt.text, True).strip(), attempt.shown("answer").strip()
+            return told if told.startswith(shown) else shown
         broken = attempt.cut or self._form.stop
         begins = "{" if self._form.format == "json_object" else "{["
         return extract_json(attempt.text, begins) or (attempt.text.strip() if broken else "")

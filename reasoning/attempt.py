@@ -78,9 +78,13 @@ class Attempt:
         """A reader has seen so much of that part already."""
         self._shown[part] = text
 
+    def shown(self, part: Part) -> str:
+        """What a reader has seen of that part."""
+        return self._shown.get(part, "")
+
     def news(self, part: Part, text: str) -> Iterator[Delta]:
         """What `text` adds to what was shown of that part; nothing where it takes back."""
-        shown = self._shown.get(part, "")
+        shown = self.shown(part)
         if len(text) > len(shown) and text.startswith(shown):
             self._shown[part] = text
             yield Delta(self.number, part, text[len(shown) :])

@@ -100,6 +100,16 @@ async def test_the_answer_is_asked_for_in_free_text() -> None:
     assert "not JSON" in server.requests[-1].messages[-1]["content"]
 
 
+@pytest.mark.parametrize(
+    "end", ['"content": "Eight."}', 'x": 1, "next_action": "final_answer", "content": "Eight."}']
+)
+async def test_an_answer_that_reads_in_two_ways_is_what_was_shown(end: str) -> None:
+    """Else a stream would have to take back what it sent."""
+    events = await run(Scripted(*FINAL[:-1], '{"content": "Seven.", ' + end))
+    shown = "".join(delta.text for delta in only(events, Delta) if delta.part == "answer")
+    assert events[-1].content == shown == "Seven."
+
+
 async def test_an_answer_in_json_is_shown_as_its_content() -> None:
     events = await run(Scripted(*FINAL[:3], step_text("Answer", "It is 3.")))
     assert events[-1].content == "It is 3."
