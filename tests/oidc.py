@@ -60,8 +60,8 @@ class Provider:
     def token(self, asked: dict[str, str]) -> dict[str, Any]:
         person, nonce = self._codes.pop(asked["code"])
         now = int(time.time())
-        claims = {"iss": self.issuer, "sub": f"id-of-{person}", "aud": CLIENT, "name": person}
-        claims |= {"iat": now, "exp": now + 600, "nonce": nonce}  # type: ignore[dict-item]
+        claims: dict[str, Any] = {"iss": self.issuer, "sub": f"id-of-{person}", "name": person}
+        claims |= {"aud": CLIENT, "iat": now, "exp": now + 600, "nonce": nonce}
         signed = jwt.encode(claims, self._key, "RS256", {"kid": "1"})
         return {"access_token": "unused", "token_type": "Bearer", "id_token": signed}
 

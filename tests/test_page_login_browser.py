@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.oidc import CLIENT, SECRET, Provider, provider
 from tests.page_browser import (
@@ -60,7 +60,7 @@ def page(tmp_path: Path, port: int, idp: Provider) -> Iterator[PageServer]:
 @pytest.fixture
 def person(browser: Browser) -> Iterator[Callable[[str], Page]]:
     """A tab in a browser of somebody's own."""
-    contexts = []
+    contexts: list[BrowserContext] = []
 
     def come(address: str) -> Page:
         contexts.append(browser.new_context(locale=ENGLISH))
