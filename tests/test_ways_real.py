@@ -8,7 +8,7 @@ import re
 import urllib.request
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -86,6 +86,41 @@ async def endpoint(reciter: Server) -> AsyncIterator[Counting]:
     await endpoint.close()
 
 
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """What a question came to, and the server's count of tokens for each reply."""
+
+    events: list[Event]
+    tokens: list[int]
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        return Trace(tuple(self.events)).steps
+
+
+class Chains:
+    """What a plain question comes to, asked once for all who look at it: at temperature 0 the
+    model says the same each time.
+    """
+
+    def __init__(self, base_url: str) -> None:
+        self.base_url = base_url
+        self.asked: dict[tuple[str, str], Chain] = {}
+
+    async def __call__(self, question: str, way: str) -> Chain:
+        if (question, way) not in self.asked:
+            endpoint = Counting(self.base_url)
+            events = await collect(endpoint, question, way)
+            await endpoint.close()
+            self.asked[question, way] = Chain(events, endpoint.tokens)
+        return self.asked[question, way]
+
+
+@pytest.fixture(scope="module")
+def chains(reciter: Server) -> Chains:
+    return Chains(reciter.base_url)
+
+
 async def collect(endpoint: Endpoint, question: str, way: str, **more: Any) -> list[Event]:
     model = await endpoint.model()
     inquiry = Inquiry(question, way, **more)
@@ -114,8 +149,8 @@ def step_texts(transcript: str) -> list[str]:
 # -- Satori's way
 
 
-async def test_a_satori_chain_comes_in_its_steps_to_the_letter(endpoint: Counting) -> None:
-    events = await collect(endpoint, known.AYA, "coat")
+async def test_a_satori_chain_comes_in_its_steps_to_the_letter(chains: Chains) -> None:
+    events = (await chains(known.AYA, "coat")).events
     steps = only(events, Step)
     assert [step.content for step in steps] == step_texts(known.AYA_SAYS)
     actions = ["continue", "continue", "continue", "reflect", "explore", "continue"]
@@ -125,8 +160,8 @@ async def test_a_satori_chain_comes_in_its_steps_to_the_letter(endpoint: Countin
     assert only(events, Notice) == []
 
 
-async def test_a_title_is_the_first_words_and_what_reads_as_words(endpoint: Counting) -> None:
-    titles = [step.title for step in only(await collect(endpoint, known.AYA, "coat"), Step)]
+async def test_a_title_is_the_first_words_and_what_reads_as_words(chains: Chains) -> None:
+    titles = [step.title for step in (await chains(known.AYA, "coat")).steps]
     assert titles == [
         "First, we determine the time Aya spends walking",
         "A second equation follows",
@@ -138,27 +173,27 @@ async def test_a_title_is_the_first_words_and_what_reads_as_words(endpoint: Coun
 
 
 async def test_the_last_box_is_the_answer_and_the_earlier_one_corrected(
-    endpoint: Counting,
+    chains: Chains,
 ) -> None:
-    events = await collect(endpoint, known.AYA, "coat")
+    events = (await chains(known.AYA, "coat")).events
     assert only(events, Correction) == [Correction(6, "192", "204")]
     assert events[-1].content == f"$$\\boxed{{204}}$$\n\n{step_texts(known.AYA_SAYS)[-1]}"  # type: ignore[union-attr]
 
 
-async def test_braces_nest_in_a_box(endpoint: Counting) -> None:
-    answer = (await collect(endpoint, known.HALF, "coat"))[-1]
+async def test_braces_nest_in_a_box(chains: Chains) -> None:
+    answer = (await chains(known.HALF, "coat")).events[-1]
     assert isinstance(answer, Answer)
     assert answer.content.startswith("$$\\boxed{\\frac{1}{2}}$$")
 
 
-async def test_either_end_token_ends_the_chain(endpoint: Counting) -> None:
+async def test_either_end_token_ends_the_chain(endpoint: Counting, chains: Chains) -> None:
     """The model would read on after <|endoftext|>, which its config does not call an end."""
-    events = await collect(endpoint, known.HALF, "coat")
-    assert [step.content for step in only(events, Step)] == step_texts(known.HALF_SAYS)
-    assert "999" not in shown(events)
+    chain = await chains(known.HALF, "coat")
+    assert [step.content for step in chain.steps] == step_texts(known.HALF_SAYS)
+    assert "999" not in shown(chain.events)
     until = await endpoint.count(known.HALF_SAYS.split("<|endoftext|>")[0])
     assert until is not None
-    assert endpoint.tokens[0] <= until + 1  # the server has stopped, not the reader alone
+    assert chain.tokens[0] <= until + 1  # the server has stopped, not the reader alone
 
 
 async def test_without_the_stop_tokens_the_model_reads_on(endpoint: Counting) -> None:
@@ -169,18 +204,20 @@ async def test_without_the_stop_tokens_the_model_reads_on(endpoint: Counting) ->
     assert text.endswith("Another problem begins here. $$ \\boxed{999} $$")
 
 
-async def test_the_tokens_of_the_steps_are_the_servers_count(endpoint: Counting) -> None:
-    trace = Trace(tuple(await collect(endpoint, known.AYA, "coat")))
-    assert trace.tokens == sum(endpoint.tokens) > 0
-    for step in trace.steps:
+async def test_the_tokens_of_the_steps_are_the_servers_count(
+    endpoint: Counting, chains: Chains
+) -> None:
+    chain = await chains(known.AYA, "coat")
+    assert Trace(tuple(chain.events)).tokens == sum(chain.tokens) > 0
+    for step in chain.steps:
         counted = await endpoint.count(step.raw)
         assert counted is not None
         # the server holds back as much text as its longest stop string, and has counted it
         assert abs(step.tokens - counted) <= len("<|endoftext|>")
 
 
-async def test_a_step_streams_before_it_is_whole(endpoint: Counting) -> None:
-    events = await collect(endpoint, known.AYA, "coat")
+async def test_a_step_streams_before_it_is_whole(chains: Chains) -> None:
+    events = (await chains(known.AYA, "coat")).events
     for step in only(events, Step):
         before = events[: events.index(step)]
         mine = [e for e in before if isinstance(e, Delta) and e.number == step.number]
@@ -192,12 +229,12 @@ async def test_a_step_streams_before_it_is_whole(endpoint: Counting) -> None:
 
 
 @pytest.mark.parametrize("question", [known.AYA, known.HALF, known.ENDLESS, known.LOOP])
-async def test_no_token_is_ever_shown(endpoint: Counting, question: str) -> None:
-    assert not TOKEN.search(shown(await collect(endpoint, question, "coat")))
+async def test_no_token_is_ever_shown(chains: Chains, question: str) -> None:
+    assert not TOKEN.search(shown((await chains(question, "coat")).events))
 
 
-async def test_what_looks_like_a_token_but_is_none_is_shown(endpoint: Counting) -> None:
-    assert "Here $|s| < 9$ and $t < 240$" in shown(await collect(endpoint, known.AYA, "coat"))
+async def test_what_looks_like_a_token_but_is_none_is_shown(chains: Chains) -> None:
+    assert "Here $|s| < 9$ and $t < 240$" in shown((await chains(known.AYA, "coat")).events)
 
 
 # -- where the server hides the tokens
@@ -213,8 +250,8 @@ async def test_hidden_tokens_glue_the_steps_and_it_is_said_once(reciter: Server)
     assert "= 9 $$$$ s = 3 $$" in steps[0].content
 
 
-async def test_with_the_tokens_the_same_steps_are_not_glued(endpoint: Counting) -> None:
-    events = await collect(endpoint, known.AYA, "coat")
+async def test_with_the_tokens_the_same_steps_are_not_glued(chains: Chains) -> None:
+    events = (await chains(known.AYA, "coat")).events
     assert "$$$$" not in "\n".join(step.content for step in only(events, Step))
 
 
@@ -223,9 +260,10 @@ async def test_with_the_tokens_the_same_steps_are_not_glued(endpoint: Counting) 
 
 async def test_a_chain_is_cut_where_the_context_ends_with_the_box_so_far(
     endpoint: Counting,
+    chains: Chains,
 ) -> None:
-    events = await collect(endpoint, known.ENDLESS, "coat")
-    steps, answer = only(events, Step), events[-1]
+    chain = await chains(known.ENDLESS, "coat")
+    steps, answer = chain.steps, chain.events[-1]
     assert isinstance(answer, Answer)
     assert answer.cut
     assert steps[-1].cut
@@ -234,11 +272,13 @@ async def test_a_chain_is_cut_where_the_context_ends_with_the_box_so_far(
     assert find_boxes(answer.content)[0] == "3"
     prompt = await endpoint.count(known.satori_prompt(known.ENDLESS))
     assert prompt is not None
-    assert known.CONTEXT - 32 < prompt + sum(endpoint.tokens) <= known.CONTEXT
+    assert known.CONTEXT - 32 < prompt + sum(chain.tokens) <= known.CONTEXT
 
 
-async def test_a_cut_chain_concludes_when_it_is_asked_to(endpoint: Counting) -> None:
-    cut = tuple(only(await collect(endpoint, known.ENDLESS, "coat"), Step))
+async def test_a_cut_chain_concludes_when_it_is_asked_to(
+    endpoint: Counting, chains: Chains
+) -> None:
+    cut = (await chains(known.ENDLESS, "coat")).steps
     events = await collect(endpoint, known.ENDLESS, "coat", steps=cut)
     assert only(events, Step) == list(cut)
     answer = events[-1]
@@ -248,17 +288,17 @@ async def test_a_cut_chain_concludes_when_it_is_asked_to(endpoint: Counting) -> 
 
 
 async def test_a_chain_that_goes_in_circles_is_cut_long_before_the_context_ends(
-    endpoint: Counting,
+    chains: Chains,
 ) -> None:
-    events = await collect(endpoint, known.LOOP, "coat")
-    assert events[-1].cut  # type: ignore[union-attr]
-    assert [notice.code for notice in only(events, Notice)] == ["no_box"]
-    assert sum(endpoint.tokens) < known.CONTEXT / 4
+    chain = await chains(known.LOOP, "coat")
+    assert chain.events[-1].cut  # type: ignore[union-attr]
+    assert [notice.code for notice in only(chain.events, Notice)] == ["no_box"]
+    assert sum(chain.tokens) < known.CONTEXT / 4
 
 
-async def test_finished_steps_are_gone_on_from(endpoint: Counting) -> None:
-    whole = only(await collect(endpoint, known.AYA, "coat"), Step)
-    events = await collect(endpoint, known.AYA, "coat", steps=tuple(whole[:3]))
+async def test_finished_steps_are_gone_on_from(endpoint: Counting, chains: Chains) -> None:
+    whole = (await chains(known.AYA, "coat")).steps
+    events = await collect(endpoint, known.AYA, "coat", steps=whole[:3])
     assert [(s.number, s.action, s.content) for s in only(events, Step)] == [
         (s.number, s.action, s.content) for s in whole
     ]
@@ -267,12 +307,11 @@ async def test_finished_steps_are_gone_on_from(endpoint: Counting) -> None:
 
 async def test_a_doubted_chain_goes_on_with_a_reflection_to_the_letter(
     endpoint: Counting,
+    chains: Chains,
 ) -> None:
     """The model is given <|reflect|> and recites what it knows to come after it."""
-    whole = only(await collect(endpoint, known.AYA, "coat"), Step)
-    events = await collect(
-        endpoint, known.AYA, "coat", steps=tuple(whole[:3]), steer=Steer("doubt")
-    )
+    whole = (await chains(known.AYA, "coat")).steps
+    events = await collect(endpoint, known.AYA, "coat", steps=whole[:3], steer=Steer("doubt"))
     assert endpoint.requests[-1].prompt.endswith("\\boxed{192} $$\n<|reflect|>")
     steps = only(events, Step)
     assert [(s.number, s.action, s.content) for s in steps] == [
@@ -281,20 +320,20 @@ async def test_a_doubted_chain_goes_on_with_a_reflection_to_the_letter(
     assert [step.asked for step in steps] == ["", "", "", "doubt", "", ""]
 
 
-async def test_a_chain_that_is_to_answer_names_its_box_at_once(endpoint: Counting) -> None:
-    whole = only(await collect(endpoint, known.ENDLESS, "coat"), Step)
-    events = await collect(
-        endpoint, known.ENDLESS, "coat", steps=tuple(whole[:2]), steer=Steer("answer")
-    )
-    assert only(events, Step) == whole[:2]
+async def test_a_chain_that_is_to_answer_names_its_box_at_once(
+    endpoint: Counting, chains: Chains
+) -> None:
+    whole = (await chains(known.ENDLESS, "coat")).steps
+    events = await collect(endpoint, known.ENDLESS, "coat", steps=whole[:2], steer=Steer("answer"))
+    assert only(events, Step) == list(whole[:2])
     assert events[-1].content == "$$\\boxed{\\infty}$$"  # type: ignore[union-attr]
 
 
-async def test_another_step_is_sampled_with_a_seed(endpoint: Counting) -> None:
+async def test_another_step_is_sampled_with_a_seed(endpoint: Counting, chains: Chains) -> None:
     """This model can say one thing only, so it says it again: what is sent differs."""
-    whole = only(await collect(endpoint, known.AYA, "coat"), Step)
+    whole = (await chains(known.AYA, "coat")).steps
     again = Steer("again", whole[3].content)
-    events = await collect(endpoint, known.AYA, "coat", steps=tuple(whole[:3]), steer=again)
+    events = await collect(endpoint, known.AYA, "coat", steps=whole[:3], steer=again)
     assert endpoint.requests[-1].temperature > 0
     assert endpoint.requests[-1].seed
     assert isinstance(events[-1], Answer)
@@ -396,8 +435,8 @@ def check_berry(events: list[Event]) -> None:
     assert not TOKEN.search(shown(events))
 
 
-async def test_thought_in_a_field_of_its_own_becomes_steps(endpoint: Counting) -> None:
-    check_berry(await collect(endpoint, known.BERRY, "native"))
+async def test_thought_in_a_field_of_its_own_becomes_steps(chains: Chains) -> None:
+    check_berry((await chains(known.BERRY, "native")).events)
 
 
 @pytest.mark.parametrize("kind", [Unparsed, Opened])
@@ -419,22 +458,23 @@ async def test_the_server_that_parses_sends_the_thought_apart(endpoint: Counting
     assert "".join(piece.text for piece in pieces).strip() == known.BERRY_ANSWERS
 
 
-async def test_native_tokens_and_seconds_add_up(endpoint: Counting) -> None:
-    trace = Trace(tuple(await collect(endpoint, known.BERRY, "native")))
-    assert trace.tokens == sum(endpoint.tokens) > 0
+async def test_native_tokens_and_seconds_add_up(chains: Chains) -> None:
+    chain = await chains(known.BERRY, "native")
+    trace = Trace(tuple(chain.events))
+    assert trace.tokens == sum(chain.tokens) > 0
     assert all(step.tokens > 0 and step.seconds > 0 for step in trace.steps)
     assert trace.answer is not None
     assert trace.answer.tokens > 0
 
 
-async def test_the_first_token_of_a_thought_is_timed(endpoint: Counting) -> None:
-    first = only(await collect(endpoint, known.BERRY, "native"), Step)[0]
+async def test_the_first_token_of_a_thought_is_timed(chains: Chains) -> None:
+    first = (await chains(known.BERRY, "native")).steps[0]
     assert first.first_token is not None
     assert 0 < first.first_token <= first.seconds
 
 
-async def test_a_thought_streams_before_its_step_is_whole(endpoint: Counting) -> None:
-    events = await collect(endpoint, known.BERRY, "native")
+async def test_a_thought_streams_before_its_step_is_whole(chains: Chains) -> None:
+    events = (await chains(known.BERRY, "native")).events
     for step in only(events, Step):
         before = events[: events.index(step)]
         text = [e for e in before if isinstance(e, Delta) and e.number == step.number]
@@ -444,13 +484,15 @@ async def test_a_thought_streams_before_its_step_is_whole(endpoint: Counting) ->
 # -- the plain answer
 
 
-async def test_the_plain_answer_is_asked_for_without_a_thought(endpoint: Counting) -> None:
-    events = await collect(endpoint, known.BERRY, "direct")
-    answer = events[-1]
+async def test_the_plain_answer_is_asked_for_without_a_thought(
+    chains: Chains,
+) -> None:
+    chain = await chains(known.BERRY, "direct")
+    events, answer = chain.events, chain.events[-1]
     assert isinstance(answer, Answer)
     assert answer.content == known.BERRY_UNTHINKING.removesuffix("<|im_end|>")
     assert only(events, Step) == []
-    assert answer.tokens == sum(endpoint.tokens)
+    assert answer.tokens == sum(chain.tokens)
     assert len(only(events, Delta)) > 1
 
 
