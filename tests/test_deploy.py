@@ -1,6 +1,6 @@
 """deploy/, each file by the tool that it is written for, and against the code that it starts.
 
-The tools are in .venv-deploy (scripts/setup); scripts/lint runs all of this but what is slow.
+The tools are in .venv-deploy (scripts/setup-deploy); scripts/lint runs all but what is slow.
 """
 
 from __future__ import annotations
@@ -46,11 +46,17 @@ EXPOSED = (
 )
 
 
+@pytest.fixture(scope="session", autouse=True)
+def tools() -> None:
+    """Made when they are first asked for; a moment's look afterwards."""
+    subprocess.run([ROOT / "scripts" / "setup-deploy"], check=True)
+
+
 def check(tool: str, *argv: str | Path, where: Path = ROOT) -> None:
     """The tool has nothing to say against it."""
     path = os.pathsep.join([str(TOOLS), os.environ["PATH"]])
     program = shutil.which(tool, path=path)
-    assert program, f"expected {tool}, found none: run scripts/setup"
+    assert program, f"expected {tool}, found none: run scripts/setup-deploy"
     ran = subprocess.run([program, *map(str, argv)], cwd=where, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
