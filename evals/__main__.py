@@ -69,6 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _flags() -> argparse.ArgumentParser:
     flags = argparse.ArgumentParser(
         prog="python -m evals",
+        usage="python -m evals [flags]",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

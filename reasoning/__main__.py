@@ -50,7 +50,7 @@ from reasoning.events import (
 from reasoning.inquiry import Inquiry
 from reasoning.retry import retry
 from reasoning.self_consistency import draw_chains
-from reasoning.think import WAYS, Stopwatch, think, vary_settings
+from reasoning.think import WAYS, Stopwatch, clean_question, think, vary_settings
 from reasoning.traces import trace_to_json
 from reasoning.voting import Ballot, count_votes, vote_of
 from serving.catalogue import ways
@@ -65,6 +65,7 @@ def parser() -> argparse.ArgumentParser:
     defaults = Settings()
     it = argparse.ArgumentParser(
         prog="python -m reasoning",
+        usage="python -m reasoning [flags] question",
         description="Ask the served model a question and watch it think step by step.",
         epilog="The server is the one that OPENAI_BASE_URL, OPENAI_API_KEY and MODEL name "
         "(default: http://127.0.0.1:8000/v1, the first model it serves). "
@@ -170,6 +171,7 @@ async def _think(
     inquiry: Inquiry, arguments: argparse.Namespace, console: Console, kept: Kept
 ) -> None:
     """One chain, or a vote of several, shown unless as JSON; what comes is in `kept` at once."""
+    clean_question(inquiry.question)  # which no server is needed to refuse
     endpoint = Endpoint.from_environment()
     try:
         model = await retry(endpoint.model, _try_again)

@@ -189,9 +189,12 @@ def test_a_server_that_is_not_there_is_said_in_one_line(
 
 
 @pytest.mark.parametrize("arguments", [["--limit", "0"], ["--limit", "many"], ["--budget", "-1"]])
-def test_a_number_that_is_none_is_refused_before_anything_starts(arguments: list[str]) -> None:
+def test_a_number_that_is_none_is_refused_before_anything_starts(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
+    assert len(capsys.readouterr().err.splitlines()) <= 5
 
 
 def test_the_list_shows_every_arm_and_task(capsys: pytest.CaptureFixture[str]) -> None:

@@ -160,6 +160,16 @@ def test_without_a_server_the_json_says_why_nothing_came() -> None:
     assert done.stderr.startswith("No server answers")
 
 
+@pytest.mark.parametrize(("question", "said"), [(" ", "is empty"), ("x" * 8_001, "8,001")])
+def test_a_question_that_no_model_gets_is_refused_without_a_server(
+    question: str, said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with Stub() as stub:
+        monkeypatch.setenv("OPENAI_BASE_URL", stub.base_url)
+    assert main([question]) == 1
+    assert said in capsys.readouterr().out
+
+
 def voting(request: dict[str, Any]) -> Play:
     """Three steps, then what the chain's seed comes to: one in three says 5."""
     if "response_format" not in request:
@@ -289,7 +299,9 @@ def test_bad_flags_are_refused_with_what_was_expected(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         main(words)
-    assert "usage:" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith("usage:")
+    assert len(said) <= 5
 
 
 @pytest.mark.parametrize("flags", [[], ["--json"]])
