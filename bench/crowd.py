@@ -33,11 +33,10 @@ from websockets.typing import Origin
 from bench.loop import spread
 from tests.page_browser import PageServer, on_stage, page_server
 from tests.processes import free_port
-from tests.stub import Play, Script, chunk, head, step_number, step_text, usage
+from tests.stub import Play, Script, paced, step_number, step_text
 
 STEPS, WORDS = 8, 40  # of a chain, of a step
 PAUSE = 0.005  # seconds between two pieces of a step; alone a chain takes 1.8 s
-SIZE = 8  # characters of a piece
 PATIENCE = 600.0  # seconds
 FIRST, LAST = "Look at side 1", "That is all"  # what is looked for on the wire
 
@@ -55,10 +54,10 @@ class Model:
             return self._answer(_asked_by(request))
         action = "final_answer" if number == STEPS else "continue"
         title, content = f"Look at side {number}", f"side {number} is even. " * (WORDS // 4)
-        return _paced(step_text(title, content, action))
+        return paced(step_text(title, content, action), PAUSE)
 
     def _answer(self, who: str) -> Play:
-        play = _paced(f"{LAST}, {who}.")
+        play = paced(f"{LAST}, {who}.", PAUSE)
 
         async def noted(writer: asyncio.StreamWriter) -> None:
             await play(writer)
@@ -71,18 +70,6 @@ def _asked_by(request: dict[str, Any]) -> str:
     """The name of the session, which stands in its question."""
     said = " ".join(str(turn["content"]) for turn in request["messages"])
     return said.partition("I am ")[2].split()[0].strip(".")
-
-
-def _paced(text: str) -> Play:
-    async def play(writer: asyncio.StreamWriter) -> None:
-        writer.write(head(200, "text/event-stream"))
-        for start in range(0, len(text), SIZE):
-            writer.write(chunk(text[start : start + SIZE]))
-            await writer.drain()
-            await asyncio.sleep(PAUSE)
-        writer.write(chunk(finish_reason="stop") + usage(10, len(text) // 4) + b"data: [DONE]\n\n")
-
-    return play
 
 
 @dataclass(slots=True)

@@ -14,15 +14,18 @@ import uvicorn
 
 from gateway.__main__ import Server
 from gateway.app import create_app
-from reasoning.endpoint import Endpoint
+from reasoning.endpoint import Endpoint, Patience
 from tests.stub import Play, says, step, step_number
 
 
 @contextmanager
-def gateway(upstream: str, api_key: str = "", **options: Any) -> Iterator[str]:
+def gateway(
+    upstream: str, api_key: str = "", patience: Patience = Patience(), **options: Any
+) -> Iterator[str]:
     """The URL of a gateway, ending in /v1, until the block ends. `options` are create_app's."""
     stopped = asyncio.Event()
-    app = create_app(Endpoint(upstream, api_key), stopped=stopped, **options)
+    endpoint = Endpoint(upstream, api_key, patience=patience)
+    app = create_app(endpoint, stopped=stopped, **options)
     server = Server(
         uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=5, access_log=False),
         stopped,

@@ -95,6 +95,20 @@ def streams(pieces: Sequence[bytes], end: bytes, until: threading.Event | None =
     return play
 
 
+def paced(text: str, pause: float, size: int = 8) -> Play:
+    """As `says`, in pieces of `size` characters, `pause` seconds apart."""
+
+    async def play(writer: asyncio.StreamWriter) -> None:
+        writer.write(head(200, "text/event-stream"))
+        for start in range(0, len(text), size):
+            writer.write(chunk(text[start : start + size]))
+            await writer.drain()
+            await asyncio.sleep(pause)
+        writer.write(chunk(finish_reason="stop") + usage(10, len(text) // 4) + b"data: [DONE]\n\n")
+
+    return play
+
+
 def step_text(title: str, content: str, action: str = "continue") -> str:
     return json.dumps({"title": title, "content": content, "next_action": action})
 
@@ -144,7 +158,8 @@ EVENTS = head(200, "text/event-stream")
 
 
 class Stub:
-    """The server. `requests` are the bodies of the requests for a reply; `gone` counts hang-ups.
+    """The server. `requests` are the bodies of the requests for a reply; `gone` counts hang-ups,
+    `playing` the replies that are under way.
 
     /tokenize plays `tokenize`, else reads each of the `special` texts as one token, and
     is not there without them; `counted` counts its requests.
@@ -168,7 +183,7 @@ class Stub:
         self.models = status(200, {"object": "list", "data": [model]}) if models is None else models
         self.requests: list[dict[str, Any]] = []
         self.headers: list[str] = []
-        self.gone = 0
+        self.gone = self.playing = 0
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -206,7 +221,11 @@ class Stub:
             lines = (await reader.readuntil(b"\r\n\r\n")).decode()
             length = int((re.findall(r"(?i)content-length: (\d+)", lines) or ["0"])[0])
             body = await reader.readexactly(length)
-            await self._while_heard(self._play(lines, body)(writer), reader)
+            self.playing += 1
+            try:
+                await self._while_heard(self._play(lines, body)(writer), reader)
+            finally:
+                self.playing -= 1
             await writer.drain()
         except (ConnectionError, asyncio.IncompleteReadError):
             self.gone += 1

@@ -21,6 +21,7 @@ from reasoning.endpoint import (
     retry_after,
 )
 from reasoning.metering import Meter, ModelServer
+from tests.faults import BOMB, DEEP, FAULTS, HELLO, error
 from tests.processes import until
 from tests.stub import EVENTS, NEVER, Play, Stub, chunk, head, raw, says, status, step
 
@@ -80,104 +81,7 @@ async def test_what_the_server_had_cached_of_the_prompt_is_told() -> None:
     assert [piece.cached_tokens for piece in pieces] == [None, 5]
 
 
-def error(text: object) -> dict[str, object]:
-    return {"error": {"message": text, "type": "x", "param": None, "code": None}}
-
-
-HELLO = chunk("Hello")
-DEEP, DEEP_500 = b"[" * 100_000, json.loads("[" * 500 + "]" * 500)
-BOMB = gzip.compress(b": ping\n\n" * 1_000_000)  # 8 MB in 8 kB
-
-
-@pytest.mark.parametrize(
-    ("play", "expected"),
-    [
-        pytest.param(status(401, error("bad key")), errors.KeyRefused, id="401"),
-        pytest.param(status(403, {"error": "Forbidden"}), errors.KeyRefused, id="403"),
-        pytest.param(
-            status(404, error("The model `x` does not exist.")), errors.UnknownModel, id="model"
-        ),
-        pytest.param(status(404, {"detail": "Not Found"}), errors.NotOpenAI, id="404"),
-        pytest.param(status(408, error("late")), errors.Busy, id="408"),
-        pytest.param(status(409, error("conflict")), errors.Busy, id="409"),
-        pytest.param(status(425, error("early")), errors.Busy, id="425"),
-        pytest.param(status(429, error("slow down")), errors.Busy, id="429"),
-        pytest.param(status(503, error("full")), errors.Busy, id="503"),
-        pytest.param(status(413, b"too large", kind="text/plain"), errors.TooLong, id="413"),
-        pytest.param(status(422, {"detail": [{"msg": "bad"}]}), errors.Refused, id="422"),
-        pytest.param(status(400, error("no such parameter")), errors.Refused, id="400"),
-        pytest.param(
-            status(400, error("This model's maximum context length is 512 tokens.")),
-            errors.TooLong,
-            id="context",
-        ),
-        pytest.param(status(500, error("boom")), errors.ServerFault, id="500"),
-        pytest.param(status(502, b"<html>", kind="text/html"), errors.ServerFault, id="502"),
-        pytest.param(status(200, b"<html></html>", kind="text/html"), errors.NotOpenAI, id="html"),
-        pytest.param(status(200, error("boom")), errors.ServerFault, id="error with 200"),
-        pytest.param(raw(end="reset"), errors.ServerFault, id="reset at once"),
-        pytest.param(raw(EVENTS, end="reset"), errors.ServerFault, id="reset after headers"),
-        pytest.param(raw(EVENTS, HELLO, end="reset"), errors.ServerFault, id="reset in the body"),
-        pytest.param(raw(EVENTS, HELLO), errors.ServerFault, id="ends without finish_reason"),
-        pytest.param(
-            raw(EVENTS, HELLO, b"data: [DONE]\n\n"), errors.ServerFault, id="done, not finished"
-        ),
-        pytest.param(raw(EVENTS, b"data: {oops\n\n"), errors.ServerFault, id="bad JSON"),
-        pytest.param(raw(EVENTS, b"data: \xff\xfe\n\n"), errors.ServerFault, id="bad UTF-8"),
-        pytest.param(
-            raw(EVENTS, b'data: {"error": {"message": "x"}}\n\n'),
-            errors.ServerFault,
-            id="error event",
-        ),
-        pytest.param(
-            raw(EVENTS, b'data: {"choices": null}\n\n'), errors.ServerFault, id="null choices"
-        ),
-        pytest.param(
-            raw(EVENTS, HELLO, chunk(finish_reason="abort")), errors.ServerFault, id="abort"
-        ),
-        pytest.param(raw(end="hang"), errors.Silent, id="hangs before headers"),
-        pytest.param(raw(EVENTS, HELLO, end="hang"), errors.Silent, id="hangs in the body"),
-        pytest.param(
-            raw(EVENTS, *[b": ping\n\n"] * 20, pause=0.1), errors.Silent, id="only comments"
-        ),
-        pytest.param(raw(EVENTS, *[HELLO] * 40, pause=0.1), errors.Silent, id="a slow drip"),
-        pytest.param(raw(b"\x00\x01 not http\r\n\r\n"), errors.ServerFault, id="not HTTP"),
-        pytest.param(raw(EVENTS, b"data: " + DEEP + b"\n\n"), errors.ServerFault, id="deep event"),
-        pytest.param(status(500, DEEP), errors.ServerFault, id="deep error"),
-        pytest.param(status(400, {"error": DEEP_500}), errors.Refused, id="deep words"),
-        pytest.param(
-            raw(EVENTS, b'data: {"choices": {"a": 1}}\n\n'), errors.ServerFault, id="no choices"
-        ),
-        pytest.param(raw(EVENTS, b"data: 5\n\n"), errors.ServerFault, id="no event"),
-        pytest.param(
-            raw(EVENTS, b'data: {"error": {"message": "full", "code": 503}}\n\n'),
-            errors.Busy,
-            id="busy in the stream",
-        ),
-        pytest.param(status(304), errors.NotOpenAI, id="304"),
-        pytest.param(status(302), errors.NotOpenAI, id="302 to nowhere"),
-        pytest.param(status(418, error("teapot")), errors.Refused, id="418"),
-        pytest.param(status(307, None, "Location: /v1/x"), errors.NotOpenAI, id="another path"),
-        pytest.param(
-            status(307, None, "Location: http://h:99999/"), errors.NotOpenAI, id="port 99999"
-        ),
-        pytest.param(
-            status(307, None, "Location: http://[::1"), errors.NotOpenAI, id="half an address"
-        ),
-        pytest.param(
-            raw(head(200, "text/event-stream", "Content-Encoding: gzip"), BOMB),
-            errors.ServerFault,
-            id="packed",
-        ),
-        pytest.param(
-            status(401, gzip.compress(b"No."), "Content-Encoding: gzip"),
-            errors.KeyRefused,
-            id="packed 401",
-        ),
-        pytest.param(raw(EVENTS, b"data: " + b"x" * 5_000_000), errors.ServerFault, id="one event"),
-        pytest.param(status(400, b"x" * 5_000_000), errors.Refused, id="long words"),
-    ],
-)
+@pytest.mark.parametrize(("play", "expected"), FAULTS.values(), ids=FAULTS)
 async def test_a_fault_has_a_name(play: Play, expected: type[errors.StepwiseError]) -> None:
     async with talking(play) as (stub, endpoint):
         began = time.monotonic()

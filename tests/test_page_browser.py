@@ -8,8 +8,6 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -17,6 +15,7 @@ import pytest
 
 from serving.served import Served, publish
 from tests.page_browser import PHONE, SERVED, TITLE, PageServer, Visitor, expect, on_stage, until
+from tests.payloads import beacon
 from tests.real_servers import Server, finished, running
 from tests.reciter import ENDLESS
 from tests.stub import NEVER, says, status, step, step_number
@@ -335,28 +334,15 @@ $\\includegraphics{BEACON/9.png}$ $\\href{javascript:alert(5)}{x}$ [j](javascrip
 
 
 @pytest.fixture
-def beacon() -> Iterator[tuple[str, list[str]]]:
-    """A server that nobody should ever call, and the calls it got."""
-    calls: list[str] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            calls.append(self.path)
-            self.send_error(404)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    httpd = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=httpd.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{httpd.server_port}", calls
-    httpd.shutdown()
+def beacon_server() -> Iterator[tuple[str, list[str]]]:
+    with beacon() as server:
+        yield server
 
 
 def test_hostile_text_runs_nothing_and_loads_nothing(
-    page: str, port: int, visitors: Any, beacon: tuple[str, list[str]]
+    page: str, port: int, visitors: Any, beacon_server: tuple[str, list[str]]
 ) -> None:
-    address, calls = beacon
+    address, calls = beacon_server
     text = PAYLOADS.replace("BEACON", address)
     title = " ".join(text.split()) * 20
     script = [
