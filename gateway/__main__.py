@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import uvicorn
 from starlette.routing import Route
 
+from gateway.admission import QUEUE, queue_length
 from gateway.app import create_app
 from gateway.logs import ChainLog
 from gateway.metrics import Metrics, metrics_route
@@ -68,6 +69,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--log-content", action="store_true", help="let the log hold questions and answers"
     )
+    length = {"type": queue_length, "default": os.environ.get(QUEUE) or None, "metavar": "N"}
+    said = f"answer 429 while so many requests wait at the model server ({QUEUE}; no bound)"
+    flags.add_argument("--queue", **length, help=said)
     return flags
 
 
@@ -84,7 +88,11 @@ class Server(uvicorn.Server):
 
 
 def guarded_app(
-    endpoint: Endpoint, traced: Tracing | None, key: str, stopped: asyncio.Event | None = None
+    endpoint: Endpoint,
+    traced: Tracing | None,
+    key: str,
+    stopped: asyncio.Event | None = None,
+    queue: int | None = None,
 ) -> Gate:
     """The gateway as it faces the world."""
     metrics = Metrics()
@@ -93,15 +101,22 @@ def guarded_app(
         observers=[metrics, ChainLog(), *([traced] if traced else [])],
         routes=[Route("/metrics", metrics_route(metrics))],
         stopped=stopped,
+        queue=queue,
     )
     return Gate(app, GATEWAY_CALLS, key)
 
 
-def serve(listener: Listener, endpoint: Endpoint, traced: Tracing | None, key: str) -> int:
+def serve(
+    listener: Listener,
+    endpoint: Endpoint,
+    traced: Tracing | None,
+    key: str,
+    queue: int | None = None,
+) -> int:
     """Until it is stopped: the exit status."""
     stopped = asyncio.Event()
     config = uvicorn.Config(
-        guarded_app(endpoint, traced, key, stopped),
+        guarded_app(endpoint, traced, key, stopped, queue),
         listener.host,
         listener.port,
         ws="none",
@@ -152,7 +167,7 @@ def main(argv: Sequence[str]) -> int:
         return FAILED
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     start_logging(os.environ | ({LOG_CONTENT: "1"} if given.log_content else {}))
-    return serve(listener, Endpoint.from_environment(), traced, key)
+    return serve(listener, Endpoint.from_environment(), traced, key, given.queue)
 
 
 if __name__ == "__main__":

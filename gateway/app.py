@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from fastapi import FastAPI
 from starlette.routing import BaseRoute
 
+from gateway.admission import Admission
 from gateway.errors import install_handlers
 from gateway.observers import Observer
 from gateway.routes import router
@@ -31,14 +32,17 @@ def create_app(
     routes: Sequence[BaseRoute] = (),
     keep_alive: float = KEEP_ALIVE,
     stopped: asyncio.Event | None = None,
+    queue: int | None = None,
 ) -> FastAPI:
     """The gateway in front of the endpoint, which it closes when it ends.
 
     `observers` see every chain, `routes` stand beside ours. While a stream has nothing to
     say, a comment goes out every `keep_alive` seconds. Who waits when `stopped` is set is told so.
+    Nobody begins while `queue` requests wait at the model server.
     """
     upstream = Upstream(endpoint)
-    state = GatewayState(upstream, tuple(observers), keep_alive, stopped or asyncio.Event())
+    admission, stopped = Admission(endpoint.waiting, queue), stopped or asyncio.Event()
+    state = GatewayState(upstream, admission, tuple(observers), keep_alive, stopped)
     app = FastAPI(
         title="Stepwise gateway",
         docs_url=None,  # the pages load scripts from elsewhere

@@ -29,6 +29,7 @@ from reasoning.events import (
     Event,
     Failed,
     Notice,
+    Queued,
     Retry,
     Step,
     Trace,
@@ -72,7 +73,7 @@ class Remark:
 
 
 ReplyPart = ReasoningText | AnswerText | AnswerEnd | Remark
-TRANSIENT = (Delta, Retry)  # what a reader of the whole need not be told
+TRANSIENT = (Delta, Retry, Queued)  # what a reader of the whole need not be told
 
 
 class ChainFailed(Exception):
@@ -119,6 +120,8 @@ class ChainRenderer:
                 yield from self._finish_step(event)
             case Retry():
                 yield from self._restart(event)
+            case Queued() if event.place:
+                yield Remark("queued", f"The model server is full: {event.ordinal} in line.")
             case Notice(code, detail):
                 self._spent |= code == "budget"
                 yield Remark(code, NOTICES.get(code, "{}").format(detail))

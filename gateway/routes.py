@@ -90,6 +90,7 @@ class PassThroughRoute(APIRoute):
 
         async def handle(request: Request) -> Response:
             state, name = _state(request), _model_name(await request.body())
+            await state.admission.enter()
             request.state.alias = None
             if name is not None:
                 request.state.alias = await state.upstream.resolve(name)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from dataclasses import dataclass
 
+from gateway.admission import Admission
 from gateway.errors import model_not_found
 from gateway.models import ModelAlias, find_alias
 from gateway.observers import Observer
@@ -54,6 +55,7 @@ class GatewayState:
     """What the routes share. `stopped` is set when the gateway is to end."""
 
     upstream: Upstream
+    admission: Admission
     observers: tuple[Observer, ...]
     keep_alive: float
     stopped: asyncio.Event

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from history.request import Link, RunRequest
 from history.store import Begun, Heard
-from reasoning.events import ENDS, Event, Retry, Trace
+from reasoning.events import ENDS, Event, Queued, Retry, Trace
 
 
 def new_id() -> str:
@@ -54,6 +54,7 @@ class Run:
         self._began = self._ended = now()
         self._waits: list[tuple[float, float]] = []  # when it began, how long it is
         self._away: float | None = None  # since when the server does not answer
+        self._queued = Queued(0)
 
     # -- for who looks at it
 
@@ -91,6 +92,11 @@ class Run:
         """For how many seconds the server has not answered; 0 where the run waits for none."""
         away = self._away
         return 0.0 if self._over or away is None else self._now() - away
+
+    @property
+    def queued(self) -> Queued:
+        """Its place in the queue of a full server; 0 where it waits in none."""
+        return Queued(0) if self._over else self._queued
 
     # -- for who thinks it and who writes it
 
@@ -135,6 +141,7 @@ class Run:
             if self._over:
                 return
             waits = isinstance(event, Retry) and event.wait > 0
+            self._queued = event if isinstance(event, Queued) else Queued(0)
             self._away = (self._away or self._now()) if waits else None
             if isinstance(event, Retry):
                 self._waits.append((self._now(), event.wait))

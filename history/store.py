@@ -32,6 +32,7 @@ from reasoning.events import (
     Event,
     Failed,
     Notice,
+    Queued,
     Step,
     Stopped,
     Trace,
@@ -468,9 +469,12 @@ def _written(connection: Connection, ids: list[str]) -> dict[str, Any]:
     return {row.id: row for row in connection.execute(query)}
 
 
+PASSING = (Delta, Queued)  # what a later event makes void
+
+
 def _finishes(new: tuple[Event, ...]) -> bool:
     """Whether there is more than a draft going on."""
-    return any(not isinstance(event, Delta) for event in new)
+    return any(not isinstance(event, PASSING) for event in new)
 
 
 def _take_drafts(connection: Connection, run: int) -> tuple[Event, ...]:
@@ -508,7 +512,7 @@ def _rows(run: int, last: int, kept: tuple[Event, ...]) -> list[dict[str, Any]]:
         {
             "run": run,
             "place": place,
-            "draft": isinstance(event, Delta),
+            "draft": isinstance(event, PASSING),
             "body": json.dumps(to_dict(event)),  # ASCII: no database refuses a character of it
         }
         for place, event in enumerate(kept, last - len(kept) + 1)

@@ -55,7 +55,7 @@ def services() -> Services:
             async for event in events:
                 yield event
 
-    health = Health(endpoint.model, partial(warm_theirs, endpoint, ways))
+    health = Health(endpoint.model, partial(warm_theirs, endpoint, ways), endpoint.replicas)
     loop.start(health.watch())
     store, unkept = _open_store()
     _freeze_imports()
@@ -113,6 +113,8 @@ class PageContext:
         now = self.services.health.state()
         drawn = (self.server.name, str(self.server.error or ""), self.own_way)
         own = self.services.ways.known(now.name)
+        if self.server.replicas != now.replicas:
+            return True
         return drawn != (now.name, str(now.error or ""), own)
 
     @property

@@ -242,6 +242,8 @@ def progress_line(words: Words, run: Run, view: RunView) -> str:
         return words("live_others", seconds=seconds)
     if (waiting := run.waiting()) >= SHOWN_WAIT:
         return words("live_waiting", seconds=words.seconds(waiting))
+    if (queued := run.queued).place:
+        return words("live_queued", place=words.place(queued), seconds=seconds)
     if view.answering:
         return words("live_answer", seconds=seconds)
     if view.writing and view.most:

@@ -88,7 +88,9 @@ def _draw_health(context: PageContext) -> None:
         st.rerun()
     state = context.server
     if state.model is not None:
-        st.badge(_served_line(context), icon=":material/check_circle:", color="green")
+        missing = state.replicas is not None and state.replicas.up < state.replicas.all
+        icon, color = (("error", "orange"), ("check_circle", "green"))[not missing]
+        st.badge(_served_line(context), icon=f":material/{icon}:", color=color)
     elif state.error is None:
         st.badge(context.words("looking"), icon=":material/search:", color="gray")
     else:
@@ -96,7 +98,10 @@ def _draw_health(context: PageContext) -> None:
 
 
 def _served_line(context: PageContext) -> str:
-    """The model, what it computes in, how fast it should write; each as far as it is known."""
-    served, words = context.served, context.words
-    parts = (plain_line(served.title), served.precision, words.rate(served.speed))
+    """The model, what it computes in, how fast it should write, and how many of its servers
+    answer where there are several; each as far as it is known.
+    """
+    served, words, replicas = context.served, context.words, context.server.replicas
+    count = words("replicas", up=replicas.up, all=replicas.all) if replicas else ""
+    parts = (plain_line(served.title), served.precision, words.rate(served.speed), count)
     return words("comma").join(part for part in parts if part)

@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from reasoning.endpoint import ServedModel
+from reasoning.endpoint import Replicas, ServedModel
 from reasoning.errors import StepwiseError
 
 INTERVAL = 2.0  # seconds between two questions
@@ -21,14 +21,22 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ServerState:
-    """What was last heard: a model, or why there is none; neither before the first word."""
+    """What was last heard: a model, or why there is none; neither before the first word.
+
+    `replicas` is where several servers stand behind the address.
+    """
 
     model: ServedModel | None = None
     error: StepwiseError | None = None
+    replicas: Replicas | None = None
 
     @property
     def name(self) -> str:
         return self.model.name if self.model else ""
+
+
+async def _one() -> None:
+    """A server without replicas."""
 
 
 class Health:
@@ -38,11 +46,13 @@ class Health:
         self,
         ask: Callable[[], Awaitable[ServedModel]],
         warm: Callable[[], Awaitable[None]] | None = None,
+        count: Callable[[], Awaitable[Replicas | None]] = _one,
         interval: float = INTERVAL,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._ask = ask
         self._warm = warm
+        self._count = count
         self._interval = interval
         self._clock = clock
         self._state = ServerState()
@@ -63,7 +73,8 @@ class Health:
 
     async def _heard(self) -> ServerState:
         try:
-            return ServerState(model=await self._ask())
+            model = await self._ask()
+            return ServerState(model, replicas=await self._count() if model.vllm else None)
         except StepwiseError as error:
             return ServerState(error=error)
         except Exception as error:  # the watch must not die: it is what notices a recovery

@@ -11,6 +11,7 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from reasoning.events import Queued
 from serving.served import round_speed
 
 FOLDER = Path(__file__).resolve().parent / "words"
@@ -48,6 +49,10 @@ class Words:
         if speed is None:
             return ""
         return self("rate", tokens=round_speed(speed)) if speed >= 1 else self("low_rate")
+
+    def place(self, queued: Queued) -> str:
+        """A place in a queue, as a number is written there: 3rd, 3."""
+        return queued.ordinal if self.language == "en" else str(queued.place)
 
     def steps(self, steps: int) -> str:
         return self("one_step") if steps == 1 else self("many_steps", steps=steps)

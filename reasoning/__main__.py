@@ -41,6 +41,7 @@ from reasoning.events import (
     Failed,
     Notice,
     Part,
+    Queued,
     Retry,
     Settings,
     Step,
@@ -366,6 +367,8 @@ def show(event: Event) -> RenderableType | None:
         case Retry():
             wait = f" Waiting {event.wait:.1f} s." if event.wait else ""
             return Text(f"  Again, step {event.number}: {event.detail}{wait}", style="yellow")
+        case Queued() if event.place:
+            return Text(f"  The server is full: {event.ordinal} in line.", style="yellow")
         case Notice():
             return Text(f"  Note ({event.code}): {event.detail}", style="yellow")
         case Failed():

@@ -7,8 +7,10 @@ stands where text belongs is a ServerFault that says what was expected and what 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 from reasoning.errors import ServerFault
@@ -63,6 +65,18 @@ def count_of(values: object, name: str) -> int | None:
     """The count of that name; None where there is none that could be one."""
     found = _value(values, name)
     return found if type(found) is int and 0 <= found <= MOST else None
+
+
+def waiting_of(figures: str) -> int | None:
+    """How many requests wait at a vLLM, by what it tells Prometheus; None where it is no vLLM.
+
+    Of several queues, of replicas or of engines, the mean, for nobody knows in which one waits.
+    """
+    queues = [float(found) for found in _WAITING.findall(figures)]
+    return ceil(sum(queues) / len(queues)) if queues else None
+
+
+_WAITING = re.compile(r"^vllm:num_requests_waiting(?:\{.*\})? ([0-9]{1,9}(?:\.[0-9]+)?)$", re.M)
 
 
 def server_words(body: object) -> str:

@@ -8,6 +8,7 @@ who asks knows better what a second try is worth.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
 import time
@@ -24,7 +25,7 @@ import openai
 from reasoning import errors
 from reasoning.address import bad_proxy, find_fault, is_this_machine, proxy_of, shown
 from reasoning.capabilities import Capabilities, Format
-from reasoning.chunks import LOOK, count_of, read_chunk, server_words
+from reasoning.chunks import LOOK, count_of, read_chunk, server_words, waiting_of
 from reasoning.chunks import Piece as Piece
 from reasoning.parsing import printable
 from reasoning.transport import AS_IT_IS, guard
@@ -32,6 +33,7 @@ from reasoning.transport import AS_IT_IS, guard
 DEFAULT_BASE_URL = "http://127.0.0.1:8000/v1"
 RESTARTED = "STEPWISE_RESTARTED"  # what ./serve.sh sets for those in front of a server of its own
 SESSION = "X-Session-ID"  # what vllm-router and vLLM's production-stack keep together
+LOOKED = 0.25  # seconds for which what a server told of its queue is taken for true
 Message = Mapping[str, str]  # {"role": ..., "content": ...}
 
 
@@ -45,6 +47,14 @@ class ServedModel:
     name: str
     max_model_len: int | None = None
     vllm: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """How many servers stand behind one address, and how many of them answer."""
+
+    all: int
+    up: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +139,8 @@ class Endpoint:
         self._special: dict[str, bool] = {}
         self._served: tuple[ServedModel, ...] = ()
         self._counts_from = 0.0  # when it may be asked for a count again
+        self._waiting: tuple[float, int | None] = (0.0, None)  # when it was asked, what it told
+        self._looking = asyncio.Lock()
         self._fault = find_fault(self.base_url, api_key)  # told where the server is asked
         self._http = self._http_client()
         usable = self._fault is None
@@ -274,6 +286,37 @@ class Endpoint:
             async with asyncio.timeout(self._patience.short):
                 path = self._beside_v1("/tokenize")
                 return await self._client.post(path, body=body, cast_to=object)
+
+    async def waiting(self) -> int | None:
+        """How many requests wait there for their turn; None where no vLLM tells of it.
+
+        All who ask within LOOKED seconds are told the same: a vLLM takes some milliseconds
+        to tell.
+        """
+        async with self._looking:
+            at, told = self._waiting
+            if time.monotonic() - at >= LOOKED:
+                told = waiting_of(await self._read_beside("/metrics") or "")
+                self._waiting = (time.monotonic(), told)
+            return told
+
+    async def replicas(self) -> Replicas | None:
+        """The servers behind ./serve.sh --replicas; None where it is one, or does not tell."""
+        try:
+            told = json.loads(await self._read_beside("/health") or "null")
+        except ValueError:
+            return None
+        every, up = count_of(told, "replicas"), count_of(told, "up")
+        return Replicas(every, up) if every is not None and up is not None else None
+
+    async def _read_beside(self, path: str) -> str | None:
+        """A text that stands beside /v1; None where there is none."""
+        try:
+            with self._named_failures():
+                async with asyncio.timeout(self._patience.short):
+                    return await self._client.get(self._beside_v1(path), cast_to=str)
+        except errors.StepwiseError:
+            return None
 
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         """Those of the candidates that the model's tokenizer reads as one token.

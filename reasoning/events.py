@@ -2,7 +2,7 @@
 
 Every way of thinking yields these events, in this order:
 
-    Started  (Delta* Retry* Notice* Step Correction?)*  Delta*  Answer
+    Started  (Queued* Delta* Retry* Notice* Step Correction?)*  Delta*  Answer
                                                          or  Failed
                                                          or  Stopped
 
@@ -154,6 +154,25 @@ class Retry:
 
 
 @dataclass(frozen=True, slots=True)
+class Queued:
+    """The server is full, and the chain's request waits there; `place` counts from 1.
+
+    0 says that its turn has come. It holds until the next event, and is no part of what is kept.
+    """
+
+    place: int
+
+    @property
+    def ordinal(self) -> str:
+        """1st, 2nd, 3rd, 11th."""
+        teen = self.place % 100 in (11, 12, 13)
+        return f"{self.place}{'th' if teen else ENDINGS.get(self.place % 10, 'th')}"
+
+
+ENDINGS = {1: "st", 2: "nd", 3: "rd"}
+
+
+@dataclass(frozen=True, slots=True)
 class Notice:
     """Something the reader should know that is no step: `code` is a stable word.
 
@@ -219,7 +238,7 @@ class Stopped:
     seconds: float = 0.0
 
 
-Event = Started | Delta | Step | Retry | Notice | Correction | Answer | Failed | Stopped
+Event = Started | Delta | Step | Retry | Queued | Notice | Correction | Answer | Failed | Stopped
 KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(Event)}
 ENDS = (Answer, Failed, Stopped)
 

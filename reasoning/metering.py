@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from dataclasses import replace
 from typing import Protocol
@@ -11,6 +12,9 @@ from typing import Protocol
 from reasoning.capabilities import Capabilities
 from reasoning.endpoint import Piece, Request
 from reasoning.errors import Busy
+
+LOOK = 1.0  # seconds without a piece before the server is asked who waits there, and between two
+Place = Callable[[int], Awaitable[None]]
 
 
 class ModelServer(Protocol):
@@ -28,6 +32,8 @@ class ModelServer(Protocol):
 
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]: ...
 
+    async def waiting(self) -> int | None: ...
+
 
 class Meter:
     """A server for one chain, whose requests a router knows by their `session`.
@@ -36,14 +42,18 @@ class Meter:
     where the server does not tell of its cache; `retry_after` is what a busy server asked for
     last, in seconds. `spent` bounds the completion tokens of the requests that have ended: the
     server's count, or the bytes of a text that it did not count, for no token is less than one.
+    `queued` is told the place of a request that waits at a full server, and 0 when its turn has
+    come; `look` is for how many seconds without a piece nothing is asked.
     """
 
-    def __init__(self, server: ModelServer) -> None:
+    def __init__(self, server: ModelServer, look: float = LOOK) -> None:
         self._server, self.session = server, uuid.uuid4().hex
         self.prompt_tokens = self.completion_tokens = self.spent = 0
         self.cached_tokens: int | None = None
         self.retry_after: float | None = None
         self._answered = False
+        self.queued: Place | None = None
+        self._look = look
 
     @classmethod
     def of(cls, server: ModelServer) -> Meter:
@@ -62,10 +72,12 @@ class Meter:
     async def chat(self, request: Request) -> AsyncGenerator[Piece, None]:
         last, size = Piece(), 0
         asked = replace(request, session=self.session)
+        watching = asyncio.create_task(self._watch_queue(request))
         try:
             async with aclosing(self._server.chat(asked)) as pieces:
                 async for piece in pieces:
                     self._answered = True
+                    watching.cancel()
                     last = self._counted(piece, last)
                     size += len((piece.text + piece.reasoning).encode())
                     yield piece
@@ -73,7 +85,24 @@ class Meter:
             self.retry_after = error.retry_after
             raise
         finally:
+            watching.cancel()
             self.spent += last.completion_tokens or min(size, request.max_tokens)
+
+    async def _watch_queue(self, request: Request) -> None:
+        """Tells of its place in the queue, by the server's own numbers, until its turn has come.
+
+        Who comes later waits behind it: so it is never more than it was. Where nobody waits it
+        is not in the queue, and will not be.
+        """
+        place = 0
+        while request.model.vllm and self.queued is not None:
+            await asyncio.sleep(self._look)
+            waiting = await self._server.waiting() or 0
+            if waiting < place or (waiting and not place):
+                place = waiting
+                await self.queued(place)
+            if not waiting:
+                return
 
     def _counted(self, piece: Piece, last: Piece) -> Piece:
         """Adds what the request has cost beyond `last`; gives what it has cost until now."""
@@ -96,3 +125,6 @@ class Meter:
 
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         return await self._server.special_tokens(candidates)
+
+    async def waiting(self) -> int | None:
+        return await self._server.waiting()

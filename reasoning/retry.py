@@ -18,6 +18,8 @@ Pause = Callable[[StepwiseError, float], Awaitable[None]]
 TRIES = 4
 FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within 5 s
 LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
+BUSY_PAUSE = 15.0  # the longest between two tries at a full server that names no time
+BUSY_WAIT = 1800.0  # of waiting for a full server: a queue that long has stopped
 RESTART_PAUSE = 8.0  # the longest between two looks at a server that is being started again
 
 
@@ -31,7 +33,7 @@ async def retry(
 
     `pause` is told what the try failed with, and the seconds to wait. The last failure is
     let through, and so is one that no second try can cure. A server that is gone may be so
-    for `restart_wait` seconds of waiting.
+    for `restart_wait` seconds of waiting, a full one for BUSY_WAIT.
     """
     attempt, waited = 0, 0.0
     while True:
@@ -41,14 +43,22 @@ async def retry(
             wait = wait_after(error, attempt, jitter())
             if isinstance(error, Unreachable) and waited < restart_wait():
                 wait = min(wait, RESTART_PAUSE)
-            elif not error.retryable or attempt >= TRIES - 1 or wait > LONGEST_WAIT:
+            elif isinstance(error, Busy) and waited < BUSY_WAIT and not _asks_long(error):
+                wait = wait if error.retry_after else min(wait, BUSY_PAUSE)
+            elif not error.retryable or attempt >= TRIES - 1 or isinstance(error, Busy):
                 raise
             await pause(error, wait)
             attempt, waited = attempt + 1, waited + wait
 
 
+def _asks_long(error: Busy) -> bool:
+    return (error.retry_after or 0.0) > LONGEST_WAIT
+
+
 def wait_after(error: StepwiseError, attempt: int, jitter: float) -> float:
-    """Seconds to wait: what the server asks for, else 0.5, 1, 2 ... times 0.75 to 1.25."""
-    if isinstance(error, Busy) and error.retry_after is not None:
-        return error.retry_after
+    """Seconds to wait: what the server asks for or up to a quarter more, lest all who were sent
+    away come back together; else 0.5, 1, 2 ... times 0.75 to 1.25.
+    """
+    if isinstance(error, Busy) and error.retry_after:
+        return error.retry_after * (1 + jitter / 4)
     return FIRST_WAIT * 2.0**attempt * (0.75 + jitter / 2)

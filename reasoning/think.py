@@ -21,7 +21,18 @@ from reasoning.detection import DEFAULT
 from reasoning.direct import DIRECT
 from reasoning.endpoint import ServedModel
 from reasoning.errors import BadQuestion, CannotSteer, FormRefused, StepwiseError, UnknownWay
-from reasoning.events import Answer, Event, Failed, Notice, Retry, Settings, Steering, Step
+from reasoning.events import (
+    Answer,
+    Emit,
+    Event,
+    Failed,
+    Notice,
+    Queued,
+    Retry,
+    Settings,
+    Steering,
+    Step,
+)
 from reasoning.inquiry import Inquiry
 from reasoning.json_steps import JSON_STEPS
 from reasoning.metering import Meter, ModelServer
@@ -97,7 +108,7 @@ async def think(
     try:
         task = Task(_cleaned(inquiry), Meter.of(endpoint), model, clock, sleep)
         deadlines, number = Deadlines.of(inquiry.settings), len(inquiry.steps) + 1
-        async with aclosing(stream(partial(_way(task.inquiry).think, task))) as events:
+        async with aclosing(stream(partial(_think_in_line, task))) as events:
             timely = keep_deadlines(events, deadlines, clock, number)
             async with aclosing(timely):
                 async for event in timely:
@@ -105,6 +116,16 @@ async def think(
                     yield event
     except StepwiseError as error:
         yield Failed(error.code, error.message, error.remedy, unfinished.seconds())
+
+
+async def _think_in_line(task: Task, emit: Emit) -> Answer:
+    """By the inquiry's way; where the server is full, with the place in its queue."""
+
+    async def queued(place: int) -> None:
+        await emit(Queued(place))
+
+    task.server.queued = queued
+    return await _way(task.inquiry).think(task, emit)
 
 
 def find_way(word: str) -> Way | None:

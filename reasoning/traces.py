@@ -25,6 +25,7 @@ from reasoning.events import (
     Answer,
     Delta,
     Event,
+    Queued,
     Retry,
     Started,
     Step,
@@ -62,6 +63,8 @@ def _joined(events: Iterable[Event]) -> list[Event]:
 
 
 def _add(kept: list[Event], event: Event) -> None:
+    if kept and isinstance(kept[-1], Queued):  # it holds until the next event
+        kept.pop()
     last = kept[-1] if kept else None
     if isinstance(event, Delta) and isinstance(last, Delta) and _same_place(event, last):
         kept[-1] = event if event.part == "action" else _longer(last, event)

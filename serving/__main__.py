@@ -19,7 +19,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NoReturn
 
-from serving import hardware, listing, precision, sharing, speed, weights
+from serving import hardware, listing, precision, replicas, sharing, speed, weights
 from serving.catalogue import ROOT, CatalogueError, Model, find, load, models_root, sized
 from serving.command import (
     GATEWAY_PORT,
@@ -27,12 +27,10 @@ from serving.command import (
     PORT,
     UI_PORT,
     Options,
-    client_environment,
     context_problem,
     curl_lines,
     port_number,
     served_name,
-    server_specs,
     way_problem,
 )
 from serving.floors import version_problem
@@ -43,6 +41,7 @@ from serving.login import BadLogin, auth_table, read_login
 from serving.precision import PRECISIONS, Precision, PrecisionError
 from serving.report import Report
 from serving.served import Served, describe_speed, publish
+from serving.servers import Servers, servers
 from serving.weights_errors import Unfit
 
 BAD_USAGE = 2
@@ -58,6 +57,7 @@ examples:
   ./serve.sh --model satori-7b-round2          another one
   ./serve.sh --model ./my-llama                a folder; org/name is any model of a hub
   ./serve.sh --port 8080 -- --quantization fp8 what stands after -- goes to vLLM as it is
+  ./serve.sh --replicas 4                      a server on each of four GPUs, behind one address
 
 environment: VLLM_API_KEY (the key clients must send, of 32 characters or more where --host is
 not this machine; without one a key is made and kept), HF_TOKEN (for gated models),
@@ -101,6 +101,10 @@ def parser() -> argparse.ArgumentParser:
     ):
         add(flag, type=port_number, default=default, metavar="PORT", help=f"{whose} ({default})")
     add("--api-key-file", type=Path, metavar="FILE", help="the key clients send; made if missing")
+    count = {"type": replicas.replica_count, "default": 1, "metavar": "N"}
+    add("--replicas", **count, help="servers of the model, a GPU each, or a share of the cores")
+    url = {"type": replicas.worker_url, "metavar": "URL", "action": "append", "default": []}
+    add("--worker-url", **url, help="a server of another machine, to share the work; repeatable")
     add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
     add("--served-model-name", metavar="NAME", help="what the API calls the model")
     add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
@@ -148,6 +152,8 @@ def options_of(given: argparse.Namespace, extra: tuple[str, ...]) -> Options:
         precision=given.precision,
         log_content=given.log_content,
         extra=extra,
+        replicas=given.replicas,
+        worker_urls=tuple(dict.fromkeys(given.worker_url)),
     )
 
 
@@ -164,7 +170,7 @@ def check(options: Options) -> None:
         raise Refusal(f"Give {ours[0]} before the --, not after it.", BAD_USAGE)
     if options.precision != "auto" and precision.decide(options.extra):
         raise Refusal("Give --precision, or --dtype after the --, not both.", BAD_USAGE)
-    for one, other in combinations(options.listeners, 2):
+    for one, other in combinations(options.all_listeners, 2):
         if one.port == other.port:
             both = f"The {one.name} and the {other.name} cannot both have port {one.port}"
             raise Refusal(f"{both}: change one with {one.flag} or {other.flag}.", BAD_USAGE)
@@ -195,6 +201,11 @@ def check_share(to: sharing.Tunnel, login: bool, report: Report) -> None:
     if shutil.which("ssh") is None:
         raise Refusal("--share needs the ssh client: sudo apt-get install openssh-client")
     report.say(sharing.warning(to, login))
+
+
+def check_replicas(model: Model, options: Options, here: Machine) -> None:
+    if problem := replicas.find_problem(model, options, here, os.environ):
+        raise Refusal(problem, BAD_USAGE)
 
 
 def take_key(options: Options, file: Path | None, report: Report) -> ApiKey:
@@ -230,9 +241,12 @@ def computes_in(model: Model, options: Options, here: Machine) -> Precision:
         raise Refusal(str(error)) from None
 
 
-def choice_line(model: Model, computed: Precision, here: Machine, tokens: float | None) -> str:
-    """What is served, how fast it will be, why, and what to type for another."""
+def choice_line(
+    model: Model, computed: Precision, here: Machine, tokens: float | None, times: int = 1
+) -> str:
+    """What is served, how fast each of them will be, why, and what to type for another."""
     expected = f", {describe_speed(tokens)}" if tokens else ""
+    expected += f", {times} times" if times > 1 else ""
     kind = f" in {computed.name}" if computed.name else ""
     lacking = " without instructions for int8" if computed.name == "bfloat16" else ""
     return (
@@ -254,9 +268,9 @@ def dry_run(
     computed = computes_in(model, options, here)
     form = computed.name if computed.convert else ""
     folder = weights.folder_of(model, models_root(), form)
-    started = server_specs(model, options, here, folder, _python(), os.environ, computed)
-    started += [sharing.tunnel_spec(share, options)] if share else []
-    return "\n".join(str(server.command) for server in started)
+    started = servers(model, options, here, folder, _python(), os.environ, computed).all
+    tunnels = (sharing.tunnel_spec(share, options),) if share else ()
+    return "\n".join(str(server.command) for server in (*started, *tunnels))
 
 
 def _python() -> Path:
@@ -281,7 +295,7 @@ def start(
 
     with ExitStack() as claims:
         try:
-            for one in options.listeners:
+            for one in options.all_listeners:
                 claims.enter_context(ports.take(one.host, one.port, one.flag))
         except ports.PortError as error:
             raise Refusal(str(error)) from None
@@ -302,6 +316,8 @@ def _set_up(
     try:
         python = setup.ensure(here, report, login=options.login is not None)
         setup.ensure_libnuma(here, report)
+        if options.routed:
+            setup.ensure_router(report)
         if Path(sys.prefix).resolve() != setup.Place().folder.resolve():
             _go_on_in(python, [] if given.model else ["--model", model.name])
     except setup.SetupError as error:
@@ -401,7 +417,7 @@ def _serve(
         os.environ["OPENAI_API_KEY"] = key.key  # the page's client and ours
     token = sharing.new_token() if options.ui_for_others else ""
     python = Path(sys.executable)
-    vllm, *beside = server_specs(model, options, here, folder, python, os.environ, computed)
+    started = servers(model, options, here, folder, python, os.environ, computed)
     tunnels = [sharing.tunnel_spec(share, options)] if share else []
 
     def ready() -> Sequence[str]:
@@ -412,12 +428,13 @@ def _serve(
 
     plan = LaunchPlan(
         model=served_name(model, options),
-        vllm=vllm,
+        vllms=started.vllms,
         ready=ready,
-        beside=(*beside, *tunnels),
-        warm=partial(_warm, model, options) if model.way == "json_steps" else None,
+        beside=(*started.beside, *tunnels),
+        warm=partial(_warm, started) if model.way == "json_steps" else None,
     )
-    with publish(known(model, options, here, computed), options.port):
+    one = replicas.one_of(options, here)
+    with publish(known(model, options, one, computed), options.port):
         return serve(plan, report)
 
 
@@ -433,7 +450,7 @@ def ready_lines(model: Model, options: Options, key: ApiKey) -> tuple[str, ...]:
     page = "The page: ./serve.sh --ui, or streamlit run app_reasoning.py"
     return (
         "",
-        f"{name} answers.",
+        f"{name} answers{f', {options.replicas} times' if options.replicas > 1 else ''}.",
         *(f"  {one.name[0].upper() + one.name[1:]:<8} {one.url}" for one in options.listeners),
         *([f"The gateway's models: {name}-steps, {name}-vote8, {name}"] if options.gateway else []),
         "",
@@ -445,12 +462,11 @@ def ready_lines(model: Model, options: Options, key: ApiKey) -> tuple[str, ...]:
     )
 
 
-def _warm(model: Model, options: Options, ready: Callable[[], None]) -> None:
+def _warm(started: Servers, ready: Callable[[], None]) -> None:
     """In a thread of its own."""
     from serving.warmup import warm_ours
 
-    os.environ.update(client_environment(model, options))
-    warm_ours(ready)
+    warm_ours([one.address for one in started.vllms], ready)
 
 
 def run(argv: Sequence[str], report: Report) -> int:
@@ -466,15 +482,17 @@ def run(argv: Sequence[str], report: Report) -> int:
         return 0
     options = with_login(options_of(given, extra))
     check(options)
-    model = pick(given.model, catalogue, here)
-    computed = computes_in(model, options, here)
+    own = replicas.one_of(options, here)
+    model = pick(given.model, catalogue, own)
+    check_replicas(model, options, here)
+    computed = computes_in(model, options, own)
     told = Report(sys.stderr) if given.dry_run else report
     if given.share is not None:
         check_share(given.share, options.login is not None, told)
-    told.say(choice_line(model, computed, here, expected(model, computed, here)))
+    told.say(choice_line(model, computed, here, expected(model, computed, own), options.replicas))
     notes = [
         note
-        for note in (here.warning, hardware.explain_misfit(model, here, options.precision))
+        for note in (here.warning, hardware.explain_misfit(model, own, options.precision))
         if note
     ]
     if given.dry_run:
@@ -485,7 +503,7 @@ def run(argv: Sequence[str], report: Report) -> int:
     key = take_key(options, given.api_key_file, report)
     if options.log_content:
         report.say("The logs of page and gateway will hold questions and answers; vLLM's never do.")
-    _judge(model, here, options, report)
+    _judge(model, own, options, report)
     return start(model, options, here, given, report, key)
 
 
@@ -514,6 +532,8 @@ def _judge(model: Model, here: Machine, options: Options, report: Report) -> Non
     if here.warning:
         report.say(here.warning)
     problem = hardware.explain_misfit(model, here, options.precision)
+    if problem and options.replicas > 1 and not here.gpus:
+        problem = f"Each of {options.replicas} replicas has its share of the memory. {problem}"
     if problem and options.extra:
         report.say(problem + " Trying, as flags for vLLM were given.")
     elif problem:

@@ -26,6 +26,7 @@ HOST = "127.0.0.1"
 PORT = 8000
 GATEWAY_PORT = 8001
 UI_PORT = 8501
+ROUTER_AT = 10  # ports above the API's; the replicas follow
 PAGE_HEALTH = "/_stcore/health"
 PAGE_TOKEN = "STEPWISE_PAGE_TOKEN"  # the variable that holds what a visitor of the page must have
 RESTARTED = "STEPWISE_RESTARTED"  # reasoning/endpoint.py's, which needs more than Python alone
@@ -104,6 +105,8 @@ class Options:
     precision: str = "auto"
     log_content: bool = False  # the page's log and the gateway's may hold what is asked
     extra: tuple[str, ...] = ()  # to vLLM as it is
+    replicas: int = 1
+    worker_urls: tuple[str, ...] = ()  # servers of other machines
 
     @property
     def vllm(self) -> Listener:
@@ -118,15 +121,38 @@ class Options:
         return Listener("page", self.ui_host, self.ui_port, "--ui-port", path="")
 
     @property
+    def routed(self) -> bool:
+        """Whether several servers stand behind the one address."""
+        return self.replicas > 1 or bool(self.worker_urls)
+
+    @property
+    def router(self) -> Listener:
+        return Listener("router", HOST, self.port + ROUTER_AT, "--port", path="")
+
+    def replica(self, number: int) -> Listener:
+        """Where a replica listens, counted from 0; the only one without a router is the API."""
+        if not self.routed:
+            return self.vllm
+        return Listener(f"replica {number + 1}", HOST, self.router.port + 1 + number, "--port")
+
+    @property
     def ui_for_others(self) -> bool:
         """Whether others than who sits at this machine can reach the page."""
         return self.ui and (self.share or not is_loopback(self.ui_host))
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
-        """All that will listen."""
+        """Those that people are told of."""
         gateway = (self.gateway_listener,) if self.gateway else ()
         return (self.vllm, *gateway, *((self.page,) if self.ui else ()))
+
+    @property
+    def all_listeners(self) -> tuple[Listener, ...]:
+        """Those too that stand behind the API."""
+        if not self.routed:
+            return self.listeners
+        replicas = map(self.replica, range(self.replicas))
+        return (*self.listeners, self.router, *replicas)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,29 +205,6 @@ def served_name(model: Model, options: Options) -> str:
     return options.served_model_name or model.served_name
 
 
-def server_specs(
-    model: Model,
-    options: Options,
-    machine: Machine,
-    weights: Path,
-    python: Path,
-    given: Mapping[str, str],
-    precision: Precision = Precision(),
-) -> list[ServerSpec]:
-    """All that is started: vLLM, then the gateway and the page where they are asked for."""
-    vllm = vllm_command(model, options, machine, weights, python, given, precision)
-    started = [ServerSpec("vLLM", "vllm", vllm, options.vllm.address)]
-    if options.gateway:
-        gateway = gateway_command(model, options, python, given)
-        started.append(
-            ServerSpec("The gateway", "gateway", gateway, options.gateway_listener.address)
-        )
-    if options.ui:
-        page = page_command(model, options, python)
-        started.append(ServerSpec("The page", "page", page, options.page.address, PAGE_HEALTH))
-    return started
-
-
 def vllm_command(
     model: Model,
     options: Options,
@@ -210,13 +213,14 @@ def vllm_command(
     python: Path,
     given: Mapping[str, str],
     precision: Precision = Precision(),
+    replica: int = 0,
 ) -> Command:
     """The vLLM server for this model on this machine, computing in `precision`.
 
     The user's own flags come last, for vLLM takes the last of two; what the user's
-    environment, `given`, sets already stays.
+    environment, `given`, sets already stays. Of several replicas it is number `replica`.
     """
-    listener = options.vllm
+    listener = options.replica(replica)
     argv = [str(python), *VLLM, "--model", str(weights)]
     argv += ["--served-model-name", served_name(model, options)]
     argv += ["--host", listener.host, "--port", str(listener.port)]
@@ -225,10 +229,10 @@ def vllm_command(
     argv += [*(["--dtype", precision.dtype] if precision.dtype else []), *options.extra]
     environment = vllm_environment(machine, given)
     plugin = () if machine.gpus else (PLUGIN,)
-    return Command(tuple(argv), environment | _python_path(given, *plugin))
+    return Command(tuple(argv), environment | python_path(given, *plugin))
 
 
-def _python_path(given: Mapping[str, str], *folders: Path) -> dict[str, str]:
+def python_path(given: Mapping[str, str], *folders: Path) -> dict[str, str]:
     """With this project in front: what it names is found from any folder."""
     theirs = given.get("PYTHONPATH")
     parts = [ROOT, *folders, *([theirs] if theirs else [])]
@@ -276,7 +280,7 @@ def gateway_command(
     """The gateway in front of this vLLM. It finds the key in the environment, as vLLM does."""
     listener = options.gateway_listener
     argv = [str(python), "-m", "gateway", "--host", listener.host, "--port", str(listener.port)]
-    return Command(tuple(argv), client_environment(model, options) | _python_path(given))
+    return Command(tuple(argv), client_environment(model, options) | python_path(given))
 
 
 def page_command(model: Model, options: Options, python: Path) -> Command:

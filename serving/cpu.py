@@ -7,7 +7,7 @@ Pure: the texts of /proc and /sys come from `read` (serving/cgroup.py), so that 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from serving.cgroup import Read, cpu_quota
 
@@ -64,6 +64,13 @@ class Cpu:
             "OMP_NUM_THREADS": str(self.threads),
             **({"KMP_BLOCKTIME": BLOCKTIME} if shared else {}),
         }
+
+    def part(self, number: int, of: int) -> Cpu:
+        """What one of `of` models gets, counted from 0: cores of its own, of a quota its share."""
+        each = self.count // of
+        if self.count < len(self.cores):
+            return replace(self, quota=float(each))
+        return replace(self, cores=self.cores[number * each : (number + 1) * each])
 
     @property
     def _share(self) -> int:

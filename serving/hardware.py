@@ -10,7 +10,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from serving.catalogue import ROOT, Model
@@ -61,6 +61,12 @@ class Machine:
             return f"no GPU, {cores}, {self.memory_gb:.0f} GB of memory"
         many = f"{len(self.gpus)} x " if len(self.gpus) > 1 else ""
         return f"{many}{self.gpus[0].name}, {self.gpus[0].memory_gb:.0f} GB"
+
+    def part(self, number: int, of: int, cards: int = 1) -> Machine:
+        """What one of `of` servers gets, counted from 0: so many cards, else cores and memory."""
+        if self.gpus:
+            return replace(self, gpus=self.gpus[number * cards : (number + 1) * cards])
+        return replace(self, cpu=self.cpu.part(number, of), memory_gb=self.memory_gb / of)
 
 
 def detect(environment: Mapping[str, str] = os.environ) -> Machine:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -40,14 +41,14 @@ CELLS = 20  # of the bar
 
 @dataclass(frozen=True, slots=True)
 class LaunchPlan:
-    """What to start, and what to say once it answers: vLLM with `model`, others `beside` it.
+    """What to start, and what to say once it answers: vLLMs with `model`, others `beside` them.
 
     `warm` asks vLLM for what makes questions fast, and goes on with it when it has said that
-    the first may come; it may fail.
+    the first may come; it may fail. One of several vLLMs that cannot be kept up is given up.
     """
 
     model: str
-    vllm: ServerSpec
+    vllms: tuple[ServerSpec, ...]
     ready: Callable[[], Sequence[str]]
     beside: tuple[ServerSpec, ...] = ()
     warm: Warm | None = None
@@ -88,7 +89,7 @@ def serve(plan: LaunchPlan, report: Report) -> int:
         _wait_until_up(plan, services, signals, report)
         for line in plan.ready():
             report.say(line)
-        _keep_up(services, signals, report)
+        _keep_up(services, len(plan.vllms), signals, report)
     except Died as died:
         tell_end(died.service, report)
         if died.starts:
@@ -105,9 +106,10 @@ def serve(plan: LaunchPlan, report: Report) -> int:
 
 
 def _start(plan: LaunchPlan, services: list[Service], report: Report) -> None:
-    for server in (plan.vllm, *plan.beside):
+    for server in (*plan.vllms, *plan.beside):
         services.append(start(server, log_of(server, plan.logs)))
-    report.say(f"vLLM's log: {display_path(services[0].log)}")
+    logs = [display_path(service.log) for service in services[: len(plan.vllms)]]
+    report.say(f"vLLM's log{'s' if len(logs) > 1 else ''}: {', '.join(logs)}")
 
 
 def log_of(server: ServerSpec, logs: Path = LOGS) -> Path:
@@ -117,14 +119,21 @@ def log_of(server: ServerSpec, logs: Path = LOGS) -> Path:
 def _wait_until_up(
     plan: LaunchPlan, services: list[Service], signals: Signals, report: Report
 ) -> None:
-    vllm, *beside = services
-    report.begin(f"Starting vLLM with {plan.model} (half a minute or more)")
-    _until(vllm.answers, services, signals, lambda: report.tick(describe_progress(vllm.said())))
+    count = len(plan.vllms)
+    times = f", {count} times" if count > 1 else ""
+    report.begin(f"Starting vLLM with {plan.model}{times} (half a minute or more)")
+    for vllm in services[:count]:
+        shown = partial(_show_progress, vllm, report)
+        _until(vllm.answers, services, signals, shown)
     report.end()
-    for service in beside:
+    for service in services[count:]:
         _until(service.answers, services, signals)
     if plan.warm is not None:
         _warm(plan.warm, services, signals, report)
+
+
+def _show_progress(vllm: Service, report: Report) -> None:
+    report.tick(describe_progress(vllm.said()))
 
 
 def _warm(warm: Warm, services: list[Service], signals: Signals, report: Report) -> None:
@@ -137,14 +146,32 @@ def _warm(warm: Warm, services: list[Service], signals: Signals, report: Report)
     report.end()
 
 
-def _keep_up(services: list[Service], signals: Signals, report: Report) -> NoReturn:
-    """Until it is told to stop. Each that ends is started again; one that ends often is not."""
+def _keep_up(services: list[Service], vllms: int, signals: Signals, report: Report) -> NoReturn:
+    """Until it is told to stop. Each that ends is started again; one that ends often is not.
+
+    That ends all, but for one of several vLLMs, the first in the list: the others go on.
+    """
     restarters = [Restarter(service, report) for service in services]
+    replicas, others = restarters[:vllms], restarters[vllms:]
     while not signals.got:
-        for restarter in restarters:
+        look_at_replicas(replicas, report)
+        for restarter in others:
             restarter.look()
         time.sleep(POLL)
     raise StopAsked
+
+
+def look_at_replicas(replicas: list[Restarter], report: Report) -> None:
+    """Does what is due; one that cannot be kept up is taken from the list, but for the last."""
+    for replica in replicas[:]:
+        try:
+            replica.look()
+        except Died as died:
+            if len(replicas) == 1:
+                raise
+            tell_end(died.service, report)
+            report.say(f"{died.service.name} is given up. The others go on.")
+            replicas.remove(replica)
 
 
 def _until(

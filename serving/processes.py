@@ -57,7 +57,7 @@ class Service:
         connection = http.client.HTTPConnection(where.netloc, timeout=PROBE_SECONDS)
         try:
             connection.request("GET", where.path)
-            return connection.getresponse().status == 200
+            return connection.getresponse().status in (200, 401)  # the router wants a key even here
         except (OSError, http.client.HTTPException):
             return False
         finally:

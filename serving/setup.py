@@ -32,6 +32,7 @@ from serving import hardware
 from serving.catalogue import ROOT
 from serving.hardware import Machine
 from serving.login import REQUIREMENTS
+from serving.replicas import ROUTER_FOLDER
 from serving.report import Report
 from serving.supervisor import die_with_parent
 
@@ -46,6 +47,7 @@ ROOM_GB = {
     REQUIREMENTS: 0.1,
 }
 BASES = {"requirements.txt", "requirements-cpu.txt"}
+ROUTER_LOCK = "requirements-router.lock"
 TAIL = 8  # lines of pip's or uv's last words
 
 
@@ -79,6 +81,11 @@ class Place:
     @property
     def python(self) -> Path:
         return self.folder / "bin" / "python"
+
+    @property
+    def router(self) -> Path:
+        """vllm-router's own environment: its packages want no others to live with."""
+        return self.root / ROUTER_FOLDER
 
     @property
     def stamp(self) -> Path:
@@ -276,6 +283,31 @@ def _add_torch(file: Path, pip: list[str], run: RunCommand) -> None:
         run([*pip, torch], what)
     except CommandFailed:
         run([*pip, torch, "--extra-index-url", TORCH_INDEX], what + ", from pytorch.org")
+
+
+def ensure_router(
+    report: Report, place: Place | None = None, run: RunCommand | None = None
+) -> None:
+    """Makes vllm-router's environment where it is not as its lock says. Raises SetupError.
+
+    The copy of the lock comes last: what was cut off has none, and is made anew.
+    """
+    place = place or Place()
+    wanted, held = place.root / ROUTER_LOCK, place.router / ROUTER_LOCK
+    with _locked(place, report):
+        if held.exists() and held.read_bytes() == wanted.read_bytes():
+            return
+        run = run or Runner(place.log, report)
+        python, folder = str(place.python), str(place.router)
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            run([python, "-m", "uv", "venv", "--python", python, folder], "Making .venv-router")
+            install = [python, "-m", "uv", "pip", "install", "--python", f"{folder}/bin/python"]
+            install += ["--require-hashes", "-r", str(wanted)]
+            run(install, "Installing vllm-router (some seconds)")
+        except CommandFailed as failed:
+            raise SetupError(_explained(failed, place)) from None
+        shutil.copy(wanted, held)
 
 
 def _explained(failed: CommandFailed, place: Place) -> str:

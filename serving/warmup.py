@@ -7,7 +7,8 @@ before servers that others started, too: those they warm.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 from reasoning.detection import DEFAULT, DetectedWays
@@ -17,13 +18,29 @@ from reasoning.warming import reader_language, warm
 from serving.served import served_at
 
 
-def warm_ours(ready: Callable[[], None]) -> None:
-    """Warms the server that the environment names; `ready` as of `warm`.
+def warm_ours(addresses: Sequence[str], ready: Callable[[], None]) -> None:
+    """Warms each of these servers, side by side; `ready` once the first question can meet any.
 
     That it fails costs the first question some seconds, no more.
     """
-    with suppress(StepwiseError):
-        asyncio.run(warm(Endpoint.from_environment(), reader_language(), ready))
+    asyncio.run(_warm_all(addresses, ready))
+
+
+async def _warm_all(addresses: Sequence[str], ready: Callable[[], None]) -> None:
+    left = len(addresses)
+
+    def one_ready() -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            ready()
+
+    async def one(address: str) -> None:
+        endpoint = Endpoint(f"{address}/v1", os.environ.get("OPENAI_API_KEY", ""))
+        with suppress(StepwiseError):
+            await warm(endpoint, reader_language(), one_ready)
+
+    await asyncio.gather(*map(one, addresses))
 
 
 async def warm_theirs(endpoint: Endpoint, ways: DetectedWays) -> None:

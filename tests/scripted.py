@@ -61,6 +61,9 @@ class Scripted:
     async def count(self, text: str) -> int | None:
         return None
 
+    async def waiting(self) -> int | None:
+        return None
+
     async def special_tokens(self, candidates: Iterable[str]) -> frozenset[str]:
         return self.special & set(candidates)
 

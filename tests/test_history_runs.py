@@ -24,7 +24,7 @@ from history.run import Run
 from history.runs import Loop, Runs, Thinker
 from history.store import Begun, Heard, Store, StoreError
 from page.health import LOOKED_AT, Health, ServerState
-from reasoning.endpoint import ServedModel
+from reasoning.endpoint import Replicas, ServedModel
 from reasoning.errors import Unreachable
 from reasoning.events import (
     Answer,
@@ -680,6 +680,24 @@ def test_health_follows_a_server_down_up_and_swapped(loop: Loop) -> None:
     server.name = None
     until(lambda: health.state().error)
     assert server.greeted == ["small", "large"]
+    loop.cancel(watch)
+    until(watch.done)
+
+
+@pytest.mark.parametrize(("vllm", "replicas"), [(True, Replicas(3, 2)), (False, None)])
+def test_the_servers_behind_a_vllms_address_are_counted(
+    loop: Loop, vllm: bool, replicas: Replicas | None
+) -> None:
+    async def ask() -> ServedModel:
+        return ServedModel("model", vllm=vllm)
+
+    async def count() -> Replicas:
+        return Replicas(3, 2)
+
+    health = Health(ask, count=count, interval=0.005)
+    watch = loop.start(health.watch())
+    until(lambda: health.state().model)
+    assert health.state().replicas == replicas
     loop.cancel(watch)
     until(watch.done)
 

@@ -24,6 +24,7 @@ from reasoning.events import (
 from reasoning.fallback import Fallback
 from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.json_steps import CONCLUDE, DECIDE, GO_ON
+from reasoning.retry import BUSY_PAUSE, BUSY_WAIT
 from reasoning.think import think
 from tests.scripted import MODEL, Scripted, Time, good, pieces, run
 from tests.stub import step_text
@@ -391,7 +392,23 @@ async def test_what_came_before_the_break_is_void() -> None:
 async def test_a_busy_server_is_asked_again_when_it_says() -> None:
     time = Time()
     await run(Scripted(Busy("Busy.", "Later.", retry_after=7), *FINAL), time=time)
-    assert time.slept == [7]
+    (slept,) = time.slept
+    assert 7 <= slept <= 7 * 1.25  # a little more, lest all come back at once
+
+
+async def test_a_full_server_is_waited_for_longer_than_one_that_is_broken() -> None:
+    time, busy = Time(), Busy("The server is busy (429).", "Try again later.")
+    events = await run(Scripted(*[busy] * 20, *FINAL), time=time)
+    assert kinds(events)[-1] == "Answer"
+    assert len(only(events, Retry)) == len(time.slept) == 20
+    assert max(time.slept) <= BUSY_PAUSE
+
+
+async def test_a_full_server_is_not_waited_for_for_ever() -> None:
+    time, busy = Time(), Busy("The server is busy (429).", "Try again later.")
+    events = await run(Scripted(busy), time=time)
+    assert kinds(events)[-1] == "Failed"
+    assert BUSY_WAIT <= sum(time.slept) <= BUSY_WAIT + BUSY_PAUSE
 
 
 async def test_a_server_that_asks_for_minutes_is_not_waited_for() -> None:

@@ -9,6 +9,7 @@ from typing import Any, cast
 import pytest
 
 from serving.failures import Failure
+from serving.launch import look_at_replicas
 from serving.report import Report
 from serving.restarts import MOST, Died, Restarter, pause_before
 
@@ -93,3 +94,21 @@ def test_one_that_never_answers_again_ends_however_long_it_takes_to_fail() -> No
         watch.wait(16)
     with pytest.raises(Died):
         watch.ends(after=300)
+
+
+def test_a_replica_that_cannot_be_kept_up_is_given_up_and_the_others_go_on() -> None:
+    """And with the last one all ends."""
+    dying, living = Watch(), Watch()
+    replicas = [dying.restarter, living.restarter]
+    for _ in range(MOST):
+        dying.ends(after=60)
+        dying.wait(16)
+        dying.wait(0.2)
+    dying.mortal.status = 137
+    look_at_replicas(replicas, dying.restarter.report)
+    assert replicas == [living.restarter]
+    assert dying.out.getvalue().splitlines()[-1].endswith("is given up. The others go on.")
+    living.restarter.starts = [living.now] * MOST
+    living.mortal.status = 137
+    with pytest.raises(Died):
+        look_at_replicas(replicas, living.restarter.report)

@@ -72,7 +72,8 @@ def behind(ready):
 def fails(ready):
     print("warming failed", flush=True)
 page = {page!r}
-plan = LaunchPlan("a model", fake("vLLM", "vllm", {port}, {mode!r}), lambda: ("it answers",),
+vllms = (fake("vLLM", "vllm", {port}, {mode!r}),)
+plan = LaunchPlan("a model", vllms, lambda: ("it answers",),
             (fake("The page", "page", {page_port}, page),) if page else (),
             {warm}, Path({logs!r}))
 sys.exit(serve(plan, Report()))

@@ -21,13 +21,13 @@ from serving.command import (
     gateway_command,
     is_loopback,
     page_command,
-    server_specs,
     vllm_command,
     way_problem,
 )
 from serving.cpu import Cpu
 from serving.hardware import Gpu, Machine
 from serving.precision import Precision
+from serving.servers import servers
 from serving.tuning import tune
 
 CATALOGUE = load()
@@ -85,7 +85,7 @@ def test_nothing_calls_out_and_nothing_logs_questions() -> None:
 def test_the_logs_of_page_and_gateway_hold_content_where_that_is_typed_and_vllms_never() -> None:
     for typed in (False, True):
         options = Options(gateway=True, ui=True, log_content=typed)
-        vllm, *beside = server_specs(SMALL, options, CPU, WEIGHTS, PYTHON, {})
+        vllm, *beside = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {}).all
         told = [one.command.environment.get("STEPWISE_LOG_CONTENT") for one in beside]
         assert told == (["1", "1"] if typed else [None, None])
         assert "STEPWISE_LOG_CONTENT" not in vllm.command.environment
@@ -271,7 +271,7 @@ def test_the_address_is_one_that_this_machine_reaches(
 
 def test_the_gateway_stands_before_vllm_which_then_stays_on_this_machine() -> None:
     options = Options(host="0.0.0.0", gateway=True, port=8123, gateway_port=8124, ui=True)
-    vllm, gateway, page = server_specs(SMALL, options, CPU, WEIGHTS, PYTHON, {})
+    vllm, gateway, page = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {}).all
     assert value(vllm.command.argv, "--host") == "127.0.0.1"
     assert gateway.command.argv[1:3] == ("-m", "gateway")
     assert value(gateway.command.argv, "--host") == "0.0.0.0"

@@ -24,6 +24,7 @@ from serving.setup import (
     SetupError,
     ensure,
     ensure_libnuma,
+    ensure_router,
     fingerprint,
     missing,
     pip_index_for_uv,
@@ -328,3 +329,42 @@ def test_the_projects_own_requirements_are_pinned() -> None:
         loose = [line for line in lines if line and not line.startswith("-r ") and "==" not in line]
         assert loose == []
         assert fingerprint(ROOT / name)
+
+
+# -- vllm-router, at its first use
+
+
+def router_lines(place: Place, fails: Callable[[str], bool] = lambda line: False) -> list[str]:
+    installer = Installer(place, fails)
+
+    def run(argv: Sequence[str], what: str) -> None:
+        place.router.mkdir(exist_ok=True)
+        installer(argv, what)
+
+    ensure_router(Report(io.StringIO()), place, run)
+    return installer.lines
+
+
+def test_the_router_gets_an_environment_of_its_own_once_by_its_hashes(place: Place) -> None:
+    (place.root / "requirements-router.lock").write_text("vllm-router==1 --hash=sha256:1")
+    made, installed = router_lines(place)
+    assert made.endswith(f"-m uv venv --python {place.python} {place.router}")
+    assert f"--python {place.router}/bin/python --require-hashes -r" in installed
+    assert router_lines(place) == []
+    (place.root / "requirements-router.lock").write_text("vllm-router==2 --hash=sha256:2")
+    assert len(router_lines(place)) == 2
+
+
+def test_a_router_that_was_cut_off_is_made_anew(place: Place) -> None:
+    (place.root / "requirements-router.lock").write_text("vllm-router==1 --hash=sha256:1")
+    with pytest.raises(SetupError, match="no such thing"):
+        router_lines(place, lambda line: "--require-hashes" in line)
+    assert len(router_lines(place)) == 2
+
+
+def test_the_router_is_the_one_that_the_tests_and_the_image_have() -> None:
+    line = "vllm-router==0.1.17"
+    for name in ("requirements-router.txt", "requirements-deploy.txt", "deploy/Dockerfile"):
+        assert line in (ROOT / name).read_text(encoding="utf-8"), name
+    lock = (ROOT / "requirements-router.lock").read_text(encoding="utf-8")
+    assert f"{line} \\\n    --hash=sha256:" in lock

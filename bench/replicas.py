@@ -1,0 +1,339 @@
+"""Two CPU replicas of a small model behind vllm-router, as ./serve.sh --replicas 2 starts them.
+
+    scripts/bench replicas [--model NAME] [--chains 12] [--kills 20] [--moves 5] [--write FILE]
+
+* prefix hits: of the prompt tokens of so many chains in JSON steps, four at a time, the part that
+  the replicas found in their caches, by their own metrics; with consistent_hash and round_robin,
+  each before replicas that have just started
+* kills: so many times a replica is ended by `kill -9` in the middle of the chain that it thinks;
+  the chain's steps are counted, and the seconds until its next piece of text
+* moves: so many times a replica is taken from the router and joined again while requests come;
+  those that fail are counted
+* the front: CPU time of a token that goes through it, a stub behind it writing as fast as it can
+
+What is killed is started anew by the bench: ./serve.sh gives a replica up after five ends in ten
+minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import re
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import aclosing, contextmanager
+from dataclasses import dataclass, field, replace
+from itertools import cycle
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from bench.loop import spread
+from bench.parts import Row, Worker, serving, thinker, token_milliseconds
+from reasoning.endpoint import Endpoint, Patience
+from reasoning.events import Answer, Delta, Event, Settings, Step, Trace
+from reasoning.inquiry import Inquiry
+from reasoning.think import think
+from serving import hardware, setup, weights
+from serving.__main__ import computes_in
+from serving.catalogue import ROOT, find, load, models_root
+from serving.command import Command, Options
+from serving.launch import log_of
+from serving.processes import Service, start, stop
+from serving.report import Report
+from serving.servers import Servers, servers
+from serving.supervisor import processes_below
+from tests.processes import free_port
+
+MODEL = "smollm2-135m-instruct"
+PATIENCE = 900.0  # seconds for a start
+STEPS = 6
+AT_A_TIME = 4
+SETTINGS = Settings(min_steps=STEPS, max_steps=STEPS, step_tokens=60, answer_tokens=40)
+QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+
+
+def question(number: int) -> str:
+    return f"A farmer has {number + 11} sheep and buys {number * 3 + 2} more. How many are there?"
+
+
+@dataclass(slots=True)
+class Replicas:
+    """What runs; `policy` is the router's."""
+
+    options: Options
+    made: Servers
+    services: list[Service] = field(default_factory=list)
+
+    @property
+    def urls(self) -> list[str]:
+        return [one.address for one in self.made.vllms]
+
+    def endpoint(self) -> Endpoint:
+        return Endpoint(f"{self.made.beside[1].address}/v1", patience=Patience(restart=300))
+
+    def begin(self) -> None:
+        self.services = [start(one, log_of(one)) for one in self.made.all]
+        self.wait()
+
+    def wait(self) -> None:
+        """Until each of them answers."""
+        deadline = time.monotonic() + PATIENCE
+        for service in self.services:
+            while not service.answers():
+                if service.status is not None or time.monotonic() > deadline:
+                    raise RuntimeError(f"{service.name} does not come up: {service.log}")
+                time.sleep(0.2)
+
+    def kill(self, number: int) -> None:
+        """kill -9 of the API server; its supervisor ends what is left of it."""
+        below = processes_below(self.services[number].supervisor.pid)
+        for one in map(psutil.Process, below[:1]):
+            one.kill()
+
+    def start_again(self, number: int) -> None:
+        self.services[number].supervisor.wait()
+        self.services[number].start_again()
+
+
+@contextmanager
+def running(model: str, policy: str) -> Iterator[Replicas]:
+    here, chosen = hardware.detect(), find(model, load())
+    options = Options(replicas=2, port=free_port())
+    computed = computes_in(chosen, options, here)
+    form = computed.name if computed.convert else "bfloat16"
+    folder = weights.fetch(chosen, models_root(), None, Report(sys.stderr), form)
+    setup.ensure_router(Report(sys.stderr))
+    made = servers(chosen, options, here, folder, Path(sys.executable), os.environ, computed)
+    both = Replicas(options, with_policy(made, policy))
+    try:
+        both.begin()
+        yield both
+    finally:
+        stop(both.services, lambda: False)
+
+
+def with_policy(made: Servers, policy: str) -> Servers:
+    router, *beside = made.beside
+    argv = list(router.command.argv)
+    argv[argv.index("--policy") + 1] = policy
+    command = Command(tuple(argv), router.command.environment)
+    return replace(made, beside=(replace(router, command=command), *beside))
+
+
+def figure(text: str, name: str) -> float:
+    return sum(map(float, re.findall(rf"^{re.escape(name)}(?:\{{.*\}})? (\S+)$", text, re.M)))
+
+
+def figures(urls: Sequence[str], name: str) -> list[float]:
+    return [figure(httpx2.get(f"{url}/metrics", timeout=60).text, name) for url in urls]
+
+
+async def chain(endpoint: Endpoint, number: int) -> AsyncIterator[Event]:
+    model = await endpoint.model()
+    inquiry = Inquiry(question(number), "json_steps", settings=SETTINGS)
+    async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:
+        async for event in events:
+            yield event
+
+
+# -- prefix hits
+
+
+async def chains(both: Replicas, count: int) -> list[Trace]:
+    """Of the questions; so many at a time."""
+    endpoint, room = both.endpoint(), asyncio.Semaphore(AT_A_TIME)
+
+    async def one(number: int) -> Trace:
+        async with room, aclosing(chain(endpoint, number)) as events:
+            return Trace(tuple([event async for event in events]))
+
+    traces = await asyncio.gather(*map(one, range(count)))
+    await endpoint.close()
+    return list(traces)
+
+
+def hit_rows(model: str, count: int, policy: str) -> Iterator[Row]:
+    with running(model, policy) as both:
+        traces = asyncio.run(chains(both, count))
+        queries, hits = figures(both.urls, QUERIES), figures(both.urls, HITS)
+        answered = sum(isinstance(trace.end, Answer) for trace in traces)
+        yield Row(f"{policy}: prompt tokens found in the cache, of all", [sum(hits) / sum(queries)])
+        yield Row(f"{policy}: chains answered, of {count}", [answered])
+        share = max(queries) / sum(queries)
+        yield Row(f"{policy}: prompt tokens of the replica that had more, of all", [share])
+
+
+# -- kills
+
+
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A chain whose replica was killed: if it lost nothing, for how many seconds it stood still."""
+
+    whole: bool
+    still: float
+
+
+async def killed_once(both: Replicas, number: int) -> Killed:
+    """Kills the replica of a chain that is in the middle of its third step."""
+    endpoint, events = both.endpoint(), list[Event]()
+    before = figures(both.urls, "vllm:request_success_total")
+    hit, since, still = False, 0.0, 0.0
+    async with aclosing(chain(endpoint, number)) as following:
+        async for event in following:
+            events.append(event)
+            done = sum(isinstance(one, Step) for one in events)
+            if not hit and done == 2 and isinstance(event, Delta):
+                now = figures(both.urls, "vllm:request_success_total")
+                grown = [later - sooner for sooner, later in zip(before, now, strict=True)]
+                number = grown.index(max(grown))
+                both.kill(number)
+                hit, since = True, time.monotonic()
+            elif hit and not still and isinstance(event, Delta) and done == 2:
+                still = time.monotonic() - since
+    await endpoint.close()
+    steps = [event.number for event in events if isinstance(event, Step)]
+    whole = hit and steps == list(range(1, STEPS + 1)) and isinstance(events[-1], Answer)
+    both.start_again(number)
+    both.wait()
+    return Killed(whole, still)
+
+
+def kill_rows(both: Replicas, count: int) -> Iterator[Row]:
+    killed = []
+    for number in range(count):
+        killed.append(asyncio.run(killed_once(both, number)))
+        print(f"kill {number + 1}: {killed[-1]}", file=sys.stderr, flush=True)
+    if killed:
+        yield Row(
+            f"kill -9: chains that lost nothing, of {count}", [sum(it.whole for it in killed)]
+        )
+        yield Row("kill -9: seconds until its next text", [it.still for it in killed])
+
+
+# -- drain and join
+
+
+@dataclass(slots=True)
+class Load:
+    """Requests without a pause, so many at a time, each with an id of its own."""
+
+    url: str
+    model: str
+    sent: int = 0
+    failed: int = 0
+
+    async def run(self, ended: asyncio.Event) -> None:
+        async with httpx2.AsyncClient(timeout=300) as client:
+            await asyncio.gather(*(self._ask(client, ended) for _ in range(AT_A_TIME)))
+
+    async def _ask(self, client: httpx2.AsyncClient, ended: asyncio.Event) -> None:
+        while not ended.is_set():
+            self.sent += 1
+            body = {"model": self.model, "max_tokens": 16, "stream": True}
+            body["messages"] = [{"role": "user", "content": question(self.sent)}]
+            headers = {"X-Session-ID": f"load-{self.sent}"}
+            try:
+                reply = await client.post(
+                    f"{self.url}/v1/chat/completions", json=body, headers=headers
+                )
+                whole = reply.status_code == 200 and reply.text.endswith("data: [DONE]\n\n")
+            except httpx2.HTTPError:
+                whole = False
+            self.failed += not whole
+
+
+async def move(both: Replicas, number: int) -> None:
+    """Takes a replica away, lets it finish, stops it, starts it, joins it."""
+    router, url = both.made.beside[0].address, both.urls[number]
+    async with httpx2.AsyncClient(timeout=300) as client:
+        (await client.post(f"{router}/remove_worker", params={"url": url})).raise_for_status()
+        while sum(figures([url], "vllm:num_requests_running")):  # noqa: ASYNC110 - a server's state
+            await asyncio.sleep(0.2)
+        both.services[number].ask_to_stop()
+        await asyncio.to_thread(both.start_again, number)
+        await asyncio.to_thread(both.wait)
+        (await client.post(f"{router}/add_worker", params={"url": url})).raise_for_status()
+
+
+async def moved(both: Replicas, count: int) -> Load:
+    endpoint = both.endpoint()
+    load = Load(both.made.beside[1].address, (await endpoint.model()).name)
+    ended = asyncio.Event()
+    asking = asyncio.create_task(load.run(ended))
+    for number, _ in zip(cycle((0, 1)), range(count), strict=False):
+        await asyncio.sleep(2)  # with both
+        await move(both, number)
+    ended.set()
+    await asking
+    await endpoint.close()
+    return load
+
+
+def move_rows(both: Replicas, count: int) -> Iterator[Row]:
+    if count:
+        load = asyncio.run(moved(both, count))
+        yield Row(f"drained and joined {count} times: requests", [load.sent])
+        yield Row("of them failed", [load.failed])
+
+
+# -- the front
+
+
+def front_rows(rounds: int) -> Iterator[Row]:
+    port = free_port()
+    with Worker(thinker) as stub:
+        url = stub.base_url.removesuffix("/v1")
+        command = [sys.executable, "-m", "serving.front", "--port", str(port)]
+        command += ["--router", url, "--worker-urls", url]
+        with serving(command, port, PATH="/usr/bin:/bin") as process:
+            found = token_milliseconds(process, port, "stub", rounds)
+            yield Row("the front: milliseconds of CPU a token", found)
+            yield Row("the front: memory, MB", [process.memory_info().rss / 1e6])
+
+
+def measured(given: argparse.Namespace) -> Iterator[Row]:
+    yield from front_rows(given.rounds)
+    for policy in ("round_robin", "consistent_hash"):
+        if given.chains:
+            yield from hit_rows(given.model, given.chains, policy)
+    if given.kills or given.moves:
+        with running(given.model, "consistent_hash") as both:
+            yield from kill_rows(both, given.kills)
+            yield from move_rows(both, given.moves)
+
+
+def report(rows: Sequence[Row], command: str) -> str:
+    head = f"# Two replicas behind vllm-router\n\n    {command}\n\n"
+    head += "Median (smallest to largest).\n\n| what | value |\n|---|---|\n"
+    return head + "".join(f"| {row.what} | {spread(row.values, '.3g')} |\n" for row in rows)
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--model", default=MODEL)
+    flags.add_argument("--chains", type=int, default=12, help="for each policy")
+    flags.add_argument("--kills", type=int, default=20)
+    flags.add_argument("--moves", type=int, default=5, help="drains and joins")
+    flags.add_argument("--rounds", type=int, default=3, help="of the front, beside one to warm up")
+    flags.add_argument("--write", type=Path, help="also write the table there")
+    given = flags.parse_args()
+    (ROOT / "logs").mkdir(exist_ok=True)
+    rows = []
+    for row in measured(given):
+        print(row.what, spread(row.values, ".3g"), file=sys.stderr, flush=True)
+        rows.append(row)
+    said = f"--chains {given.chains} --kills {given.kills} --moves {given.moves}"
+    table = report(rows, f"scripts/bench replicas --model {given.model} {said}")
+    print(table)
+    if given.write:
+        given.write.write_text(table, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
