@@ -31,6 +31,7 @@ from tests.processes import until
 from tests.stub import NEVER, Stub, step
 
 IDLE = 1.0  # seconds
+JSON = {"Content-Type": "application/json"}
 TIMES = 50
 ENDLESS = step("Endless", "word " * 100, until=NEVER)
 
@@ -128,7 +129,7 @@ def _left(stub: Stub, url: str, streamed: bool) -> float:
     client = http.client.HTTPConnection(urlsplit(url).netloc, timeout=60)
     messages = [{"role": "user", "content": QUESTION}]
     body = {"model": f"{NAME}-steps", "stream": streamed, "messages": messages}
-    client.request("POST", "/v1/chat/completions", json.dumps(body))
+    client.request("POST", "/v1/chat/completions", json.dumps(body), JSON)
     if streamed:
         response = client.getresponse()
         while b'"reasoning"' not in (line := response.readline()):

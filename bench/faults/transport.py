@@ -43,6 +43,7 @@ PAUSE = 0.01  # seconds before another try
 MODEL = ServedModel(NAME)
 STUBS = "stub.py"  # tests/stub.py ends its own connections by cancelling them
 KEY = "secret-key-0815"
+JSON = {"Content-Type": "application/json"}
 FIRST = step("A first step", "It stays whatever comes after it.")
 
 
@@ -263,7 +264,7 @@ def _called(url: str, model: str, streamed: bool, name: str, late: Overrun) -> s
     messages = [{"role": "user", "content": "Why?"}]
     body = {"model": model, "stream": streamed, "messages": messages, "max_tokens": 500}
     began = time.monotonic()
-    client.request("POST", "/v1/chat/completions", json.dumps(body))
+    client.request("POST", "/v1/chat/completions", json.dumps(body), JSON)
     try:
         response = client.getresponse()
         text = response.read().decode("utf-8", "replace")
@@ -281,7 +282,8 @@ def _refused(code: int, text: str) -> str:
     if len(told) < 2 or told[-1] != "[DONE]" or "error" not in told[-2]:
         return f"no error at the end of {code} {text[-100:]!r}"
     error = told[-2]["error"]
-    if error["code"] == "internal_error" or not error["message"]:
+    ours = ("internal_error", "invalid_value", "invalid_json")  # and not the server's fault
+    if error["code"] in ours or not error["message"]:
         return f"{code} {error}"[:200]
     return f"it tells too much: {error['message']}" if _tells(error["message"]) else ""
 
