@@ -65,6 +65,7 @@ class Walk:
         self.visitor, self.page, self.look = visitor, visitor.page, look
         self.words = load("zh" if "zh" in look else "en")
         self.findings: list[str] = []
+        self.schemes = ["light", "dark"]
         for said in self.page.console_messages():  # until now
             self.hear(said)
         self.page.on("console", self.hear)
@@ -75,11 +76,17 @@ class Walk:
             self.findings.append(said.text)
 
     def see(self, view: str) -> None:
-        """Notes what is wrong with the view; a picture of it is kept."""
-        for scheme in self.visitor.in_both_themes():
+        """Notes what is wrong with the view; a picture of it is kept.
+
+        Each view begins in the theme in which the last one ended: all of a page is drawn anew
+        in another one.
+        """
+        for scheme in self.schemes:
+            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
             self.visitor.shoot(f"view-{view}-{self.look}-{scheme}")
             only = COLOURS if scheme == "dark" else {}  # all else is the same in both
             self.findings += [f"{view}, {scheme}: {line}" for line in serious(self.page, **only)]
+        self.schemes.reverse()
         wide = self.page.evaluate("document.documentElement.scrollWidth - innerWidth")
         if wide > 0:
             self.findings.append(f"{view}: {wide} px wider than the window")
