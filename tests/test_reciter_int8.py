@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 from collections.abc import Iterator
@@ -111,15 +112,31 @@ def served() -> Iterator[Server]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def said(served: Server) -> dict[str, str]:
+    """What it says to each prompt, all of them asked at once: a server reads them together."""
+    return asyncio.run(recite(served, known.make_tokenizer()))
+
+
+async def recite(served: Server, tokenizer: Any) -> dict[str, str]:
+    endpoint = Endpoint(served.base_url)
+    model = await endpoint.model()
+
+    async def say(prompt: str, reply: str) -> str:
+        tokens = len(tokenizer.encode(reply))
+        request = Request(model, (), tokens, prompt=prompt, special_tokens=True)
+        async with aclosing(endpoint.chat(request)) as pieces:
+            return "".join([piece.text async for piece in pieces])
+
+    replies = await asyncio.gather(*[say(*pair) for pair in ENDING])
+    await endpoint.close()
+    return {prompt: said for (prompt, _), said in zip(ENDING, replies, strict=True)}
+
+
 @on_int8
 @pytest.mark.real
 @pytest.mark.parametrize(("prompt", "reply"), ENDING)
-async def test_in_int8_the_real_server_recites_to_the_letter(
-    served: Server, prompt: str, reply: str
+def test_in_int8_the_real_server_recites_to_the_letter(
+    said: dict[str, str], prompt: str, reply: str
 ) -> None:
-    endpoint, tokens = Endpoint(served.base_url), len(known.make_tokenizer().encode(reply))
-    request = Request(await endpoint.model(), (), tokens, prompt=prompt, special_tokens=True)
-    async with aclosing(endpoint.chat(request)) as pieces:
-        said = "".join([piece.text async for piece in pieces])
-    await endpoint.close()
-    assert said == reply.removesuffix(END)
+    assert said[prompt] == reply.removesuffix(END)
