@@ -69,7 +69,8 @@ def test_escape_stops_the_run_unless_it_closes_a_menu_or_something_is_written(
     expect(menu).to_have_count(0)
     visitor.page.get_by_role("searchbox", name="Search").click()
     press(visitor, STOP)
-    visitor.page.wait_for_timeout(500)  # in which a stop would have come
+    visitor.search("no such words")  # the page hears of it after a stop, had there been one
+    visitor.sees("Nothing found.")
     expect(visitor.button("stop")).to_be_visible()
     assert model.gone == 0
     press_on_the_page(visitor, STOP)
