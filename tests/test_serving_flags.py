@@ -157,7 +157,7 @@ def test_one_line_says_what_is_served_how_fast_why_and_what_else(
     assert called(monkeypatch, "--dry-run", "--model", "qwen2.5-1.5b-instruct") == 0
     said = capsys.readouterr().err
     assert said == (
-        "Serving Qwen2.5-1.5B-Instruct in int8, about 7 tokens/s: this machine has no GPU, "
+        "Serving Qwen2.5-1.5B-Instruct in int8, about 8 tokens/s: this machine has no GPU, "
         "8 CPU cores, 16 GB of memory. Another: --model NAME (--list shows them).\n"
     )
 
@@ -407,7 +407,7 @@ def test_what_page_and_terminal_are_told_of_the_model_is_what_is_served(here: Ma
     options = front.Options(served_model_name="mine")
     told = front.known(model, options, VNNI, front.computes_in(model, options, VNNI))
     assert (told.model, told.title, told.precision) == ("mine", "Qwen2.5-Coder 1.5B", "int8")
-    assert told.speed == pytest.approx(1 / (1.8 / 0.75 / 20 + 50_000 * 0.5e-6))
+    assert told.speed == pytest.approx(1 / (1.563 / 0.75 / 20 + 50_000 * 0.5e-6))
     assert front.known(model, options, GPU, front.Precision()).speed is None
     folder = Model(name="my-llama", served_name="my-llama")
     assert front.known(folder, front.Options(), GPU, front.Precision()).title == "my-llama"
