@@ -69,9 +69,9 @@ def parser() -> argparse.ArgumentParser:
     flags.add_argument(
         "--log-content", action="store_true", help="let the log hold questions and answers"
     )
-    length = {"type": queue_length, "default": os.environ.get(QUEUE) or None, "metavar": "N"}
+    most = os.environ.get(QUEUE) or None
     said = f"answer 429 while so many requests wait at the model server ({QUEUE}; no bound)"
-    flags.add_argument("--queue", **length, help=said)
+    flags.add_argument("--queue", type=queue_length, default=most, metavar="N", help=said)
     return flags
 
 

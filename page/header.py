@@ -89,8 +89,8 @@ def _draw_health(context: PageContext) -> None:
     state = context.server
     if state.model is not None:
         missing = state.replicas is not None and state.replicas.up < state.replicas.all
-        icon, color = (("error", "orange"), ("check_circle", "green"))[not missing]
-        st.badge(_served_line(context), icon=f":material/{icon}:", color=color)
+        icon = ":material/error:" if missing else ":material/check_circle:"
+        st.badge(_served_line(context), icon=icon, color="orange" if missing else "green")
     elif state.error is None:
         st.badge(context.words("looking"), icon=":material/search:", color="gray")
     else:

@@ -101,10 +101,17 @@ def parser() -> argparse.ArgumentParser:
     ):
         add(flag, type=port_number, default=default, metavar="PORT", help=f"{whose} ({default})")
     add("--api-key-file", type=Path, metavar="FILE", help="the key clients send; made if missing")
-    count = {"type": replicas.replica_count, "default": 1, "metavar": "N"}
-    add("--replicas", **count, help="servers of the model, a GPU each, or a share of the cores")
-    url = {"type": replicas.worker_url, "metavar": "URL", "action": "append", "default": []}
-    add("--worker-url", **url, help="a server of another machine, to share the work; repeatable")
+    said = "servers of the model, a GPU each, or a share of the cores"
+    add("--replicas", type=replicas.replica_count, default=1, metavar="N", help=said)
+    said = "a server of another machine, to share the work; repeatable"
+    add(
+        "--worker-url",
+        type=replicas.worker_url,
+        action="append",
+        default=[],
+        help=said,
+        metavar="URL",
+    )
     add("--max-model-len", type=_positive, metavar="TOKENS", help="the context's length")
     add("--served-model-name", metavar="NAME", help="what the API calls the model")
     add("--chat-template", type=Path, metavar="FILE", help="a Jinja file in place of the model's")
