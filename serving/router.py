@@ -20,28 +20,37 @@ from typing import Any
 from serving.gate import KEY
 from serving.supervisor import die_with_parent
 
+HERE = "127.0.0.1"
+
 
 def router_args(argv: Sequence[str], key: str, judge: str) -> Any:
     """vllm-router's own settings. `judge` answers 200 to who has the key."""
     from vllm_router.launch_router import parse_router_args
 
     args = parse_router_args(list(argv))
-    args.prometheus_port = None  # the front tells of the replicas
+    # The front tells of the replicas. Left out, the router's own figures would be on one port for
+    # all of a machine, and the second router would end for it.
+    args.prometheus_host, args.prometheus_port = HERE, _free_port()
     if key:
         args.api_key = key
         args.api_key_validation_urls = [judge]  # what its command line does not offer
     return args
 
 
+def _free_port() -> int:
+    with socket.create_server((HERE, 0)) as found:
+        return int(found.getsockname()[1])
+
+
 def start_judge(key: str) -> str:
     """The address of a child that knows the key; it ends with this process."""
-    listening = socket.create_server(("127.0.0.1", 0))
+    listening = socket.create_server((HERE, 0))
     if os.fork() == 0:  # the router, once it runs, lets no thread of Python's run beside it
         die_with_parent()
-        server = HTTPServer(("127.0.0.1", 0), judge_of(key), bind_and_activate=False)
+        server = HTTPServer((HERE, 0), judge_of(key), bind_and_activate=False)
         server.socket = listening
         server.serve_forever()
-    address = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+    address = f"http://{HERE}:{listening.getsockname()[1]}/"
     listening.close()  # it is the child's
     return address
 

@@ -153,7 +153,8 @@ def test_the_router_knows_its_flags() -> None:
         "import sys; from serving.router import router_args; "
         "args = router_args(sys.argv[1:], 'k', 'http://judge'); "
         "assert (args.policy, args.api_key) == ('consistent_hash', 'k'); "
-        "assert args.prometheus_port is None and len(args.worker_urls) == 2"
+        "assert args.prometheus_port and args.prometheus_host == '127.0.0.1'; "
+        "assert len(args.worker_urls) == 2"
     )
     check("python", "-c", code, *router.argv[3:])
 
