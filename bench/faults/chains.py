@@ -13,6 +13,7 @@ import json
 from collections.abc import Iterator, Sequence
 
 from bench.faults.generated import Written
+from bench.faults.promise import escaped
 from gateway.render import CHANGED, ChainFailed, ChainRenderer
 from reasoning.endpoint import ServedModel
 from reasoning.events import ENDS, Answer, Event, Settings, Step, from_dict, to_dict
@@ -45,8 +46,8 @@ async def think_over(
     server = Speaking(*written)
     try:
         events = await run(server, way=way, model=model, settings=settings)
-    except Exception as error:
-        return len(server.requests), [], f"escaped: {error!r}"[:200]
+    except Exception as error:  # any at all: that none escapes is the promise
+        return len(server.requests), [], escaped(error)
     problems = "; ".join(_problems(events, way, settings, server))
     return len(server.requests), events, problems
 

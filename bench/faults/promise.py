@@ -9,6 +9,11 @@ from dataclasses import dataclass, field
 SHOWN = 20  # failures that are told one by one; more say nothing new
 
 
+def escaped(error: BaseException) -> str:
+    """The problem with an error that nobody named: that there is one is what is looked for."""
+    return f"escaped: {error!r}"[:200]
+
+
 @dataclass(frozen=True, slots=True)
 class Effort:
     """How hard to try: all that the promise names, or (`quick`) what a few minutes allow.

@@ -23,7 +23,7 @@ from unittest.mock import patch
 from urllib.parse import urlsplit
 
 from bench.faults.playing import LISTED, NAME
-from bench.faults.promise import Effort, Promise, Tally
+from bench.faults.promise import Effort, Promise, Tally, escaped
 from reasoning import __main__ as terminal
 from reasoning import retry
 from reasoning.endpoint import Endpoint, Patience, Request, ServedModel
@@ -116,8 +116,8 @@ async def _one_call(name: str, play: Play, expected: type[StepwiseError], late: 
             problem = "nothing is wrong with it"
         except StepwiseError as error:
             problem = _words(error, expected)
-        except Exception as error:
-            problem = f"escaped: {error!r}"[:200]
+        except Exception as error:  # any at all: that none escapes is the promise
+            problem = escaped(error)
         spent = time.monotonic() - began
         await endpoint.close()
     return problem or late.note(f"core, {name}", spent - _allowed(name))
@@ -152,8 +152,8 @@ async def _mid_chain(play: Play) -> str:
     with Stub(FIRST, play) as stub:
         try:
             events = await _chain(stub, PATIENCE, Settings())
-        except Exception as error:
-            return f"escaped: {error!r}"[:200]
+        except Exception as error:  # any at all: that none escapes is the promise
+            return escaped(error)
     steps, end = [e for e in events if isinstance(e, Step)], events[-1]
     if not steps or not isinstance(end, Failed) or not end.message:
         return f"{len(steps)} steps, and at the end {end}"[:200]
@@ -168,8 +168,8 @@ async def _models(name: str, play: Play, late: Overrun) -> str:
             await endpoint.model()
         except StepwiseError as error:
             problem = _words(error, type(error))
-        except Exception as error:
-            problem = f"escaped: {error!r}"[:200]
+        except Exception as error:  # any at all: that none escapes is the promise
+            problem = escaped(error)
         spent = time.monotonic() - began
         await endpoint.close()
     return problem or late.note(f"core, models, {name}", spent - PATIENCE.short)
@@ -220,8 +220,8 @@ def _asked(name: str, play: Play, words: tuple[str, ...], late: Overrun) -> str:
         with patch.dict(os.environ, given), redirect_stdout(out), redirect_stderr(err):
             try:
                 code = terminal.main(["Why?", "--way=json_steps", seconds, *words])
-            except BaseException as error:
-                return f"escaped: {error!r}"[:200]
+            except BaseException as error:  # any at all: that none escapes is the promise
+                return escaped(error)
     spent = time.monotonic() - begun.at
     return _printed(code, out.getvalue(), err.getvalue(), words) or late.note(
         f"terminal, {name}", spent - STEP_SECONDS
