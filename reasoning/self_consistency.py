@@ -5,8 +5,10 @@ most of them. Most questions are decided earlier, so N is only the bound here, a
 consistency (Aggarwal et al. 2023, arXiv 2305.11860) and early-stopping self-consistency (Li
 et al. 2024, arXiv 2401.10480):
 
-* Three chains are drawn at first. If all three agree the vote is over. This is the one bet:
-  with N of 7 or more the rest could have outvoted them.
+* Three chains are drawn at first. If all three agree the vote is over. This is a bet: with N
+  of 7 or more the rest could have outvoted them.
+* If no two of the first four agree it is over too: the model does not know, or says it in
+  words that cannot be compared. This is the other bet (evals: as many right for a fifth less).
 * Else chains are drawn until no other answer can reach the first one's votes any more, even
   if all that are left voted for it. So the winner is the one that all N would have chosen.
 
@@ -21,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 FIRST = 3  # chains; two that agree by chance are too common, more cost the easy questions
+DOUBT = 4  # chains of which no two agree; more of them are seldom more right
 MOST = 8  # chains of a vote where nobody says how many
 
 Chain = TypeVar("Chain")
@@ -57,13 +60,21 @@ def count_needed(votes: Sequence[Vote], most: int) -> int:
     first, second, *_ = [*map(len, rank_answers(votes)), 0, 0]
     # so many more for the first leave too few for the second to reach it
     majority = max(0, (second + left - first) // 2 + 1)
-    return min(left, majority, _until_three_agree(votes, left))
+    return min(
+        left, majority, _until_three_agree(votes, left), _until_none_of_four_agree(votes, left)
+    )
 
 
 def _until_three_agree(votes: Sequence[Vote], otherwise: int) -> int:
     values = [vote.value for vote in votes[:FIRST]]
     agree = "" not in values and len(set(values)) < 2
     return FIRST - len(values) if agree else otherwise
+
+
+def _until_none_of_four_agree(votes: Sequence[Vote], otherwise: int) -> int:
+    values = [vote.value for vote in votes[:DOUBT] if vote.value]
+    agree = len(set(values)) < len(values)
+    return otherwise if agree else max(0, DOUBT - len(votes))
 
 
 def count_further(votes: Sequence[Vote], running: int, most: int) -> int:
