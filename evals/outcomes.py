@@ -13,7 +13,7 @@ from reasoning.events import Answer, Event, Failed, Notice, Retry, Step, Trace
 from reasoning.prompts import prompt_text
 from reasoning.think import find_way
 from reasoning.traces import trace_to_json
-from reasoning.voting import final_answer, numbers
+from reasoning.voting import ends_open, final_answer, numbers, spelled_numbers
 from reasoning.way import Way
 
 Failure = Literal["unusable", "repeat", "copied", "contradicted", "cut", "cap", "no_answer"]
@@ -169,10 +169,16 @@ def _failures(trace: Trace) -> _Failures:
 
 
 def contradicts(answer: str, steps: Sequence[str]) -> bool:
-    """Whether the answer is a number, and none of those in the last step that has any."""
+    """Whether the answer is a number, and the chain's own result another.
+
+    Its result is among the numbers from the last step on that has any. Where that ends in a
+    calculation without a result, the chain has none: the answer only finishes it.
+    """
     told = final_answer(answer)
-    found = next((found for step in reversed(steps) if (found := numbers(step))), frozenset())
-    return bool(found) and told in numbers(told) and told not in found
+    last = max((at for at, step in enumerate(steps) if numbers(step)), default=len(steps))
+    end = "\n".join(steps[last:])
+    found = numbers(end) | spelled_numbers(end)
+    return bool(found) and not ends_open(steps[last]) and told in numbers(told) - found
 
 
 def _way_of(trace: Trace) -> Way | None:

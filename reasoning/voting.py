@@ -29,9 +29,14 @@ _FREE = rf"(?<![A-Za-z0-9_.,/:]){_NUMBER}(?![A-Za-z_:^]|\d|\.\d)"  # part of no 
 _UNIT = r"(?:\s*[%°$€£¥]|\s+[^\W\d_]{2,}(?:[ /][^\W\d_]+)*|[\u4e00-\u9fff]{1,3})?"
 _WHOLE = re.compile(rf"[$€£¥]?\s*({_NUMBER}){_UNIT}")
 _NUMBERS = re.compile(_FREE)
-_EQUAL = re.compile(rf"[=≈]\s*[$€£¥]?({_FREE})")
+_EQUAL = re.compile(  # in "the value of x in x - 19 = -7 is 12" the equation states nothing
+    rf"[=≈]\s*[$€£¥]?({_FREE})(?!\s*(?:(?:is|are|was|were|has)\b|[的中里]))"
+)
 _STATED = re.compile(
     rf"(?:\b(?:is|are|was|were|equals|has|have|be|only|exactly)|[是为有共剩]|等于)\s*[$€£¥]?({_FREE})"
+)
+_OPEN = re.compile(  # behind its last "=" an operator, and no number behind that
+    rf"(?:{_FREE}|\b[a-z]\b)\s*[-+*/×÷·]\s*(?:{_NUMBER})?\s*(?:[a-z]\b)?[^\w=≈]*\Z", re.I
 )
 _LETTER = re.compile(r"(?i:option|choice|选项?)?\s*(?:\(([A-Ea-e])\)|([A-E])(?=[).:]|\s*$))")
 _SAID = re.compile(
@@ -59,7 +64,8 @@ _WORDS = {
         "零 一 二 三 四 五 六 七 八 九 十 十一 十二",
     )
     for number, word in enumerate(words.split())
-} | {"两": 2}
+} | {"两": 2, "once": 1, "twice": 2}
+_WORD = re.compile(r"[a-z]+|[零一二两三四五六七八九十]", re.I)
 _SPELLED = re.compile(  # in a sentence "one" and "一" are more often no number
     r"\b(?:zero|two|three|four|five|six|seven|eight|nine|ten|eleven|twelve)\b"
     r"|(?:(?<=[有是为剩])|(?<![\u4e00-\u9fff]))[零两二三四五六七八九十](?![零一二三四五六七八九十百千万])",
@@ -100,6 +106,17 @@ def same_final(one: str, other: str) -> bool:
 def numbers(text: str) -> frozenset[str]:
     """The values of all numbers in a text, in the form of `final_answer`."""
     return frozenset(map(_exact, _NUMBERS.findall(_plain(text[-LONGEST:]))))
+
+
+def spelled_numbers(text: str) -> frozenset[str]:
+    """Those that it spells out; "one" may be none."""
+    found = _WORD.findall(_plain(text[-LONGEST:]).casefold())
+    return frozenset(str(_WORDS[word]) for word in found if word in _WORDS)
+
+
+def ends_open(text: str) -> bool:
+    """Whether a text's last calculation has no result yet: "151 + 79", "0 = 9 + x"."""
+    return bool(_OPEN.search(_plain(text[-LONGEST:])))
 
 
 def vote_of(answer: str, tokens: int = 0) -> Vote:

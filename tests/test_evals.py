@@ -218,6 +218,8 @@ COPY = "Write one step at a time, each"  # of the prompt
         (trace(replace(step(1), content="It is $\\frac{10}{2}$."), ANSWER), {}, {}),
         (trace(replace(step(1), content="2 + 3 = 5"), step(2), ANSWER), {}, {}),
         (trace(replace(step(1), content="2 + 3 = 5"), replace(ANSWER, content="Five.")), {}, {}),
+        (trace(replace(step(1), content="2 + 3 = 6, and 6 - 1"), ANSWER), {}, {}),
+        (trace(replace(step(1), content="Five are left of 6."), ANSWER), {}, {}),
         (trace(replace(step(1), content=f"{COPY} I do."), ANSWER), {"copied": 1}, {}),
         (trace(replace(step(1), title=COPY), replace(step(2), title=COPY)), {"copied": 2}, {}),
         (trace(replace(step(1), content=prompt_text("en", "answer")), ANSWER), {}, {}),

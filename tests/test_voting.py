@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from reasoning.voting import Ballot, count_votes, final_answer, same_final
+from reasoning.voting import (
+    Ballot,
+    count_votes,
+    ends_open,
+    final_answer,
+    numbers,
+    same_final,
+    spelled_numbers,
+)
 
 UNCLEAR = "It depends on what one takes for granted, as the steps above have shown at length."
 
@@ -47,6 +55,10 @@ UNCLEAR = "It depends on what one takes for granted, as the steps above have sho
         ("The sum of the first 100 whole numbers is 5,050. Pair 1 with 100.", "5050"),
         ("5050 is the sum of the first 100 whole numbers.", "5050"),
         ("12 + 5 = 17, so 17 - 3 = 14.", "14"),
+        ("The value of k in the equation k - 19 = -7 is 12.", "12"),
+        ("The value of w in 13*w - 2 = 596 is 46, or w = 46.", "46"),
+        ("x = 7 when y is 3.", "7"),
+        ("方程 k - 19 = -7 的解是 12。", "12"),
         ("Yes, 17 is prime.", "yes"),
         ("不是，它有因数 3。", "no"),
         ("B. Paris", "b"),
@@ -72,6 +84,35 @@ UNCLEAR = "It depends on what one takes for granted, as the steps above have sho
 )
 def test_an_answer_comes_down_to(content: str, final: str) -> None:
     assert final_answer(content) == final
+
+
+@pytest.mark.parametrize(
+    ("text", "found", "spelled"),
+    [
+        ("Half of 12 is $\\frac{12}{2}$.", {"12", "6"}, set()),
+        ("It appears once, or three times of 1,000.", {"1000"}, {"1", "3"}),
+        ("一共有三只。", set(), {"1", "3"}),
+        ("Nobody knows.", set(), set()),
+    ],
+)
+def test_the_numbers_of_a_text(text: str, found: set[str], spelled: set[str]) -> None:
+    assert (numbers(text), spelled_numbers(text)) == (found, spelled)
+
+
+@pytest.mark.parametrize(
+    ("text", "is_open"),
+    [
+        ("Now we add the third number: $151 + 79$", True),
+        ("0 = -351 + 39*x", True),
+        ("Then $9 + x$.\n\\]", True),
+        ("151 + 79 = 230.", False),
+        ("So x = -9", False),
+        ("46 - 12 is 34 apples", False),
+        ("", False),
+    ],
+)
+def test_a_calculation_without_a_result_is_open(text: str, is_open: bool) -> None:
+    assert ends_open(text) == is_open
 
 
 VALUES = st.fractions(min_value=-(10**6), max_value=10**6, max_denominator=64)
