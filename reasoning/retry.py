@@ -20,6 +20,7 @@ FIRST_WAIT = 0.5  # seconds, doubled each time: a dead server is reported within
 LONGEST_WAIT = 60.0  # a server that asks for more is not waited for
 BUSY_PAUSE = 15.0  # the longest between two tries at a full server that names no time
 BUSY_WAIT = 1800.0  # of waiting for a full server: a queue that long has stopped
+MUTE_WAIT = 300.0  # for one that names no time: it may be a proxy with nothing behind it
 RESTART_PAUSE = 8.0  # the longest between two looks at a server that is being started again
 
 
@@ -33,7 +34,8 @@ async def retry(
 
     `pause` is told what the try failed with, and the seconds to wait. The last failure is
     let through, and so is one that no second try can cure. A server that is gone may be so
-    for `restart_wait` seconds of waiting, a full one for BUSY_WAIT.
+    for `restart_wait` seconds of waiting, a full one for BUSY_WAIT, or MUTE_WAIT where it
+    names no time.
     """
     attempt, waited = 0, 0.0
     while True:
@@ -43,7 +45,7 @@ async def retry(
             wait = wait_after(error, attempt, jitter())
             if isinstance(error, Unreachable) and waited < restart_wait():
                 wait = min(wait, RESTART_PAUSE)
-            elif isinstance(error, Busy) and waited < BUSY_WAIT and not _asks_long(error):
+            elif isinstance(error, Busy) and waited < _patience(error):
                 wait = wait if error.retry_after else min(wait, BUSY_PAUSE)
             elif not error.retryable or attempt >= TRIES - 1 or isinstance(error, Busy):
                 raise
@@ -51,8 +53,11 @@ async def retry(
             attempt, waited = attempt + 1, waited + wait
 
 
-def _asks_long(error: Busy) -> bool:
-    return (error.retry_after or 0.0) > LONGEST_WAIT
+def _patience(error: Busy) -> float:
+    """For how many seconds of waiting a full server is tried again."""
+    if error.retry_after is None:
+        return MUTE_WAIT
+    return BUSY_WAIT if error.retry_after <= LONGEST_WAIT else 0.0
 
 
 def wait_after(error: StepwiseError, attempt: int, jitter: float) -> float:
