@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from serving import ports
 from serving.supervisor import die_with_parent
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -37,6 +38,15 @@ def free_port() -> int:
         with suppress(OSError), socket.socket() as probe:
             probe.bind(("127.0.0.1", port))
             return port
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen there: one that was killed leaves its port after a moment."""
+    try:
+        ports.check("127.0.0.1", port, "--port")
+    except ports.PortError:
+        return False
+    return True
 
 
 def alive(pid: int) -> bool:

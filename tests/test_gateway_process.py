@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,7 +19,7 @@ from reasoning.logs import LOG_CONTENT
 from serving.gate import KEY
 from tests.gateway_process import PATIENCE, SECRET, Running, started
 from tests.gateway_server import events_of, thinker
-from tests.processes import free_port, until
+from tests.processes import free_port, is_free, until
 from tests.stub import NEVER, Play, Script, Stub, raw, says, step
 
 QUESTION = "What would Rosa eat?"
@@ -227,6 +226,4 @@ def test_it_ends_while_a_stream_is_open_and_no_word_or_key_is_in_its_log(
     logged = [json.loads(line) for line in said.splitlines() if line.startswith("{")]
     assert {"A run begins", "A run was stopped"} <= {it["message"] for it in logged}
     assert all(it["run"].startswith("chatcmpl-") for it in logged if "run" in it)
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", gateway.port))
+    until(lambda: is_free(gateway.port), 10)

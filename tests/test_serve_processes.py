@@ -23,7 +23,7 @@ import pytest
 from serving import ports
 from serving.launch import describe_progress
 from serving.supervisor import GRACE
-from tests.processes import ROOT, alive, free_port, start, until
+from tests.processes import ROOT, alive, free_port, is_free, start, until
 
 pytestmark = pytest.mark.slow  # families of processes that are killed
 
@@ -131,9 +131,7 @@ class Served:
 
     def nothing_is_left(self) -> None:
         until(lambda: not any(alive(pid) for pid in self.pids), 10)
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", self.port))
+        until(lambda: is_free(self.port), 10)
 
 
 @pytest.fixture

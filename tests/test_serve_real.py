@@ -12,7 +12,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ import pytest
 from history.store import Store
 from serving.supervisor import processes_below
 from tests.page_browser import TITLE, Visitor, expect
-from tests.processes import ROOT, alive, free_port, start, until
+from tests.processes import ROOT, alive, free_port, is_free, start, until
 
 KEY = "sesame-0815"
 QUESTION = "What is the capital of France?"
@@ -84,10 +83,7 @@ def test_one_command_serves_model_gateway_and_page_and_ctrl_c_ends_all(
             process.wait(10)
     assert len(family) >= 7  # three guards, vLLM, its engine, its worker, gateway, page
     assert not [pid for pid in family if alive(pid)]
-    for used in (port, gateway_port, ui_port):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(("127.0.0.1", used))
+    until(lambda: all(map(is_free, (port, gateway_port, ui_port))), 10)
     for log in (f"vllm-{port}", f"gateway-{gateway_port}", f"page-{ui_port}"):
         words_of_it = (ROOT / "logs" / f"{log}.log").read_text()
         assert not [secret for secret in (KEY, QUESTION) if secret in words_of_it], log
