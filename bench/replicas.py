@@ -41,7 +41,7 @@ from reasoning.think import think
 from serving import hardware, setup, weights
 from serving.__main__ import computes_in
 from serving.catalogue import ROOT, find, load, models_root
-from serving.command import Command, Options
+from serving.command import Command, Deployment, Options
 from serving.launch import log_of
 from serving.processes import Service, start, stop
 from serving.report import Report
@@ -108,8 +108,9 @@ def running(model: str, policy: str) -> Iterator[Replicas]:
     form = computed.name if computed.convert else "bfloat16"
     folder = weights.fetch(chosen, models_root(), None, Report(sys.stderr), form)
     setup.ensure_router(Report(sys.stderr))
-    made = servers(chosen, options, here, folder, Path(sys.executable), os.environ, computed)
-    both = Replicas(options, with_policy(made, policy))
+    python = Path(sys.executable)
+    deployment = Deployment(chosen, options, here, folder, python, os.environ, computed)
+    both = Replicas(options, with_policy(servers(deployment), policy))
     try:
         both.begin()
         yield both

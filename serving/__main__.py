@@ -26,6 +26,7 @@ from serving.command import (
     HOST,
     PORT,
     UI_PORT,
+    Deployment,
     Options,
     context_problem,
     curl_lines,
@@ -275,7 +276,8 @@ def dry_run(
     computed = computes_in(model, options, here)
     form = computed.name if computed.convert else ""
     folder = weights.folder_of(model, models_root(), form)
-    started = servers(model, options, here, folder, _python(), os.environ, computed).all
+    deployment = Deployment(model, options, here, folder, _python(), os.environ, computed)
+    started = servers(deployment).all
     tunnels = (sharing.tunnel_spec(share, options),) if share else ()
     return "\n".join(str(server.command) for server in (*started, *tunnels))
 
@@ -424,7 +426,7 @@ def _serve(
         os.environ["OPENAI_API_KEY"] = key.key  # the page's client and ours
     token = sharing.new_token() if options.ui_for_others else ""
     python = Path(sys.executable)
-    started = servers(model, options, here, folder, python, os.environ, computed)
+    started = servers(Deployment(model, options, here, folder, python, os.environ, computed))
     tunnels = [sharing.tunnel_spec(share, options)] if share else []
 
     def ready() -> Sequence[str]:

@@ -156,6 +156,23 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
+class Deployment:
+    """What is served, where and how: all that the commands follow from.
+
+    `weights` is the model's folder, in `precision`; `python` the one that has vLLM; `given` the
+    user's environment.
+    """
+
+    model: Model
+    options: Options
+    machine: Machine
+    weights: Path
+    python: Path
+    given: Mapping[str, str] = field(default_factory=dict)
+    precision: Precision = field(default_factory=Precision)
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A command; `environment` goes over the one it is started in."""
 
@@ -205,31 +222,23 @@ def served_name(model: Model, options: Options) -> str:
     return options.served_model_name or model.served_name
 
 
-def vllm_command(
-    model: Model,
-    options: Options,
-    machine: Machine,
-    weights: Path,
-    python: Path,
-    given: Mapping[str, str],
-    precision: Precision = Precision(),
-    replica: int = 0,
-) -> Command:
-    """The vLLM server for this model on this machine, computing in `precision`.
+def vllm_command(deployment: Deployment, replica: int = 0) -> Command:
+    """The vLLM server of this deployment; of several replicas number `replica`.
 
     The user's own flags come last, for vLLM takes the last of two; what the user's
-    environment, `given`, sets already stays. Of several replicas it is number `replica`.
+    environment sets already stays.
     """
-    listener = options.replica(replica)
-    argv = [str(python), *VLLM, "--model", str(weights)]
+    model, options, machine = deployment.model, deployment.options, deployment.machine
+    listener, dtype = options.replica(replica), deployment.precision.dtype
+    argv = [str(deployment.python), *VLLM, "--model", str(deployment.weights)]
     argv += ["--served-model-name", served_name(model, options)]
     argv += ["--host", listener.host, "--port", str(listener.port)]
     argv += _model_flags(model, options)
     argv += [*ALWAYS, *model.flags, *_machine_flags(model, machine)]
-    argv += [*(["--dtype", precision.dtype] if precision.dtype else []), *options.extra]
-    environment = vllm_environment(machine, given)
+    argv += [*(["--dtype", dtype] if dtype else []), *options.extra]
+    environment = vllm_environment(machine, deployment.given)
     plugin = () if machine.gpus else (PLUGIN,)
-    return Command(tuple(argv), environment | python_path(given, *plugin))
+    return Command(tuple(argv), environment | python_path(deployment.given, *plugin))
 
 
 def python_path(given: Mapping[str, str], *folders: Path) -> dict[str, str]:

@@ -11,14 +11,22 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from serving.catalogue import ROOT, Model
-from serving.command import HOST, Command, Options, ServerSpec, python_path, vllm_command
+from serving.command import (
+    HOST,
+    Command,
+    Deployment,
+    Options,
+    ServerSpec,
+    python_path,
+    vllm_command,
+)
 from serving.hardware import Machine, cards, explain_misfit
-from serving.precision import Precision
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 THREADS = ("VLLM_CPU_OMP_THREADS_BIND", "OMP_NUM_THREADS")  # of one server, not of several
@@ -140,21 +148,13 @@ def split(model: Model, options: Options, machine: Machine) -> list[Machine]:
     return [machine.part(number, of, each) for number in range(of)]
 
 
-def replica_specs(
-    model: Model,
-    options: Options,
-    machine: Machine,
-    weights: Path,
-    python: Path,
-    given: Mapping[str, str],
-    precision: Precision = Precision(),
-) -> Iterator[ServerSpec]:
+def replica_specs(deployment: Deployment) -> Iterator[ServerSpec]:
     """vLLM, once for each replica."""
-    parts = split(model, options, machine)
-    for number, part in enumerate(parts):
-        command = vllm_command(model, options, part, weights, python, given, precision, number)
+    options, machine = deployment.options, deployment.machine
+    for number, part in enumerate(split(deployment.model, options, machine)):
+        command = vllm_command(replace(deployment, machine=part), number)
         if options.replicas > 1 and machine.gpus:
-            devices = _devices(machine, given)
+            devices = _devices(machine, deployment.given)
             first, count = number * len(part.gpus), len(part.gpus)
             own = {VISIBLE: ",".join(devices[first : first + count])}
             command = Command(command.argv, {**command.environment, **own})

@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-from serving.catalogue import Model
-from serving.command import PAGE_HEALTH, Options, ServerSpec, gateway_command, page_command
-from serving.hardware import Machine
-from serving.precision import Precision
+from serving.command import PAGE_HEALTH, Deployment, ServerSpec, gateway_command, page_command
 from serving.replicas import front_specs, replica_specs
 
 
@@ -25,17 +20,10 @@ class Servers:
         return (*self.vllms, *self.beside)
 
 
-def servers(
-    model: Model,
-    options: Options,
-    machine: Machine,
-    weights: Path,
-    python: Path,
-    given: Mapping[str, str],
-    precision: Precision = Precision(),
-) -> Servers:
+def servers(deployment: Deployment) -> Servers:
     """With the router's and the front's where there are several; gateway and page as asked for."""
-    vllms = replica_specs(model, options, machine, weights, python, given, precision)
+    model, options = deployment.model, deployment.options
+    python, given = deployment.python, deployment.given
     beside = [*front_specs(options, python, given)]
     if options.gateway:
         gateway, where = gateway_command(model, options, python, given), options.gateway_listener
@@ -43,4 +31,4 @@ def servers(
     if options.ui:
         page = page_command(model, options, python)
         beside.append(ServerSpec("The page", "page", page, options.page.address, PAGE_HEALTH))
-    return Servers(tuple(vllms), tuple(beside))
+    return Servers(tuple(replica_specs(deployment)), tuple(beside))

@@ -28,7 +28,7 @@ from gateway.metrics import Metrics
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.metering import Meter
 from serving.catalogue import load
-from serving.command import Options, vllm_command
+from serving.command import Deployment, Options, vllm_command
 from serving.hardware import Gpu, Machine
 from tests.processes import free_port, until
 from tests.stub import Play, Stub, says, status
@@ -188,7 +188,8 @@ def test_vllm_is_started_as_serve_sh_starts_it(where: str) -> None:
     """But for where it listens and for the guard, which is ours to install."""
     here = Machine(gpus=(Gpu("H100", 85.5),))
     model = load()["qwen2.5-7b-instruct"]
-    argv = vllm_command(model, Options(), here, Path("weights"), Path("python"), {}).argv
+    deployment = Deployment(model, Options(), here, Path("weights"), Path("python"))
+    argv = vllm_command(deployment).argv
     ours = pairs(argv[argv.index("--served-model-name") :])
     left_out = {"--host", "--port", "--middleware"}
     assert pairs(flags_of_vllm()[where]) == {pair for pair in ours if pair[0] not in left_out}

@@ -12,7 +12,7 @@ import pytest
 
 from serving import __main__ as serve
 from serving.catalogue import load
-from serving.command import Command, Options
+from serving.command import Command, Deployment, Options
 from serving.cpu import Cpu
 from serving.hardware import Gpu, Machine
 from serving.replicas import cards_each, find_problem, split, worker_url, workers
@@ -33,7 +33,7 @@ PYTHON, WEIGHTS = Path("/venv/bin/python"), Path("/weights")
 def started(
     machine: Machine, given: dict[str, str] | None = None, model: Any = SMALL, **options: Any
 ) -> Servers:
-    return servers(model, Options(**options), machine, WEIGHTS, PYTHON, given or {})
+    return servers(Deployment(model, Options(**options), machine, WEIGHTS, PYTHON, given or {}))
 
 
 def value(command: Command, flag: str) -> str:
@@ -139,7 +139,7 @@ def test_no_key_is_on_a_command_line() -> None:
 def test_servers_of_other_machines_join_at_the_router() -> None:
     options = Options(worker_urls=("http://10.0.0.2:8000",))
     assert workers(options) == ("http://127.0.0.1:8011", "http://10.0.0.2:8000")
-    vllm, _router, _front = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {}).all
+    vllm, _router, _front = servers(Deployment(SMALL, options, CPU, WEIGHTS, PYTHON)).all
     assert vllm.name == "vLLM"
     assert vllm.command.environment["VLLM_CPU_OMP_THREADS_BIND"] == "0,2,4,6"
 

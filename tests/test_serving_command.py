@@ -15,6 +15,7 @@ from reasoning.endpoint import Endpoint
 from serving.catalogue import ROOT, Model, load
 from serving.command import (
     Command,
+    Deployment,
     Options,
     context_problem,
     curl_lines,
@@ -45,7 +46,7 @@ def command(
     options: Options = Options(),
     given: dict[str, str] | None = None,
 ) -> Command:
-    return vllm_command(model, options, machine, WEIGHTS, PYTHON, given or {})
+    return vllm_command(Deployment(model, options, machine, WEIGHTS, PYTHON, given or {}))
 
 
 def value(argv: tuple[str, ...], flag: str) -> str:
@@ -85,7 +86,7 @@ def test_nothing_calls_out_and_nothing_logs_questions() -> None:
 def test_the_logs_of_page_and_gateway_hold_content_where_that_is_typed_and_vllms_never() -> None:
     for typed in (False, True):
         options = Options(gateway=True, ui=True, log_content=typed)
-        vllm, *beside = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {}).all
+        vllm, *beside = servers(Deployment(SMALL, options, CPU, WEIGHTS, PYTHON)).all
         told = [one.command.environment.get("STEPWISE_LOG_CONTENT") for one in beside]
         assert told == (["1", "1"] if typed else [None, None])
         assert "STEPWISE_LOG_CONTENT" not in vllm.command.environment
@@ -94,9 +95,9 @@ def test_the_logs_of_page_and_gateway_hold_content_where_that_is_typed_and_vllms
 
 def test_the_precision_is_vllms_dtype_and_what_stands_after_the_dashes_wins() -> None:
     options = Options(extra=("--dtype", "float16"))
-    argv = vllm_command(
-        SMALL, options, CPU, WEIGHTS, PYTHON, {}, Precision("int8", "bfloat16", convert=True)
-    ).argv
+    precision = Precision("int8", "bfloat16", convert=True)
+    deployment = Deployment(SMALL, options, CPU, WEIGHTS, PYTHON, precision=precision)
+    argv = vllm_command(deployment).argv
     assert (argv.count("bfloat16"), value(argv, "--dtype")) == (1, "float16")
     assert "--dtype" not in command(SMALL, CPU).argv
 
@@ -271,7 +272,7 @@ def test_the_address_is_one_that_this_machine_reaches(
 
 def test_the_gateway_stands_before_vllm_which_then_stays_on_this_machine() -> None:
     options = Options(host="0.0.0.0", gateway=True, port=8123, gateway_port=8124, ui=True)
-    vllm, gateway, page = servers(SMALL, options, CPU, WEIGHTS, PYTHON, {}).all
+    vllm, gateway, page = servers(Deployment(SMALL, options, CPU, WEIGHTS, PYTHON)).all
     assert value(vllm.command.argv, "--host") == "127.0.0.1"
     assert gateway.command.argv[1:3] == ("-m", "gateway")
     assert value(gateway.command.argv, "--host") == "0.0.0.0"
