@@ -23,7 +23,7 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import cycle
@@ -134,7 +134,7 @@ def figures(urls: Sequence[str], name: str) -> list[float]:
     return [figure(httpx2.get(f"{url}/metrics", timeout=60).text, name) for url in urls]
 
 
-async def chain(endpoint: Endpoint, number: int) -> AsyncIterator[Event]:
+async def chain(endpoint: Endpoint, number: int) -> AsyncGenerator[Event]:
     model = await endpoint.model()
     inquiry = Inquiry(question(number), "json_steps", settings=SETTINGS)
     async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:

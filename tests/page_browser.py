@@ -375,7 +375,7 @@ class Visitor:
     def in_both_themes(self) -> Iterator[str]:
         """As if the reader turned the whole machine dark, and light again."""
         for scheme in ("dark", "light"):
-            self.page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            self.page.emulate_media(color_scheme=scheme)
             yield scheme
 
     def settle(self) -> None:

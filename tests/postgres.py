@@ -41,7 +41,8 @@ class Postgres:
         if _as():
             for path in (folder, password):
                 shutil.chown(path, "postgres", "postgres")
-        make = [self._bin / "initdb", "-D", folder / "data", "-U", USER, "--no-sync", "-E", "UTF8"]
+        make: list[str | Path] = [self._bin / "initdb", "-D", folder / "data", "-U", USER]
+        make += ["--no-sync", "-E", "UTF8"]
         make += ["-A", "scram-sha-256", "--pwfile", password, "--locale", "C.UTF-8"]
         subprocess.run(make, check=True, stdout=subprocess.DEVNULL, cwd=folder, **_as())
 
@@ -52,7 +53,8 @@ class Postgres:
             "-c",
             f"unix_socket_directories={self._folder}",
         )
-        command = [self._bin / "postgres", "-D", self._folder / "data", "-p", str(self.port)]
+        command: list[str | Path] = [self._bin / "postgres", "-D", self._folder / "data"]
+        command += ["-p", str(self.port)]
         with (self._folder / "log").open("ab") as log:
             self._process = start(
                 [*command, *listen, *self._flags], cwd=self._folder, stdout=log, stderr=log, **_as()

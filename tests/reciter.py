@@ -140,7 +140,9 @@ def led_prompt(request: Request) -> str:
     if request.go_on:
         last["content"] += CUT
     turns = [*before, last]
-    text = Template(CHAT_TEMPLATE).render(messages=turns, add_generation_prompt=not request.go_on)
+    text: str = Template(CHAT_TEMPLATE).render(
+        messages=turns, add_generation_prompt=not request.go_on
+    )
     return text.partition(CUT)[0]
 
 

@@ -93,7 +93,9 @@ async def run(
     **more: Any,
 ) -> list[Event]:
     time = time or Time()
-    given = {name: tuple(it) if isinstance(it, list) else it for name, it in more.items()}
+    given: dict[str, Any] = {
+        name: tuple(it) if isinstance(it, list) else it for name, it in more.items()
+    }
     inquiry = Inquiry(question, settings=settings, **given)
     events = think(inquiry, endpoint=server, model=model, clock=time, sleep=time.sleep)
     return [event async for event in events]

@@ -121,7 +121,8 @@ def step(
 
 def step_number(request: dict[str, Any]) -> int:
     """The number of the step that is asked for: one more than the model's message holds."""
-    said = (turn["content"] for turn in request["messages"] if turn["role"] == "assistant")
+    turns = request["messages"]
+    said = [str(turn["content"]) for turn in turns if turn["role"] == "assistant"]
     return 1 + sum(text.count('"next_action"') for text in said)
 
 
@@ -257,7 +258,8 @@ class Stub:
         self.headers.append(lines)
         self.requests.append(json.loads(body))
         scripted: Any = self.script[min(len(self.requests), len(self.script)) - 1]
-        return scripted(self.requests[-1]) if _takes_request(scripted) else scripted
+        play: Play = scripted(self.requests[-1]) if _takes_request(scripted) else scripted
+        return play
 
 
 def _takes_request(scripted: Any) -> bool:

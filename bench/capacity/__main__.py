@@ -137,7 +137,9 @@ def parser() -> argparse.ArgumentParser:
         flags.add_argument(f"--{field.name}", help=HELP[field.name] + given, **kind)
     flags.add_argument("--first-word", type=float, default=1.0, help="goal, in seconds (1)")
     flags.add_argument("--gpu", action="append", choices=GPUS, help="that alone; may be repeated")
-    flags.add_argument("--measured", help="a server of yours: " + measured.__doc__.splitlines()[0])
+    flags.add_argument(
+        "--measured", help="a server of yours: " + (measured.__doc__ or "").partition("\n")[0]
+    )
     flags.add_argument("--dollars", type=float, default=0.0, help="an hour of it (0)")
     flags.add_argument("--check", action="store_true", help="the simulation beside measurements")
     flags.add_argument("--write", type=Path, help="the report there, the picture beside it")

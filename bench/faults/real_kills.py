@@ -79,7 +79,8 @@ def _stopped_beneath(run: Run, server: Postgres, store: Store) -> str:
 def served(folder: Path) -> Iterator[tuple[subprocess.Popen[Any], str]]:
     """./serve.sh with the small model: its process, and the base URL."""
     port = free_port()
-    command = [ROOT / "serve.sh", "--model", "smollm2-135m-instruct", "--port", str(port)]
+    command: list[str | Path] = [ROOT / "serve.sh", "--model", "smollm2-135m-instruct"]
+    command += ["--port", str(port)]
     with (folder / "serve.log").open("w") as out:
         process = start(command, cwd=ROOT, stdout=out, stderr=out)
         try:
