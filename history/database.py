@@ -129,6 +129,8 @@ RUNS = Table(
     Column("answer", Text, nullable=False),
     Column("keeper", Text, nullable=False),  # the process that it lives in
     Column("beat", Double, nullable=False),  # when that process was last known to live
+    Column("stop", Text, nullable=False, server_default=""),  # "run" or "together" is to end
+    Column("taken", Text, nullable=False, server_default=""),  # by the run that goes on with it
     Index("stepwise_runs_state", "state"),
 )
 
@@ -152,10 +154,17 @@ PREFERENCES = Table(
     Column("body", Text, nullable=False),
 )
 
+
+def _add_stop_and_taken(connection: Connection) -> None:
+    for name in ("stop", "taken"):
+        connection.execute(
+            text(f"ALTER TABLE stepwise_runs ADD COLUMN {name} TEXT NOT NULL DEFAULT ''")
+        )
+
+
 # What takes a history of version 1 to 2, of version 2 to 3, ... Change a table above and add
 # how an older one gets there. A new history is made as the tables above say.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = ()
-
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_stop_and_taken,)
 
 _ORPHANS = tuple(  # of rows that could not be read
     table.delete().where(column.not_in(select(parent)))

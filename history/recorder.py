@@ -19,7 +19,6 @@ from history.run import Run
 from history.store import Store, StoreError
 from reasoning.logs import named
 
-BEAT = 20.0  # seconds between two signs of life of the runs that think here
 GAP = 0.025  # seconds between two transactions: models write faster than anybody looks
 RETRY = 1.0  # seconds between two tries at a store that fails
 KEPT_UNSAVED = 500  # ended runs; some 25 MB, and a day's work of one person
@@ -29,12 +28,10 @@ _log = logging.getLogger(__name__)
 class Recorder:
     """Writes runs to the store, on a thread of its own for the life of the process."""
 
-    def __init__(self, store: Store, retry: float = RETRY, beat: float = BEAT) -> None:
+    def __init__(self, store: Store, retry: float = RETRY) -> None:
         self.trouble: StoreError | None = None
         self._store = store
         self._retry = retry
-        self._beat = beat
-        self._beaten = time.monotonic()
         self._runs: dict[str, Run] = {}  # those that think, or are not wholly saved
         self._waiting: set[str] = set()  # those that heard something since they were written
         self._changed = threading.Condition()
@@ -77,12 +74,11 @@ class Recorder:
     def _work(self) -> None:
         while True:
             self._save(self._taken())
-            self._give_sign()
             time.sleep(GAP)
 
     def _taken(self) -> list[Run]:
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting, self._beat)
+            self._changed.wait_for(lambda: self._waiting)
             taken = [self._runs[id] for id in self._waiting if id in self._runs]
             self._waiting.clear()
         return taken
@@ -147,16 +143,3 @@ class Recorder:
         if self.trouble is None or self.trouble.code != error.code:
             _log.warning("The history is not saved: %s", error)
         self.trouble = error
-
-    def _give_sign(self) -> None:
-        now = time.monotonic()
-        with self._changed:
-            thinking = [run.id for run in self._runs.values() if not run.over]
-        if now - self._beaten < self._beat:
-            return
-        self._beaten = now
-        try:
-            if thinking:
-                self._store.beat(thinking)
-        except StoreError as error:  # the next event says so, if it lasts
-            _log.warning("The history took no sign of life: %s", error)

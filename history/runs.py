@@ -2,8 +2,8 @@
 
 A page's script can be stopped at any moment: by a click, a reload, a closed tab. A run
 cannot: it is a task on one background event loop. Whoever knows its id follows it from
-the first event, as often as he likes, also when it was thought in an earlier process: every
-event is in the store before it is shown.
+the first event, as often as he likes, also when it is thought in another process, or was in an
+earlier one: every event is in the store before it is shown.
 """
 
 from __future__ import annotations
@@ -11,15 +11,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
+from weakref import WeakValueDictionary
 
+from history.followed import Followed
+from history.leases import Leases
 from history.recorder import Recorder
 from history.request import Link
 from history.request import RunRequest as RunRequest
 from history.run import Run as Run
-from history.store import Entry, Store, StoreError
+from history.store import Entry, Progress, Store, StoreError
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
 from reasoning.logs import log_event, named
@@ -51,7 +56,7 @@ class Loop:
 
 
 class Runs:
-    """All runs, by id: those that think in this process, and those in the store."""
+    """All runs, by id: those that think in this process, in others, and those in the store."""
 
     def __init__(
         self,
@@ -68,7 +73,9 @@ class Runs:
         self._recorder = recorder or Recorder(store)
         self._kept = kept
         self._unread: StoreError | None = None
-        self._runs: dict[str, Run] = {}
+        self._leases = Leases(store, self._end)
+        self._runs: dict[str, Run] = {}  # of this process, and those of the store that are over
+        self._followed: WeakValueDictionary[str, Followed] = WeakValueDictionary()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._votes: dict[str, asyncio.Task[None]] = {}  # by the first run
         self._lock = threading.Lock()
@@ -79,10 +86,16 @@ class Runs:
         return self._recorder.trouble or self._unread
 
     def start(self, asked: RunRequest, link: Link = Link(), owner: str = "", id: str = "") -> Run:
-        """Begins to think. It goes on in the linked conversation where that is the owner's."""
+        """Begins to think. It goes on in the linked conversation where that is the owner's.
+
+        Where a run was interrupted and another goes on with it already, it is that one.
+        """
         run = Run(asked, self._own(link, owner), owner, id=id)
+        if link.how == "go_on" and (first := self._first_to_go_on(run)):
+            return first
         self._recorder.begin(run)
         self._remember(run)
+        self._leases.hold(run)
         task = self._loop.start(self._think(run))
         with self._lock:
             self._tasks = {**_undone(self._tasks), run.id: task}
@@ -102,9 +115,11 @@ class Runs:
     def stop_vote(self, group: str) -> None:
         """Ends the vote that began with this run, and those of its runs that think."""
         with self._lock:
-            task = self._votes.get(group)
+            task, here = self._votes.get(group), group in self._runs
         if task is not None:
             self._loop.cancel(task)
+        elif not here:
+            self._ask_stop(group, together=True)
 
     def put(self, trace: Trace, owner: str = "") -> Run:
         """A run that was thought elsewhere, in a conversation of its own.
@@ -121,22 +136,23 @@ class Runs:
 
     def get(self, id: str | None) -> Run | None:
         """The run; None for one that is unknown or deleted."""
-        run = self._runs.get(id or "")
+        run = self._runs.get(id or "") or self._followed.get(id or "")
         if not id or (run and (not run.ended or run.written < 0 or self._recorder.trouble)):
             return run
         try:
             entry = self._store.entry(id)
             self._unread = None
-            return (run or self._read(entry)) if entry else None
+            return self._as_stored(run, entry) if entry else None
         except StoreError as error:
             self._unread = error
             return run
 
     def live(self, owner: str) -> list[Run]:
-        """The owner's runs that think now, in this process."""
+        """The owner's runs that think now, those of other processes last."""
         with self._lock:
             runs = list(self._runs.values())
-        return [run for run in runs if run.owner == owner and not run.ended]
+        runs = [run for run in runs if run.owner == owner]
+        return [run for run in [*runs, *self._elsewhere(owner)] if not run.ended]
 
     def together(self, group: str) -> list[Run]:
         """The runs in memory that were asked together with this one, itself among them."""
@@ -144,11 +160,16 @@ class Runs:
             return [run for run in self._runs.values() if group in (run.id, run.link.group)]
 
     def stop(self, id: str) -> None:
-        """Ends a run where it is. The core closes its stream, and the server stops working."""
+        """Ends a run where it is. The core closes its stream, and the server stops working.
+
+        One of another process is ended by that one, within a second.
+        """
         with self._lock:
-            task = self._tasks.get(id)
+            task, here = self._tasks.get(id), id in self._runs
         if task is not None:
             self._loop.cancel(task)
+        elif not here:
+            self._ask_stop(id)
 
     def _own(self, link: Link, owner: str) -> Link:
         """Nobody asks on into another's conversation."""
@@ -158,16 +179,73 @@ class Runs:
             return link
         return replace(link, thread="") if thread and thread.owner != owner else link
 
+    def _as_stored(self, run: Run | None, entry: Entry) -> Run:
+        """One that was interrupted may have come to life again, or to its end."""
+        known = self._runs.get(entry.id)
+        if run is not None and run is known and (run.trace.end or entry.state == "interrupted"):
+            return run
+        return self._read(entry)
+
     def _read(self, entry: Entry) -> Run:
-        """One that was thought before. One that another process thinks is not kept: it grows."""
+        """One that was thought before, or that another process thinks."""
         asked = self._store.asked(entry.id) or RunRequest(entry.question)
+        if entry.state == "thinking":
+            return self._follow(entry, asked)
         run = Run(asked, entry.link, entry.owner, id=entry.id, past=True)
         run = _past(run, Trace(self._store.events(entry.id)))
         run.written = len(run.trace.events)
         run.show()
-        if entry.state != "thinking":
-            self._remember(run)
+        self._remember(run)
         return run
+
+    def _follow(self, entry: Entry, asked: RunRequest) -> Run:
+        look = partial(self._progress, entry.id)
+        run = Followed(asked, entry, look, time.time() - entry.at)
+        with self._lock:
+            self._followed[entry.id] = run
+        return run
+
+    def _progress(self, id: str, since: int) -> Progress:
+        """What the store has of another process's run; nothing new while it cannot be read."""
+        try:
+            progress = self._store.follow(id, since)
+            self._unread = None
+        except StoreError as error:
+            self._unread = error
+            return Progress("thinking", since, (), whole=False)
+        return progress
+
+    def _elsewhere(self, owner: str) -> list[Run]:
+        """The owner's runs that think in other processes."""
+        if self._recorder.trouble is not None:
+            return []
+        try:
+            found = self._store.thinking(owner)
+        except StoreError as error:
+            self._unread = error
+            return []
+        runs = [self.get(entry.id) for entry in found if entry.id not in self._runs]
+        return [run for run in runs if run is not None]
+
+    def _first_to_go_on(self, run: Run) -> Run | None:
+        """The run that goes on already with the one it would go on with; None: this one does."""
+        try:
+            id = self._store.take(run.begun)
+        except StoreError:  # the recorder says it, when it cannot write
+            return None
+        return None if id == run.id else self.get(id)
+
+    def _ask_stop(self, id: str, together: bool = False) -> None:
+        try:
+            self._store.ask_stop(id, together)
+        except StoreError as error:
+            self._unread = error
+
+    def _end(self, run: Run, together: bool) -> None:
+        """Another process asks for it."""
+        if together:
+            self.stop_vote(run.link.group or run.id)
+        self.stop(run.id)
 
     def _remember(self, run: Run) -> None:
         """The run, and of those that are over the newest; what is not saved is kept."""
@@ -192,6 +270,7 @@ class Runs:
         run = Run(asked, link, owner)
         self._recorder.begin_soon(run)
         self._remember(run)
+        self._leases.hold(run)
         with self._lock:
             self._tasks[run.id] = asyncio.create_task(self._think(run))
         return run

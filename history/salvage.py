@@ -66,11 +66,20 @@ def salvage(old: Path, new: Path, tables: Tables) -> dict[str, int]:
     with closing(sqlite3.connect(old)) as source, closing(sqlite3.connect(new)) as target, target:
         source.text_factory = decoded
         for table, columns in tables.items():
-            names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+            known = _columns_known(source, table, columns)
+            names, marks = ", ".join(known), ", ".join("?" * len(known))
             insert = f"INSERT OR IGNORE INTO {table} ({names}) VALUES ({marks})"
             rows = _readable_rows(source, f"SELECT rowid, {names} FROM {table}")
             taken[table] = target.executemany(insert, rows).rowcount
     return taken
+
+
+def _columns_known(source: sqlite3.Connection, table: str, columns: Sequence[str]) -> Sequence[str]:
+    """Those of the columns that the old file has: it may be an older version's."""
+    with contextlib.suppress(sqlite3.Error):
+        there = {row[1] for row in source.execute(f"PRAGMA table_info({table})")}
+        return [column for column in columns if column in there] or columns
+    return columns
 
 
 def decoded(text: bytes) -> str:

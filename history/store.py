@@ -21,7 +21,21 @@ from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
 import psutil
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, or_, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Double,
+    Row,
+    Select,
+    and_,
+    cast,
+    extract,
+    func,
+    literal,
+    or_,
+    select,
+    text,
+)
 
 from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS, Database
 from history.database import StoreError as StoreError
@@ -42,7 +56,7 @@ from reasoning.parsing import whole_characters
 from reasoning.traces import LARGEST, compact, event_from_row
 
 KEPT_DELETED = 30 * 24 * 3600.0  # seconds in which a deleted conversation can be restored
-SILENT = 120.0  # seconds without a sign of life after which another machine's run is cut off
+SILENT = 30.0  # seconds without a sign of life after which a run is cut off
 SAME = 1.0  # seconds; when a process began is told from the boot, which a set clock moves
 FIGURES = 2_000  # runs; as many points as a chart can show
 LONGEST_NAME = 200  # characters
@@ -101,6 +115,20 @@ class Entry:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is that another process thinks: the number of its last event is `place`.
+
+    The events are those after the place that was asked from; all of them where it is `whole`,
+    for a step that ends takes the place of the deltas in which it came.
+    """
+
+    state: str
+    place: int
+    events: tuple[Event, ...]
+    whole: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Thread:
     """A conversation as it is listed; `last` is the id of its newest run, `model` that run's."""
 
@@ -153,12 +181,88 @@ class Store:
             if heard:
                 self._append(connection, heard)
 
+    # -- runs of several processes
+
     def beat(self, ids: Sequence[str]) -> None:
-        """A sign of life from the process in which these runs live."""
+        """A sign of life from the process in which these runs live.
+
+        One that was taken for dead meanwhile thinks again, unless another goes on with it.
+        """
+        ours = and_(RUNS.c.id.in_(ids), RUNS.c.taken == "", RUNS.c.state.in_(_UNENDED))
+        alive = {"beat": self._instant, "state": "thinking", "ended": 0.0}
         with self._database.writing() as connection:
-            ours = RUNS.update().where(RUNS.c.id.in_(ids))
-            connection.execute(ours.values(beat=self._now()))
+            connection.execute(RUNS.update().where(ours).values(alive))
             self._mark_interrupted(connection)
+
+    def take(self, run: Begun) -> str:
+        """Begins a run that goes on with its origin; the id of the run that does.
+
+        Of all that would go on with an interrupted one the first does, and the others get its
+        id. They get the origin's own where its process lives after all.
+        """
+        origin = RUNS.c.id == run.link.origin
+        free = and_(origin, RUNS.c.state == "interrupted", RUNS.c.taken == "")
+        with self._database.writing() as connection:
+            taken = connection.execute(RUNS.update().where(free).values(taken=run.id)).rowcount
+            found = connection.execute(select(RUNS.c.state, RUNS.c.taken).where(origin)).first()
+            if not taken and found and found.state in _UNENDED:
+                return str(found.taken or run.link.origin)
+            self._begin(connection, run)
+        return run.id
+
+    def ask_stop(self, id: str, together: bool = False) -> None:
+        """Asks the process in which the run thinks to end it; or all asked together with it."""
+        asked = or_(RUNS.c.id == id, RUNS.c.together == id)
+        alone = and_(RUNS.c.id == id, RUNS.c.stop == "")
+        thinking = RUNS.update().where(RUNS.c.state == "thinking", asked if together else alone)
+        with self._database.writing() as connection:
+            connection.execute(thinking.values(stop="together" if together else "run"))
+
+    def stops(self, ids: Sequence[str]) -> dict[str, bool]:
+        """Those of the runs that are to end where they are; whether their vote is to, as well."""
+        ends = or_(RUNS.c.stop != "", RUNS.c.taken != "")
+        query = select(RUNS.c.id, RUNS.c.stop).where(RUNS.c.id.in_(ids), ends)
+        with self._database.reading() as connection:
+            return {row.id: row.stop == "together" for row in connection.execute(query)}
+
+    def thinking(self, owner: str) -> list[Entry]:
+        """The owner's runs that think, in whatever process; one that died may be among them."""
+        query = _entries(owner).where(RUNS.c.state == "thinking").order_by(RUNS.c.number)
+        with self._database.reading() as connection:
+            return _readable(connection.execute(query), _entry)
+
+    def follow(self, id: str, since: int = 0) -> Progress:
+        """How far the run is beyond event number `since`. It is cut off if its process is gone."""
+        silent = (self._instant - RUNS.c.beat).label("silent")
+        query = select(RUNS.c.state, RUNS.c.keeper, silent).where(RUNS.c.id == id)
+        with self._database.reading() as connection:
+            run = connection.execute(query).first()
+        state = run.state if run else "interrupted"  # none: it was deleted for good
+        if run and state == "thinking" and not _lives(run.keeper, run.silent):
+            state = self._cut_off(id)
+        return self._progress(id, state, since)
+
+    def _progress(self, id: str, state: str, since: int) -> Progress:
+        """The state was read before the events: an end is written together with its event."""
+        rows = self._rows_after(id, since)
+        whole = not since or not all(row.draft for row in rows)
+        if since and whole:  # what was drafted before may be another now
+            rows = self._rows_after(id, 0)
+        place = rows[-1].place if rows else since
+        return Progress(state, place, compact(_told([row.body for row in rows])), whole)
+
+    def _rows_after(self, id: str, place: int) -> Sequence[Any]:
+        query = select(EVENTS.c.place, EVENTS.c.draft, EVENTS.c.body).join(RUNS)
+        later = and_(RUNS.c.id == id, EVENTS.c.place > place)
+        with self._database.reading() as connection:
+            return connection.execute(query.where(later).order_by(EVENTS.c.place)).all()
+
+    def _cut_off(self, id: str) -> str:
+        """The run's process is gone. Its state, which another may have changed just now."""
+        this = RUNS.c.id == id
+        with self._database.writing() as connection:
+            connection.execute(_INTERRUPT.where(this))
+            return connection.scalar(select(RUNS.c.state).where(this)) or "interrupted"
 
     def _begin(self, connection: Connection, run: Begun) -> None:
         if connection.scalar(select(RUNS.c.id).where(RUNS.c.id == run.id)):
@@ -175,7 +279,7 @@ class Store:
             "at": run.at,
             "state": run.state,
             "keeper": _keeper(),
-            "beat": self._now(),
+            "beat": self._instant,
             **{key: getattr(run.link, key) for key in ("after", "origin", "parts", "how")},
         }
         connection.execute(RUNS.insert().values(_EMPTY | values))
@@ -343,24 +447,56 @@ class Store:
 
     def _mark_interrupted(self, connection: Connection) -> None:
         """The runs that still think, by what is written, in a process that is gone."""
-        thinking = RUNS.c.state == "thinking"
-        query = select(RUNS.c.keeper, func.max(RUNS.c.beat)).where(thinking).group_by(RUNS.c.keeper)
-        keepers = connection.execute(query).all()
-        gone = [keeper for keeper, beat in keepers if not self._lives(keeper, beat)]
+        silent = self._instant - func.max(RUNS.c.beat)
+        query = select(RUNS.c.keeper, silent).where(RUNS.c.state == "thinking")
+        keepers = connection.execute(query.group_by(RUNS.c.keeper)).all()
+        gone = [keeper for keeper, seconds in keepers if not _lives(keeper, seconds)]
         if gone:
-            theirs = RUNS.update().where(thinking, RUNS.c.keeper.in_(gone))
-            connection.execute(theirs.values(state="interrupted", ended=RUNS.c.beat))
+            connection.execute(_INTERRUPT.where(RUNS.c.keeper.in_(gone)))
 
-    def _lives(self, keeper: str, beat: float) -> bool:
-        """A process of this machine is looked for, of another one a sign of life is awaited."""
-        try:
-            host, pid, began = keeper.rsplit(" ", 2)
-            if host != socket.gethostname():
-                return self._now() - beat < SILENT
-            created: float = psutil.Process(int(pid)).create_time()
-            return abs(created - float(began)) < SAME
-        except (psutil.Error, ValueError, TypeError):  # it is gone, or its name is damaged
-            return False
+    @property
+    def _instant(self) -> ColumnElement[float]:
+        """Now, by the one clock that all processes of a history have in common."""
+        if self._database.kind == "postgresql":
+            return cast(extract("epoch", func.clock_timestamp()), Double)
+        return literal(self._now(), Double)
+
+
+# -- whether a process lives
+
+_UNENDED = ("thinking", "interrupted")
+_INTERRUPT = (
+    RUNS.update().where(RUNS.c.state == "thinking").values(state="interrupted", ended=RUNS.c.beat)
+)
+
+
+def _lives(keeper: str, silent: float) -> bool:
+    """Whether it gave a sign of life of late; one of this machine is looked for, too."""
+    try:
+        machine, pid, began = keeper.rsplit(" ", 2)
+        if silent >= SILENT or machine != _machine():
+            return silent < SILENT
+        created: float = psutil.Process(int(pid)).create_time()
+        return abs(created - float(began)) < SAME
+    except (psutil.Error, ValueError, TypeError):  # it is gone, or its name is damaged
+        return False
+
+
+@cache
+def _keeper() -> str:
+    """This process, so that it is told from a later one with its number."""
+    pid = os.getpid()
+    return f"{_machine()} {pid} {psutil.Process(pid).create_time()}"
+
+
+@cache
+def _machine() -> str:
+    """Where a number names one process: containers may share a host's name, but not numbers."""
+    try:
+        numbers = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        numbers = ""
+    return socket.gethostname() + numbers
 
 
 # -- rows to values
@@ -541,10 +677,3 @@ def _sought(said: str) -> str:
 def _name(said: str) -> str:
     """In one line."""
     return " ".join(said.split())[:LONGEST_NAME]
-
-
-@cache
-def _keeper() -> str:
-    """This process, so that it is told from a later one with its number."""
-    pid = os.getpid()
-    return f"{socket.gethostname()} {pid} {psutil.Process(pid).create_time()}"

@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+import history.store
 from history import database
 from history.recorder import Recorder
 from history.request import Link, RunRequest
@@ -530,7 +531,7 @@ def test_a_run_is_found_after_a_restart(loop: Loop, store: Store) -> None:
 
 
 def test_a_run_whose_process_ended_is_interrupted_and_shows_what_was_being_written(
-    loop: Loop, store: Store
+    loop: Loop, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drafts = (Delta(2, "title", "Nex"), Delta(2, "title", "t"))
     script = Script(STARTED, STEP, *drafts, ANSWER)
@@ -539,6 +540,7 @@ def test_a_run_whose_process_ended_is_interrupted_and_shows_what_was_being_writt
     until(lambda: len(run.events(0)) == 4)
     assert not run.ended
     later = runs_on(loop, Script(ANSWER), store)
+    monkeypatch.setattr(history.store, "_lives", lambda keeper, silent: False)
     again = later.get(run.id)
     assert again is not None
     assert (again.ended, again.trace.end) == (True, None)
@@ -632,19 +634,6 @@ def test_a_trace_that_does_not_tell_how_it_began_is_refused(loop: Loop, store: S
     with pytest.raises(ValueError, match="expected a trace that begins"):
         runs_on(loop, Script(ANSWER), store).put(Trace((ANSWER,)))
     assert store.count_threads("") == 0
-
-
-def test_a_run_that_thinks_gives_signs_of_life(
-    loop: Loop, store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    beats: list[Sequence[str]] = []
-    monkeypatch.setattr(store, "beat", beats.append)
-    script = Script(STARTED, ANSWER)
-    run = Runs(loop, script, store, recorder=Recorder(store, beat=0.01)).start(WHY)
-    until(lambda: len(beats) > 2)
-    script.gate.set()
-    until(lambda: run.settled)
-    assert beats[0] == [run.id]
 
 
 # -- health

@@ -12,11 +12,12 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from threading import Barrier
 from typing import Any
 
 import pytest
@@ -24,10 +25,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import func, select, text
 
-from history import database, store
-from history.database import EVENTS, PREFERENCES, RUNS, TEXTS
+from history import database, salvage, store
+from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS
 from history.request import Link, RunRequest
-from history.store import Begun, Heard, Store, StoreError
+from history.runs import Loop, Runs
+from history.store import Begun, Heard, Progress, Store, StoreError
 from page.i18n import LANGUAGES, load
 from reasoning.events import (
     Answer,
@@ -47,7 +49,7 @@ from reasoning.events import (
 )
 from reasoning.traces import compact
 from tests.postgres import PASSWORD, WRITTEN, Postgres, postgres
-from tests.processes import ROOT, start
+from tests.processes import ROOT, start, until
 
 STARTED = Started("Why?", "model", "json_steps", "en", 0.0)
 ANSWER = Answer("Because.", 1.0, 5)
@@ -212,10 +214,10 @@ def test_writing_twice_changes_nothing(
     events = (STARTED, *heard, *end)
     it, written = Store("sqlite://"), 0
     ask(it, "one")
-    for since, until in [*cuts, (0, len(events))]:
-        since, until = min(since, written), min(until, len(events))
-        it.write(heard=[Heard("one", since, events[since:until])])
-        written = max(written, until)
+    for since, stop in [*cuts, (0, len(events))]:
+        since, stop = min(since, written), min(stop, len(events))
+        it.write(heard=[Heard("one", since, events[since:stop])])
+        written = max(written, stop)
     trace, entry = Trace(events), it.entry("one")
     assert it.events("one") == compact(events)
     assert entry is not None
@@ -461,13 +463,194 @@ def test_another_machines_run_is_interrupted_when_its_signs_of_life_cease(
     ask(opened, "living")
     monkeypatch.setattr(store, "_keeper", lambda: "a-third-machine 1 1.5")
     ask(opened, "silent")
-    clock.now += store.SILENT - 1
+    be_silent(opened, store.SILENT - 5)
     assert states() == ["thinking", "thinking"]
     opened.beat(["living"])
-    clock.now += 2
+    be_silent(opened, 10)
     assert states() == ["thinking", "interrupted"]
     opened.write(heard=[Heard("silent", 0, (STARTED, ANSWER))])  # it was only cut off
     assert states() == ["thinking", "answered"]
+
+
+def be_silent(it: Store, seconds: float) -> None:
+    """As if all processes had said nothing for so long, by whatever clock counts it."""
+    with it._database.writing() as connection:
+        connection.execute(RUNS.update().values(beat=RUNS.c.beat - seconds))
+
+
+def test_a_process_of_this_machine_that_says_nothing_has_lost_its_runs(opened: Store) -> None:
+    """It may be stopped, or cut off from the database: another may go on."""
+    ask(opened, "one", events=[STARTED])
+    assert opened.follow("one").state == "thinking"
+    be_silent(opened, store.SILENT)
+    assert opened.follow("one").state == "interrupted"
+    assert opened.thinking("") == []
+
+
+def test_a_clock_that_is_wrong_interrupts_no_run(
+    postgresql: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On several machines: the server's own clock is the one they have in common."""
+    url = postgresql.url()
+    here = Store(url)
+    monkeypatch.setattr(store, "_keeper", lambda: "another-machine 1 1.5")
+    ask(here, "one")
+    late = Store(url, Clock())
+    ask(late, "two")
+    late.beat(["two"])
+    assert [here.follow(id).state for id in ("one", "two")] == ["thinking"] * 2
+    here.close()
+    late.close()
+
+
+# -- runs of several processes
+
+
+def cut_off(it: Store, id: str, events: Sequence[Event] = ()) -> None:
+    """A run whose process is gone."""
+    it.write([Begun(id, RunRequest("Why?"), Link(), "", 1.0, "interrupted")])
+    it.write(heard=[Heard(id, 0, tuple(events))])
+
+
+def going_on(id: str, origin: str) -> Begun:
+    return Begun(id, RunRequest("Why?"), Link("one", origin=origin, how="go_on"), "", 1.0)
+
+
+def test_of_two_that_would_go_on_with_an_interrupted_run_one_does(url: str) -> None:
+    """Exactly one, whoever is first, and the other is told which."""
+    stores, both = (Store(url), Store(url)), Barrier(2)
+
+    def take(number: int, origin: str) -> str:
+        both.wait(30)
+        return stores[number].take(going_on(f"{origin}-by-{number}", origin))
+
+    with ThreadPoolExecutor(2) as pool:
+        for origin in map(str, range(20)):
+            cut_off(stores[0], origin)
+            one, other = pool.map(take, (0, 1), (origin, origin))
+            begun = [f"{origin}-by-{number}" for number in (0, 1)]
+            assert one == other
+            assert [id for id in begun if stores[1].entry(id)] == [one]
+    for it in stores:
+        it.close()
+
+
+def test_what_goes_on_is_told_again_who_does(opened: Store) -> None:
+    cut_off(opened, "one")
+    assert [opened.take(going_on(id, "one")) for id in ("two", "two", "three")] == ["two"] * 3
+    assert opened.entry("three") is None
+
+
+def test_from_a_run_that_was_stopped_several_may_go_on(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED, Stopped()])
+    assert [opened.take(going_on(id, "one")) for id in ("two", "three")] == ["two", "three"]
+
+
+def test_a_run_that_lives_after_all_goes_on_itself(opened: Store) -> None:
+    """Its process was only slow; whoever took it for dead and would go on is led to it."""
+    ask(opened, "one", events=[STARTED])
+    be_silent(opened, store.SILENT)
+    assert opened.follow("one").state == "interrupted"
+    opened.beat(["one"])
+    assert opened.follow("one").state == "thinking"
+    assert opened.take(going_on("two", "one")) == "one"
+    assert opened.entry("two") is None
+
+
+def test_a_run_that_another_goes_on_with_ends_where_it_was(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED])
+    be_silent(opened, store.SILENT)
+    opened.follow("one")
+    opened.take(going_on("two", "one"))
+    opened.beat(["one", "two"])
+    assert (opened.follow("one").state, opened.follow("two").state) == ("interrupted", "thinking")
+    assert opened.stops(["one", "two"]) == {"one": False}
+
+
+def test_a_stop_is_asked_for_where_the_run_thinks(opened: Store) -> None:
+    ask(opened, "one", events=[STARTED])
+    ask(opened, "two", link=Link("one", group="one"))
+    ask(opened, "three", link=Link("one", group="one"))
+    ask(opened, "over", events=[STARTED, ANSWER], link=Link("one", group="one"))
+    every = ["one", "two", "three", "over"]
+    assert opened.stops(every) == {}
+    opened.ask_stop("two")
+    assert opened.stops(every) == {"two": False}
+    opened.ask_stop("one", together=True)
+    opened.ask_stop("one")  # once more takes nothing back
+    opened.ask_stop("nobody")
+    assert opened.stops(every) == {"one": True, "two": True, "three": True}
+
+
+def test_a_run_is_followed_by_what_is_new_of_it(opened: Store) -> None:
+    drafts = (Delta(1, "title", "Th"), Delta(1, "title", "ink"))
+    ask(opened, "one", events=[STARTED])
+    assert opened.follow("one") == Progress("thinking", 1, (STARTED,), whole=True)
+    opened.write(heard=[Heard("one", 1, drafts[:1])])
+    opened.write(heard=[Heard("one", 2, drafts[1:])])
+    assert opened.follow("one", 1) == Progress("thinking", 3, compact(drafts), whole=False)
+    assert opened.follow("one", 3) == Progress("thinking", 3, (), whole=False)
+    opened.write(heard=[Heard("one", 3, (STEP, ANSWER))])
+    whole = (STARTED, STEP, ANSWER)
+    assert opened.follow("one", 3) == Progress("answered", 5, whole, whole=True)
+
+
+def test_a_run_that_is_not_there_has_come_to_nothing(opened: Store) -> None:
+    assert opened.follow("x") == Progress("interrupted", 0, (), whole=True)
+
+
+def test_the_runs_that_think_are_an_owners(opened: Store) -> None:
+    for id, owner, events in (("a", "ann", ()), ("b", "bob", ()), ("c", "ann", (STARTED, ANSWER))):
+        ask(opened, id, owner=owner, events=events)
+    assert [entry.id for entry in opened.thinking("ann")] == ["a"]
+
+
+ENDLESS = """
+import asyncio, itertools
+from history.runs import Loop, Runs
+from tests.test_history_store import sequence
+
+async def thinker(asked):
+    for number in itertools.count():
+        yield sequence(number)
+        await asyncio.sleep(0.01)
+
+run = Runs(Loop(), thinker, Store(sys.argv[1])).start(RunRequest("Why?"), id="one")
+run.events(0, 60)
+print("begun", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_process_leaves_its_run_to_one_of_the_others(url: str) -> None:
+    """It is followed while it thinks there, then seen to be cut off, and gone on with once."""
+
+    async def thinker(asked: RunRequest) -> AsyncIterator[Event]:
+        yield Answer(f"After {len(asked.steps)} steps.", 1.0, 5)
+
+    others = [Runs(Loop(), thinker, Store(url)) for _ in range(2)]
+    process = child(ENDLESS, url, cwd=ROOT, stdin=-1)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "begun\n"
+    followed = others[0].get("one")
+    assert followed is not None
+    until(lambda: len(followed.events(0)) > 20 and len(followed.trace.steps) > 2)
+    assert [run.id for run in others[1].live("")] == ["one"]
+    assert not followed.ended
+    process.kill()
+    process.communicate()
+    until(lambda: followed.ended)
+    steps = followed.trace.steps
+    assert (followed.trace.end, [it.number for it in steps]) == (None, [*range(1, len(steps) + 1)])
+    link = Link("one", origin="one", parts=len(steps) + 1, how="go_on")
+    asked = RunRequest("Why?", steps=steps)
+    with ThreadPoolExecutor(2) as pool:
+        one, other = pool.map(lambda runs: runs.start(asked, link), others)
+    assert one.id == other.id
+    until(lambda: one.ended and other.ended)
+    assert one.trace.answer == other.trace.answer == Answer(f"After {len(steps)} steps.", 1.0, 5)
+    assert len(Store(url).runs_of("one")) == 2
 
 
 @pytest.mark.slow
@@ -529,7 +712,7 @@ def test_every_event_that_was_shown_survives_a_kill(url: str) -> None:
     for id, seen in shown.items():
         kept = it.events(id)
         assert any(
-            kept == compact(tuple(map(sequence, range(until)))) for until in range(seen, seen + 200)
+            kept == compact(tuple(map(sequence, range(end)))) for end in range(seen, seen + 200)
         )
         entry = it.entry(id)
         assert entry is not None
@@ -546,11 +729,12 @@ def test_every_event_that_was_shown_survives_a_kill(url: str) -> None:
 def test_a_history_of_a_newer_version_is_refused_and_left_alone(
     url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(database, "MIGRATIONS", (lambda connection: None,))
+    later = (*database.MIGRATIONS, lambda connection: None)
+    monkeypatch.setattr(database, "MIGRATIONS", later)
     newer = Store(url)
     ask(newer, "one")
     monkeypatch.undo()
-    with pytest.raises(StoreError, match=r"newer Stepwise.*version is 2, this one's 1") as refused:
+    with pytest.raises(StoreError, match=r"newer Stepwise.*version is 3, this one's 2") as refused:
         Store(url)
     assert refused.value.code == "newer"
     assert ids(newer) == ["one"]
@@ -566,12 +750,12 @@ def test_an_older_history_is_brought_up_to_date_once(
     add = "ALTER TABLE stepwise_threads ADD COLUMN colour TEXT NOT NULL DEFAULT 'red'"
     drop = "ALTER TABLE stepwise_threads DROP COLUMN model"
     steps = (lambda c: c.execute(text(add)), lambda c: c.execute(text(drop)))
-    monkeypatch.setattr(database, "MIGRATIONS", steps)
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, *steps))
     for _ in range(2):
         newer = Store(url)
         with newer._database.reading() as connection:
             assert connection.scalar(text("SELECT colour FROM stepwise_threads")) == "red"
-            assert connection.scalar(text("SELECT version FROM stepwise_schema")) == 3
+            assert connection.scalar(text("SELECT version FROM stepwise_schema")) == 4
         newer.close()
 
 
@@ -586,13 +770,33 @@ def test_a_migration_that_fails_leaves_the_history_as_it_was(
         connection.execute(text("DELETE FROM stepwise_threads"))
         connection.execute(text("SELECT nothing"))
 
-    monkeypatch.setattr(database, "MIGRATIONS", (half,))
+    monkeypatch.setattr(database, "MIGRATIONS", (*database.MIGRATIONS, half))
     with pytest.raises(StoreError):
         Store(url)
     monkeypatch.undo()
     again = Store(url)
     assert ids(again) == ["one"]
     again.close()
+
+
+def make_first_version(it: Store) -> None:
+    """As it was before another process could stop a run, or go on with it."""
+    with it._database.writing() as connection:
+        for column in ("stop", "taken"):
+            connection.execute(text(f"ALTER TABLE stepwise_runs DROP COLUMN {column}"))
+        connection.execute(text("UPDATE stepwise_schema SET version = 1"))
+    it.close()
+
+
+def test_a_history_of_the_first_version_is_gone_on_with(url: str) -> None:
+    older = Store(url)
+    cut_off(older, "one", [STARTED, STEP])
+    make_first_version(older)
+    newer = Store(url)
+    assert newer.stops(["one"]) == {}
+    assert newer.take(going_on("two", "one")) == "two"
+    assert newer.events("one") == (STARTED, STEP)
+    newer.close()
 
 
 @pytest.mark.slow
@@ -795,6 +999,17 @@ def test_a_page_that_is_damaged_takes_no_other_run_with_it(tmp_path: Path) -> No
     assert sum(steps == 2 for steps in kept) >= 44
     assert it.preferences("") == {"way": "coat"}
     it.close()
+
+
+def test_what_is_read_of_a_damaged_file_may_be_of_an_older_version(tmp_path: Path) -> None:
+    old, new = (Store(f"sqlite:///{tmp_path / name}") for name in ("old", "new"))
+    ask(old, "one", events=[STARTED, STEP])
+    make_first_version(old)
+    columns = {table.name: [it.name for it in table.columns] for table in (THREADS, RUNS, EVENTS)}
+    taken = salvage.salvage(tmp_path / "old", tmp_path / "new", columns)
+    assert list(taken.values()) == [1, 1, 2]
+    assert (new.events("one"), new.stops(["one"])) == ((STARTED, STEP), {})
+    new.close()
 
 
 def _reads(it: Store, id: str) -> bool:
