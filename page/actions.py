@@ -167,11 +167,15 @@ def _go_and_start(context: PageContext, asked: RunRequest, link: Link) -> Run:
     """Goes to the run, then starts it, and uses the session no more.
 
     Streamlit may end a callback at each use of the session and play the click again: that
-    click finds the page gone from its view, and starts nothing a second time.
+    click finds the page gone from its view, and starts nothing a second time. Where somebody
+    else was first to go on with an interrupted run, it goes to that one.
     """
     id = new_id()
     go_to(id)
-    return context.runs.start(asked, link, context.owner, id)
+    run = context.runs.start(asked, link, context.owner, id)
+    if run.id != id:
+        go_to(run.id)
+    return run
 
 
 def _is_still_on(on: str | None) -> bool:

@@ -11,6 +11,7 @@ import pytest
 from history.request import Link, RunRequest
 from history.run import Run
 from page import actions
+from page.navigation import Location
 from page.preferences import Preferences
 
 USES = 8  # of the session in one callback, and more
@@ -51,8 +52,11 @@ class Runs:
     def __init__(self) -> None:
         self.started: list[Run] = []
         self.others: list[RunRequest] = []  # of the vote, to be begun as it needs them
+        self.first: Run | None = None  # to go on, in another process
 
     def start(self, asked: RunRequest, link: Link = Link(), owner: str = "", id: str = "") -> Run:
+        if self.first is not None:
+            return self.first
         self.started.append(Run(asked, link, owner, id=id))
         return self.started[-1]
 
@@ -85,6 +89,19 @@ def test_a_click_that_is_broken_off_and_played_again_asks_once(
     asked = [*(run.asked for run in context.runs.started), *context.runs.others]
     assert [(one.question, one.most) for one in asked] == [("Why?", 2)] * 2  # the chains wanted
     assert dict(session.items())["shown"].run == context.runs.started[0].id
+
+
+def test_who_is_second_to_go_on_with_a_run_is_led_to_the_first(
+    context: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, context.runs.first = Run(RunRequest("Why?"), past=True), Run(RunRequest("Why?"))
+    context.runs.started.append(broken)
+    broken.close()
+    session = {"shown": Location(broken.id)}
+    monkeypatch.setattr("streamlit.session_state", session)
+    actions.go_on(context, broken)
+    assert context.runs.started == [broken]
+    assert session["shown"] == Location(context.runs.first.id)
 
 
 def played(click: Callable[[Any], None], context: Any) -> None:
