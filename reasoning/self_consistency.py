@@ -7,8 +7,9 @@ et al. 2024, arXiv 2401.10480):
 
 * Three chains are drawn at first. If all three agree the vote is over. This is a bet: with N
   of 7 or more the rest could have outvoted them.
-* If no two of the first four agree it is over too: the model does not know, or says it in
-  words that cannot be compared. This is the other bet (evals: as many right for a fifth less).
+* If most of these three tell no answer that can be compared it is over too: a vote cannot
+  decide between sentences. (Four answers of which no two agree do not end it: of a weak model
+  the right one is often found only among eight. docs/evals.md has the figures.)
 * Else chains are drawn until no other answer can reach the first one's votes any more, even
   if all that are left voted for it. So the winner is the one that all N would have chosen.
 
@@ -23,7 +24,6 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 FIRST = 3  # chains; two that agree by chance are too common, more cost the easy questions
-DOUBT = 4  # chains of which no two agree; more of them are seldom more right
 MOST = 8  # chains of a vote where nobody says how many
 
 Chain = TypeVar("Chain")
@@ -61,7 +61,7 @@ def count_needed(votes: Sequence[Vote], most: int) -> int:
     # so many more for the first leave too few for the second to reach it
     majority = max(0, (second + left - first) // 2 + 1)
     return min(
-        left, majority, _until_three_agree(votes, left), _until_none_of_four_agree(votes, left)
+        left, majority, _until_three_agree(votes, left), _until_most_are_unclear(votes, left)
     )
 
 
@@ -71,10 +71,10 @@ def _until_three_agree(votes: Sequence[Vote], otherwise: int) -> int:
     return FIRST - len(values) if agree else otherwise
 
 
-def _until_none_of_four_agree(votes: Sequence[Vote], otherwise: int) -> int:
-    values = [vote.value for vote in votes[:DOUBT] if vote.value]
-    agree = len(set(values)) < len(values)
-    return otherwise if agree else max(0, DOUBT - len(votes))
+def _until_most_are_unclear(votes: Sequence[Vote], otherwise: int) -> int:
+    missing = max(0, FIRST - len(votes))
+    unclear = sum(not vote.value for vote in votes[:FIRST])
+    return missing if unclear + missing > FIRST // 2 else otherwise
 
 
 def count_further(votes: Sequence[Vote], running: int, most: int) -> int:

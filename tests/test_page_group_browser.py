@@ -81,7 +81,7 @@ def test_three_chains_that_agree_are_all_that_are_asked(
 
 def test_chains_begun_later_appear_while_they_think(page: str, port: int, visitors: Any) -> None:
     """The first three disagree, and the eighth could change nothing any more."""
-    with on_stage(voting([*"12311456"]), port=port) as stub:
+    with on_stage(voting([*"12345", "1", "1", "1"]), port=port) as stub:
         visitor = visitors(page)
         ask_many_times(visitor, 8)
         visitor.ask("Which?")
