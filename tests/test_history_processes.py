@@ -90,7 +90,8 @@ def test_runs_that_think_elsewhere_are_among_their_owners(process: MakeRuns) -> 
 def test_a_process_that_dies_leaves_its_run_interrupted(
     process: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    here, there = process(quick(ANSWER)), process(Script(STARTED, STEP, ANSWER))
+    script = Script(STARTED, STEP, ANSWER)
+    here, there = process(quick(ANSWER)), process(script)
     run = there.start(WHY)
     until(lambda: len(run.events(0)) == 2)
     followed = found(here, run.id)
@@ -98,6 +99,9 @@ def test_a_process_that_dies_leaves_its_run_interrupted(
     monkeypatch.setattr(history.store, "_lives", lambda keeper, silent: False)
     until(lambda: followed.ended)
     assert (followed.trace.steps, followed.trace.end) == ((STEP,), None)
+    script.gate.set()  # it lives after all: what it comes to is not lost
+    until(lambda: run.settled)
+    assert found(here, run.id).trace.answer == ANSWER
 
 
 def test_a_store_that_cannot_be_read_ends_no_run(
