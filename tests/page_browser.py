@@ -314,8 +314,22 @@ class Visitor:
 
     def steer(self, number: int, how: str) -> None:
         """In the menu at the foot of a finished step."""
-        self.unfold(number).get_by_role("button", name="From here").click()
-        self.pick(how)
+        self.choose(self.unfold(number).get_by_role("button", name="From here"), how)
+
+    def choose(self, button: Locator, option: str) -> None:
+        """In the menu that a button opens, and that a redraw may close again."""
+        item = self.page.get_by_role("menuitem", name=option)
+
+        def stands_open() -> bool:
+            if item.count() == 0:
+                button.click()
+            with suppress(PlaywrightTimeout):
+                item.wait_for(timeout=5_000)
+                return True
+            return False
+
+        until(stands_open, PATIENCE / 1000)
+        item.click()
 
     def pick(self, option: str) -> None:
         """In a menu that is open."""
@@ -323,8 +337,7 @@ class Visitor:
 
     def do_with(self, thread: str, act: str) -> None:
         """In the menu of a conversation in the sidebar."""
-        self.thread(thread).locator('[class*="st-key-menu-"] button').click()
-        self.pick(act)
+        self.choose(self.thread(thread).locator('[class*="st-key-menu-"] button'), act)
 
     def search(self, words: str) -> None:
         box = self.page.locator(".st-key-search input")

@@ -115,8 +115,8 @@ def test_the_raw_response_can_be_had(client: openai.OpenAI, reciter: Server) -> 
     assert raw.headers["content-type"] == "application/json"
     reply = raw.parse()
     strictly(ChatCompletion, raw.text)
-    remarks = reply.choices[0].remarks
-    assert remarks[0]["message"].startswith("Chain 1 of at most 2:")
+    first = reply.choices[0].remarks[0]["message"]
+    assert re.match(r"Chain [12] of at most 2:", first)  # whichever came to its end first
     assert reply.choices[0].message.content
 
 
