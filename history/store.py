@@ -28,6 +28,7 @@ from sqlalchemy import (
     Row,
     Select,
     and_,
+    bindparam,
     cast,
     extract,
     func,
@@ -306,17 +307,19 @@ class Store:
             texts += [{"thread": run.thread, "text": _sought(said)} for said in _said(new)]
             self._count(connection, run, new)
         if rows:
-            connection.execute(EVENTS.insert(), rows)
+            connection.execute(_ADD_EVENTS, rows)
         if texts:
             connection.execute(TEXTS.insert(), texts)
 
     def _count(self, connection: Connection, run: Row[Any], new: tuple[Event, ...]) -> None:
         """Brings the run's figures up to date, and the model of its conversation."""
+        if not _finishes(new):
+            return
         trace = Trace(new)
+        more = {f"more_{name}": getattr(trace, name) for name in _SUMS}
+        more |= {"more_steps": len(trace.steps), "of_run": run.number}
+        connection.execute(_ADD_UP, more)
         values: dict[str, Any] = {}
-        if _finishes(new):
-            values |= {name: RUNS.c[name] + getattr(trace, name) for name in _SUMS}
-            values["steps"] = RUNS.c.steps + len(trace.steps)
         if trace.started:
             started = trace.started
             values |= {"model": _plain(started.model), "way": _plain(started.way)}
@@ -594,15 +597,32 @@ _PREFER = text(
 )
 
 
+# -- what is asked each time that models write: made once, for SQLAlchemy takes longer to make a
+# -- statement than SQLite to carry it out
+
+_LAST = select(func.max(EVENTS.c.place)).where(EVENTS.c.run == RUNS.c.number).scalar_subquery()
+_WRITTEN = select(
+    RUNS.c.id, RUNS.c.number, RUNS.c.thread, func.coalesce(_LAST, 0).label("places")
+).where(RUNS.c.id.in_(bindparam("ids", expanding=True)))
+_OF_RUN = EVENTS.c.run == bindparam("of_run")
+_FIRST_DRAFT = select(func.min(EVENTS.c.place)).where(_OF_RUN, EVENTS.c.draft).scalar_subquery()
+_LATE = and_(_OF_RUN, EVENTS.c.place >= _FIRST_DRAFT)
+_DRAFTS = select(EVENTS.c.body).where(_LATE).order_by(EVENTS.c.place)
+_TAKE_DRAFTS = EVENTS.delete().where(_LATE)
+_ADD_EVENTS = EVENTS.insert()
+_ADD_UP = (
+    RUNS.update()
+    .where(RUNS.c.number == bindparam("of_run"))
+    .values({name: RUNS.c[name] + bindparam(f"more_{name}") for name in (*_SUMS, "steps")})
+)
+
+
 # -- events to rows
 
 
 def _written(connection: Connection, ids: list[str]) -> dict[str, Any]:
     """Of each run its number, its conversation, and how many of its events are written."""
-    last = select(func.max(EVENTS.c.place)).where(EVENTS.c.run == RUNS.c.number)
-    places = func.coalesce(last.scalar_subquery(), 0).label("places")
-    query = select(RUNS.c.id, RUNS.c.number, RUNS.c.thread, places).where(RUNS.c.id.in_(ids))
-    return {row.id: row for row in connection.execute(query)}
+    return {row.id: row for row in connection.execute(_WRITTEN, {"ids": ids})}
 
 
 PASSING = (Delta, Queued)  # what a later event makes void
@@ -615,12 +635,9 @@ def _finishes(new: tuple[Event, ...]) -> bool:
 
 def _take_drafts(connection: Connection, run: int) -> tuple[Event, ...]:
     """Takes out the run's events from its first delta on: what follows may make some void."""
-    first = select(func.min(EVENTS.c.place)).where(EVENTS.c.run == run, EVENTS.c.draft)
-    late = and_(EVENTS.c.run == run, EVENTS.c.place >= first.scalar_subquery())
-    query = select(EVENTS.c.body).where(late).order_by(EVENTS.c.place)
-    bodies = connection.scalars(query).all()
+    bodies = connection.scalars(_DRAFTS, {"of_run": run}).all()
     if bodies:
-        connection.execute(EVENTS.delete().where(late))
+        connection.execute(_TAKE_DRAFTS, {"of_run": run})
     return tuple(event for body in bodies if (event := _event(body)))
 
 
