@@ -31,14 +31,15 @@ def ask(context: PageContext, question: str, on: str | None) -> None:
     """Asks, from the view `on`: a follow-up where a run is shown, else a new conversation."""
     if not _is_still_on(on) or _refuse_while_thinking(context, on):
         return
+    preferences = load_preferences(context)
     try:
-        asked = _make_request(context, clean_question(question), on)
+        asked = _make_request(context, preferences, clean_question(question), on)
     except (StepwiseError, StoreError) as error:  # a follow-up without its history is another
         st.session_state["refused"] = error
         return
     before = context.run(on)
     link = Link(thread=before.link.thread, after=before.id) if before else Link()
-    _start_with_vote(context, asked, link, load_preferences(context))
+    _start_with_vote(context, asked, link, preferences)
 
 
 def ask_from_box(context: PageContext, on: str | None) -> None:
@@ -113,8 +114,9 @@ def turn_of(trace: Trace, question: str, with_reasoning: bool) -> Turn | None:
 # -- within
 
 
-def _make_request(context: PageContext, question: str, on: str | None) -> RunRequest:
-    preferences = load_preferences(context)
+def _make_request(
+    context: PageContext, preferences: Preferences, question: str, on: str | None
+) -> RunRequest:
     return RunRequest(
         question,
         way=preferences.way,
