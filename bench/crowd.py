@@ -1,6 +1,6 @@
 """Many who ask the page at once: when each sees a first step, and when the answer.
 
-    scripts/bench crowd [--sessions 1,20,50,100] [--rounds 3] [--write FILE]
+    scripts/bench crowd [--sessions 1,20,50,100] [--rounds 3] [--alone 8] [--write FILE]
 
 Each session is a websocket that speaks Streamlit's protocol, as a browser does but without
 drawing: it opens the page, and once all have, all ask in the same moment. A stub writes eight
@@ -10,6 +10,11 @@ rounds, with the smallest and the largest.
 * first step: seconds from asking to the first step's title on the wire, median and worst session
 * late: seconds from the last piece that the stub sent a session to the answer's end on the wire
 * CPU: seconds of the page's process for a session, from asking to the last answer
+
+`--alone` measures one session after the other, in turn on Stepwise's page and on
+bench/bare_page.py, which has as many elements and nothing of ours: the CPU seconds of the process,
+less what it takes at rest, to open the page, to ask until the first step is shown, to follow the
+run and draw it once more when it has ended; and to draw that anew, as a click does.
 """
 
 from __future__ import annotations
@@ -19,12 +24,13 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import psutil
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
 from websockets.asyncio.client import ClientConnection, connect
@@ -38,6 +44,9 @@ from tests.stub import Play, Script, paced, step_number, step_text
 STEPS, WORDS = 8, 40  # of a chain, of a step
 PAUSE = 0.005  # seconds between two pieces of a step; alone a chain takes 1.8 s
 PATIENCE = 600.0  # seconds
+QUIET = 0.5  # seconds without a message after which a page is at rest
+PARTS = ("opens", "first step", "live", "drawn anew")
+PAGES = {"Stepwise": "app_reasoning.py", "Streamlit alone": "bench/bare_page.py"}
 FIRST, LAST = "Look at side 1", "That is all"  # what is looked for on the wire
 
 
@@ -84,6 +93,8 @@ class Session:
     answered: float = 0.0
     messages: int = 0
     received: int = 0
+    address: str = ""  # what the page wrote into the browser's, behind the "?"
+    heard: float = 0.0
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     over: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -96,9 +107,18 @@ class Session:
         await self._rerun(f"How many sides are even? I am {self.name}.")
         await asyncio.wait_for(self.over.wait(), PATIENCE)
 
+    async def click(self) -> None:
+        """Anything that draws the page anew as it is."""
+        self.heard = time.monotonic()
+        await self._rerun()
+
+    async def rest(self) -> None:
+        """Until nothing more comes."""
+        await _until(lambda: time.monotonic() - self.heard > QUIET)
+
     async def _rerun(self, question: str = "") -> None:
         message = BackMsg()
-        message.rerun_script.query_string = ""
+        message.rerun_script.query_string = self.address
         if question:
             state = message.rerun_script.widget_states.widgets.add()
             state.id = self.box
@@ -115,6 +135,9 @@ class Session:
 
     def _take(self, frame: bytes, now: float) -> None:
         message = ForwardMsg.FromString(frame)
+        if message.HasField("page_info_changed"):
+            self.address = message.page_info_changed.query_string
+        self.heard = now
         if message.delta.new_element.HasField("chat_input"):
             box = message.delta.new_element.chat_input
             self.box = box.id
@@ -176,8 +199,80 @@ async def _visit(server: PageServer, address: str, name: str) -> ClientConnectio
 
 
 def _cpu(server: PageServer) -> float:
-    times = psutil.Process(server.process.pid).cpu_times()
-    return float(times.user + times.system)
+    """Seconds that all threads of the page's process worked, to the nanosecond (Linux)."""
+    return time.clock_gettime(~server.process.pid << 3 | 2)
+
+
+# -- one session
+
+
+async def dissect(server: PageServer, number: int) -> tuple[float, ...]:
+    """CPU seconds of a session alone, of each of its PARTS."""
+    started = time.monotonic(), _cpu(server)
+    await asyncio.sleep(QUIET * 8)
+    at_rest = (_cpu(server) - started[1]) / (time.monotonic() - started[0])
+    spent = [_worked(server, at_rest)]
+    address = server.address.replace("http", "ws") + "_stcore/stream"
+    one = Session(f"alone{number}", await _visit(server, address, f"alone{number}"))
+    listening = asyncio.create_task(one.listen())
+    await one.open()
+    await one.rest()
+    spent.append(_worked(server, at_rest))
+    asking = asyncio.create_task(one.ask())
+    await _until(lambda: one.first)
+    spent.append(_worked(server, at_rest))
+    await asking
+    await one.rest()
+    spent.append(_worked(server, at_rest))
+    await one.click()
+    await one.rest()
+    spent.append(_worked(server, at_rest))
+    await one.socket.close()
+    await listening
+    return tuple(after - before for before, after in pairwise(spent))
+
+
+def _worked(server: PageServer, at_rest: float) -> float:
+    """CPU seconds, less those that the process takes when nobody does a thing."""
+    return _cpu(server) - at_rest * time.monotonic()
+
+
+async def _until(true: Callable[[], object]) -> None:
+    async with asyncio.timeout(PATIENCE):
+        while not true():  # noqa: ASYNC110 - it is the clock, too, that makes it true
+            await asyncio.sleep(0.002)
+
+
+def report_alone(found: Mapping[str, list[tuple[float, ...]]], command: str) -> str:
+    lines = [
+        f"# One session\n\n    {command}\n",
+        f"CPU seconds; median of {len(next(iter(found.values())))} (smallest to largest).\n",
+        f"| | {' | '.join(PARTS)} | session |",
+        "|---" * (len(PARTS) + 2) + "|",
+    ]
+    for name, rounds in found.items():
+        whole = [sum(one[: PARTS.index("drawn anew")]) for one in rounds]
+        parts = [*zip(*rounds, strict=True), whole]
+        lines.append(f"| {name} | {' | '.join(spread(part, '.3f') for part in parts)} |")
+    return "\n".join(lines) + "\n"
+
+
+def run_alone(rounds: int) -> dict[str, list[tuple[float, ...]]]:
+    port, model = free_port(), Model()
+    found: dict[str, list[tuple[float, ...]]] = {name: [] for name in PAGES}
+    with ExitStack() as stack:
+        stack.enter_context(on_stage(model.script, port=port))
+        base = f"http://127.0.0.1:{port}/v1"
+        pages = {
+            name: stack.enter_context(page_server(base, f"{Path(script).stem}.log", script=script))
+            for name, script in PAGES.items()
+        }
+        for number in range(-1, rounds):  # a cold page is not what is measured
+            for name, server in pages.items():
+                parts = asyncio.run(dissect(server, number))
+                if number >= 0:
+                    found[name].append(parts)
+    return found
 
 
 def report(found: dict[int, list[Round]], command: str) -> str:
@@ -221,12 +316,18 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--sessions", default="1,20,50,100", help="how many ask at once, in turn")
     flags.add_argument("--rounds", type=int, default=3)
+    flags.add_argument(
+        "--alone", type=int, default=0, help="sessions, one after the other, instead"
+    )
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
-    found = run([int(size) for size in given.sessions.split(",")], given.rounds)
-    table = report(
-        found, f"scripts/bench crowd --sessions {given.sessions} --rounds {given.rounds}"
-    )
+    if given.alone:
+        command = f"scripts/bench crowd --alone {given.alone}"
+        table = report_alone(run_alone(given.alone), command)
+    else:
+        found = run([int(size) for size in given.sessions.split(",")], given.rounds)
+        command = f"scripts/bench crowd --sessions {given.sessions} --rounds {given.rounds}"
+        table = report(found, command)
     print(table)
     if given.write:
         given.write.write_text(table, encoding="utf-8")
