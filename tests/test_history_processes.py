@@ -77,6 +77,15 @@ def test_a_run_of_another_process_is_followed_to_its_end(process: MakeRuns) -> N
     assert found(here, run.id).trace.events == (STARTED, STEP, ANSWER)
 
 
+def half_way(process: MakeRuns) -> tuple[Runs, Run, Script]:
+    """A process, and a run that thinks in another: it has a step, and waits at the gate."""
+    script = Script(STARTED, STEP, ANSWER)
+    here, there = process(quick(ANSWER)), process(script)
+    run = there.start(WHY)
+    until(lambda: len(run.events(0)) == 2)
+    return here, run, script
+
+
 def test_runs_that_think_elsewhere_are_among_their_owners(process: MakeRuns) -> None:
     here, there = process(quick(ANSWER)), process(Script(STARTED, ANSWER))
     run = there.start(WHY, owner="ann")
@@ -90,10 +99,7 @@ def test_runs_that_think_elsewhere_are_among_their_owners(process: MakeRuns) -> 
 def test_a_process_that_dies_leaves_its_run_interrupted(
     process: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script(STARTED, STEP, ANSWER)
-    here, there = process(quick(ANSWER)), process(script)
-    run = there.start(WHY)
-    until(lambda: len(run.events(0)) == 2)
+    here, run, script = half_way(process)
     followed = found(here, run.id)
     assert not followed.ended
     monkeypatch.setattr(history.store, "_lives", lambda keeper, silent: False)
@@ -107,10 +113,7 @@ def test_a_process_that_dies_leaves_its_run_interrupted(
 def test_a_store_that_cannot_be_read_ends_no_run(
     process: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    script = Script(STARTED, STEP, ANSWER)
-    here, there = process(quick(ANSWER)), process(script)
-    run = there.start(WHY)
-    until(lambda: len(run.events(0)) == 2)
+    here, run, script = half_way(process)
     followed = found(here, run.id)
 
     def fail(id: str, since: int) -> Progress:
@@ -128,10 +131,7 @@ def test_a_store_that_cannot_be_read_ends_no_run(
 
 
 def test_a_stop_from_here_ends_it_there(process: MakeRuns) -> None:
-    script = Script(STARTED, STEP, ANSWER)
-    here, there = process(quick(ANSWER)), process(script)
-    run = there.start(WHY)
-    until(lambda: len(run.events(0)) == 2)
+    here, run, script = half_way(process)
     here.stop(run.id)
     until(lambda: run.ended)
     assert script.closed.wait(10)
@@ -161,10 +161,7 @@ def test_a_run_that_is_gone_on_with_elsewhere_is_stopped(
     process: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its process was taken for dead, and only slow: one of the two goes on."""
-    script = Script(STARTED, STEP, ANSWER)
-    here, there = process(quick(ANSWER)), process(script)
-    run = there.start(WHY)
-    until(lambda: len(run.events(0)) == 2)
+    here, run, _script = half_way(process)
     with monkeypatch.context() as slow:
         slow.setattr(history.store, "_lives", lambda keeper, silent: False)
         assert found(here, run.id).ended
