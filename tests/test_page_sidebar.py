@@ -135,7 +135,8 @@ def test_words_are_found_in_names_steps_and_answers_and_what_is_found_opens(
     expect(visitor.page.get_by_role("searchbox", name="Search")).to_be_visible()
     visitor.search("SHEEP")
     expect(line(visitor.page, "About the moon")).to_have_count(0)
-    assert order(visitor.page)[1:] == ["A question about sheep", "Another one", "A third"]
+    found = [name for name in order(visitor.page) if name not in ("Today", "Yesterday")]
+    assert found == ["A question about sheep", "Another one", "A third"]  # at any hour
     visitor.search("sheep moon")
     expect(sidebar(visitor.page)).to_contain_text("Nothing found.")
     visitor.search("nine sheep")
