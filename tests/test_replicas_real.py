@@ -22,7 +22,9 @@ import pytest
 from reasoning.endpoint import Endpoint, Patience
 from reasoning.events import Answer, Delta, Event, Retry, Settings, Step
 from reasoning.inquiry import Inquiry
+from reasoning.prompts import LANGUAGES
 from reasoning.think import think
+from reasoning.warming import warming_requests
 from serving.supervisor import processes_below
 from tests.processes import ROOT, alive, free_port, start, until
 
@@ -108,6 +110,8 @@ def check_the_guard(port: int) -> None:
 async def check_it_stays(port: int) -> None:
     """All requests of a chain, and of each of several, reach one of the two alone."""
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", KEY)
+    warming = len([*warming_requests(await endpoint.model(), LANGUAGES[0])])
+    until(lambda: min(answered(port)) >= warming)  # serve.sh goes on with it when it is ready
     for _ in range(3):
         before = answered(port)
         events = [event async for event in chain(endpoint)]
