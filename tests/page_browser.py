@@ -319,17 +319,21 @@ class Visitor:
     def choose(self, button: Locator, option: str) -> None:
         """In the menu that a button opens, and that a redraw may close again."""
         item = self.page.get_by_role("menuitem", name=option)
+        self._open(button, item, item)
+        item.click()
+
+    def _open(self, button: Locator, menu: Locator, last: Locator) -> None:
+        """Until the last of the menu is there; a redraw may close it again."""
 
         def stands_open() -> bool:
-            if item.count() == 0:
+            if menu.count() == 0:
                 button.click()
             with suppress(PlaywrightTimeout):
-                item.wait_for(timeout=5_000)
+                last.wait_for(timeout=5_000)
                 return True
             return False
 
         until(stands_open, PATIENCE / 1000)
-        item.click()
 
     def pick(self, option: str) -> None:
         """In a menu that is open."""
@@ -347,16 +351,8 @@ class Visitor:
     def show_settings(self) -> Locator:
         """The menu of settings, while a run is followed, too; a redraw may close it again."""
         menu = self.page.locator('[data-testid="stPopoverBody"]')
-
-        def stands_open() -> bool:
-            if menu.count() == 0:
-                self.page.locator(".st-key-settings button").first.click()
-            with suppress(PlaywrightTimeout):
-                menu.locator(".st-key-reset button").wait_for(timeout=5_000)
-                return True
-            return False
-
-        until(stands_open, PATIENCE / 1000)
+        button = self.page.locator(".st-key-settings button").first
+        self._open(button, menu, menu.locator(".st-key-reset button"))
         return menu
 
     def open_settings(self) -> Locator:
