@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 BFLOAT16, INT8 = "bfloat16", "int8"
 LARGEST = 127
 CONFIG = "config.json"
+QUANTISATION = "quantization_config"  # in that file
 # The matrices of dense decoders, under the names that vLLM has for them. Experts are none of them:
 # vLLM's CPU build has no int8 kernel for those.
 LAYER = re.compile(
@@ -60,13 +61,22 @@ def _unfit(where: str, why: str) -> Unfit:
 
 def is_quantised(folder: Path) -> bool:
     """Whether the model in the folder is quantised already. False where there is none."""
+    config = _config(folder)
+    return bool(config.get(QUANTISATION) or config.get("compression_config"))
+
+
+def is_of_today(folder: Path) -> bool:
+    """Whether a model that was made int8 here is in the form that is made of it today."""
+    config = _config(folder)
+    return bool(config.get(QUANTISATION) == quantised_config(config)[QUANTISATION])
+
+
+def _config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(config, dict) and bool(
-        config.get("quantization_config") or config.get("compression_config")
-    )
+        return {}
+    return config if isinstance(config, dict) else {}
 
 
 def int8_size(folder: Path) -> int:
@@ -149,7 +159,7 @@ def quantised_config(config: dict[str, Any]) -> dict[str, Any]:
     return {
         **config,
         **({"tie_word_embeddings": False} if head else {}),
-        "quantization_config": {
+        QUANTISATION: {
             "quant_method": "compressed-tensors",
             "format": "int-quantized",
             "quantization_status": "compressed",

@@ -19,7 +19,7 @@ from shutil import rmtree
 from typing import TYPE_CHECKING
 
 from serving.bundles import BUNDLES, Bundle
-from serving.quantise import BFLOAT16, INT8, int8_size, is_quantised
+from serving.quantise import BFLOAT16, INT8, int8_size, is_of_today, is_quantised
 from serving.report import Report
 from serving.weights_errors import Damaged, NotHere, UnknownModel, WeightsError
 from serving.weights_files import (
@@ -66,9 +66,16 @@ def folder_of(model: Model, root: Path, precision: str = BFLOAT16) -> Path:
 def present(model: Model, root: Path, precision: str = BFLOAT16) -> bool:
     """Whether the weights are there and whole in that precision: no network, no hashing."""
     folder = folder_of(model, root, precision)
-    if is_outdated(folder, folder_of(model, root)):
+    if _is_superseded(folder, folder_of(model, root)):
         return False
     return _whole(folder)
+
+
+def _is_superseded(folder: Path, original: Path) -> bool:
+    """Whether another int8 form would be made of the original, which is here, today."""
+    if is_outdated(folder, original):
+        return True
+    return (folder / ORIGIN).is_file() and _whole(original) and not is_of_today(folder)
 
 
 def int8_bytes(model: Model, root: Path) -> int | None:
@@ -114,7 +121,7 @@ def _fetch_int8(model: Model, root: Path, source: str | None, report: Report) ->
     folder, original = folder_of(model, root, INT8), folder_of(model, root)
     if model.package is not None and not present(model, root):
         _ensure(folder, report, partial(_from_sources, model, source, INT8, 0.0))
-        return folder
+        return _told_of_age(folder, report)
     if model.folder is None and not (present(model, root, INT8) and not original.exists()):
         _ensure(original, report, partial(_from_sources, model, source, BFLOAT16, INT8_SHARE))
     elif model.folder is not None:
@@ -123,6 +130,16 @@ def _fetch_int8(model: Model, root: Path, source: str | None, report: Report) ->
         report.say(f"{model.name} is published in a quantised form: served as it is")
         return original
     _ensure(folder, report, partial(_from_folder, original), original)
+    return _told_of_age(folder, report)
+
+
+def _told_of_age(folder: Path, report: Report) -> Path:
+    """What an earlier version made, of what is no longer here, is not fetched again unasked."""
+    if not is_of_today(folder):
+        report.say(
+            f"{folder.name} was made by an earlier version, and this one's is faster or more "
+            f"exact. Delete {folder} and start again: it is fetched and made anew."
+        )
     return folder
 
 
@@ -130,7 +147,7 @@ def _ensure(folder: Path, report: Report, make: Make, original: Path | None = No
     """See that the folder is there and whole; by one process at a time."""
 
     def good() -> bool:
-        return _whole(folder) and not (original and is_outdated(folder, original))
+        return _whole(folder) and not (original and _is_superseded(folder, original))
 
     if good():
         return
@@ -140,8 +157,8 @@ def _ensure(folder: Path, report: Report, make: Make, original: Path | None = No
         stack.enter_context(locked(lock, lambda: report.say(f"{folder.name}: {WAITING}")))
         if good():
             return
-        outdated = original is not None and is_outdated(folder, original)
-        if outdated or not _still_good(folder, report):
+        superseded = original is not None and _is_superseded(folder, original)
+        if superseded or not _still_good(folder, report):
             _fill(folder, make, report)
 
 

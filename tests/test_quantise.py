@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from shutil import rmtree
+from typing import Any
 
 import numpy
 import pytest
@@ -16,11 +18,19 @@ from safetensors.torch import load_file, save_file
 from serving import shards, weights
 from serving.catalogue import Model
 from serving.conversion import convert
-from serving.quantise import check_layers, int8_data, int8_size, is_quantised, quantise_rows
+from serving.quantise import (
+    CONFIG,
+    QUANTISATION,
+    check_layers,
+    int8_data,
+    int8_size,
+    is_quantised,
+    quantise_rows,
+)
 from serving.report import Report
 from serving.tensors import Gguf, Safetensors, Tensor
 from serving.weights_errors import Damaged, NoSpace, Unfit
-from serving.weights_files import check_folder
+from serving.weights_files import check_folder, entry_of, read_manifest, write_manifest
 
 LAYER = "model.layers.0.mlp.up_proj.weight"
 QUERY = "model.layers.0.self_attn.q_proj.weight"
@@ -284,6 +294,44 @@ def test_the_int8_form_of_a_folder_that_changed_is_made_anew(tmp_path: Path) -> 
     assert not weights.present(model, tmp_path, "int8")
     folder, _ = fetch(model, tmp_path)
     assert torch.equal(loaded(folder)[LAYER], quantise_rows(tensors[LAYER].float())[0])
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_made_is_made_anew_while_its_original_is_here(
+    tmp_path: Path,
+) -> None:
+    model = own(a_model(tmp_path / "own", small()))
+    folder, _ = fetch(model, tmp_path)
+    form = as_an_earlier_version_made_it(folder)
+    assert not weights.present(model, tmp_path, "int8")
+    assert "int8 for this CPU, once" in fetch(model, tmp_path)[1]
+    assert json.loads((folder / CONFIG).read_text())[QUANTISATION] != form
+    assert fetch(model, tmp_path) == (folder, "")
+
+
+@pytest.mark.slow
+def test_what_an_earlier_version_made_of_something_gone_is_served_and_said_so(
+    tmp_path: Path,
+) -> None:
+    folder, _ = fetch(own(a_model(tmp_path / "hub--own", small())), tmp_path)
+    as_an_earlier_version_made_it(folder)
+    rmtree(tmp_path / "hub--own")
+    model = Model(name="hub/own", served_name="own", huggingface="hub/own")
+    assert weights.present(model, tmp_path, "int8")
+    served, said = fetch(model, tmp_path)
+    assert served == folder
+    assert f"Delete {folder} and start again" in said
+
+
+def as_an_earlier_version_made_it(folder: Path) -> dict[str, Any]:
+    """Its configuration with a head that is not int8, as it once was. Gives that form."""
+    config = json.loads((folder / CONFIG).read_text())
+    form: dict[str, Any] = config[QUANTISATION] | {"ignore": ["lm_head", "another"]}
+    (folder / CONFIG).write_text(json.dumps(config | {QUANTISATION: form}))
+    entries = read_manifest(folder)
+    assert entries
+    write_manifest(folder, {name: entry_of(folder / name) for name in entries})
+    return form
 
 
 def test_a_quantised_model_is_served_as_it_is(tmp_path: Path) -> None:
