@@ -30,6 +30,7 @@ from reasoning.metering import Meter
 from serving.catalogue import load
 from serving.command import Deployment, Options, vllm_command
 from serving.hardware import Gpu, Machine
+from tests import nginx
 from tests.processes import free_port, until
 from tests.stub import Play, Stub, says, status
 from tests.test_laws import file_of, loaded
@@ -98,6 +99,10 @@ def test_promtool_reads_each_query_of_the_dashboard(tmp_path: Path) -> None:
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "dashboard", "rules": rules}]}))
     check("promtool", "check", "rules", file)
+
+
+def test_nginx_takes_its_file(tmp_path: Path) -> None:
+    nginx.check(tmp_path)
 
 
 @pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)

@@ -1,31 +1,51 @@
 """Several page processes with one PostgreSQL: each shows, stops and goes on with another's runs.
 
-Two ports stand for what a proxy does when its sessions stick no longer: the same address, and
-another process behind it.
+They stand behind nginx, whose cookie says at which of them a visit sticks.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from tests.page_browser import PageServer, expect, on_stage, page_server, until
+from tests.nginx import PLACE, Nginx, nginx
+from tests.page_browser import PageServer, Visitor, expect, on_stage, page_server, until
 from tests.postgres import postgres
+from tests.processes import ROOT
 from tests.stub import NEVER, Play, says, step
 
 
+@dataclass(frozen=True, slots=True)
+class Front:
+    """Two page processes, and the one address of both."""
+
+    nginx: Nginx
+    one: PageServer
+    other: PageServer
+
+    def lead(self, visitor: Visitor, page: PageServer) -> None:
+        """What the visitor asks for from now on comes from that process."""
+        place = {"name": PLACE, "value": self.nginx.place_at(page.address)}
+        visitor.page.context.add_cookies([{**place, "url": self.nginx.address}])
+        visitor.page.reload()
+
+
 @pytest.fixture
-def pages(port: int) -> Iterator[tuple[PageServer, PageServer]]:
+def front(port: int) -> Iterator[Front]:
+    subprocess.run([ROOT / "scripts" / "setup-deploy"], check=True)  # it brings nginx
     model = f"http://127.0.0.1:{port}/v1"
     with postgres() as server:
         given = {"DATABASE_URL": server.url()}
         with (
             page_server(model, "page-one.log", **given) as one,
             page_server(model, "page-other.log", **given) as other,
+            nginx(one.address, other.address) as proxy,
         ):
-            yield one, other
+            yield Front(proxy, one, other)
 
 
 def endless() -> list[Play]:
@@ -36,34 +56,33 @@ def endless() -> list[Play]:
 
 @pytest.mark.slow
 def test_a_run_is_followed_stopped_and_gone_on_with_from_another_process(
-    pages: tuple[PageServer, PageServer], port: int, visitors: Any
+    front: Front, port: int, visitors: Any
 ) -> None:
-    one, other = pages
     with on_stage(*endless(), port=port) as stub:
-        visitor = visitors(one.address)
+        visitor = visitors(front.nginx.address)
+        front.lead(visitor, front.one)
         visitor.ask("Stopped from there?")
         expect(visitor.steps.nth(2)).to_contain_text("word word")
-        there = visitors(visitor.page.url.replace(one.address, other.address))
-        expect(there.steps.nth(0)).to_contain_text("Look")
-        expect(there.steps.nth(2)).to_contain_text("word word")
-        expect(there.bar).to_contain_text("Step 3 of at most 25")
-        there.shoot("elsewhere")
-        there.stop()
-        there.sees("Stopped. The finished steps are kept.")
+        front.lead(visitor, front.other)
+        expect(visitor.steps.nth(0)).to_contain_text("Look")
+        expect(visitor.steps.nth(2)).to_contain_text("word word")
+        expect(visitor.bar).to_contain_text("Step 3 of at most 25")
+        visitor.shoot("elsewhere")
+        visitor.stop()
+        visitor.sees("Stopped. The finished steps are kept.")
+        front.lead(visitor, front.one)
         visitor.sees("Stopped. The finished steps are kept.")
         until(lambda: stub.gone == 1)
     with on_stage(*endless(), port=port):
         visitor.begin_anew()
         visitor.ask("Killed there?")
         expect(visitor.steps.nth(2)).to_contain_text("word word")
-        there.page.goto(visitor.page.url.replace(one.address, other.address))
-        expect(there.steps.nth(2)).to_contain_text("word word")
-        one.kill()
-        there.sees("Interrupted")
-        expect(there.steps).to_have_count(3)
+        front.one.kill()  # and nginx leads the same tab on to the other
+        visitor.sees("Interrupted")
+        expect(visitor.steps).to_have_count(3)
     with on_stage(step("Check", "Third.", "final_answer"), says("Done."), port=port) as stub:
-        there.button("go-on").click()
-        there.sees("Done.")
-        there.wait_for_end()
-        expect(there.bar).to_contain_text("in 3 steps")
+        visitor.button("go-on").click()
+        visitor.sees("Done.")
+        visitor.wait_for_end()
+        expect(visitor.bar).to_contain_text("in 3 steps")
         assert len(stub.requests) == 2
