@@ -10,8 +10,8 @@ from starlette.middleware import Middleware
 from streamlit.starlette import App
 
 from page.access import TokenAccess
+from page.lifespan import lifespan
 from page.login import asks_for_login
-from page.logs import logged
 from page.owner import BrowserCookie
 from page.security_headers import SecurityHeaders
 
@@ -20,4 +20,4 @@ MIDDLEWARE = [
     Middleware(TokenAccess, login=asks_for_login),
     Middleware(BrowserCookie),
 ]
-app = App("page/main.py", lifespan=logged, middleware=MIDDLEWARE)
+app = App("page/main.py", lifespan=lifespan, middleware=MIDDLEWARE)

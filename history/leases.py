@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 from history.run import Run
 from history.store import Store, StoreError
@@ -43,6 +44,8 @@ class Leases:
         self._failed = False
         self._runs: dict[str, Run] = {}
         self._changed = threading.Condition()
+        self._asking = threading.Lock()
+        self._given_back = False
         threading.Thread(target=self._work, name="leases", daemon=True).start()
 
     def hold(self, run: Run) -> None:
@@ -53,11 +56,23 @@ class Leases:
             self._runs[run.id] = run
             self._changed.notify()
 
+    def give_back(self) -> None:
+        """At the process's end: nobody need wait to see that it is gone."""
+        with self._changed:
+            held = [id for id, run in self._runs.items() if not run.over]
+        with self._asking, suppress(StoreError):  # then it is seen by its silence
+            self._given_back = True
+            if held:
+                self._store.give_back(held)
+
     # -- the thread
 
     def _work(self) -> None:
         while True:
-            self._keep(self._held())
+            runs = self._held()
+            with self._asking:
+                if not self._given_back:
+                    self._keep(runs)
             time.sleep(self._look)
 
     def _held(self) -> dict[str, Run]:

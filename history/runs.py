@@ -107,6 +107,10 @@ class Runs:
         with self._lock:
             self._votes = {**_undone(self._votes), first.id: task}
 
+    def leave(self) -> None:
+        """The process ends: what it still thinks is left to whoever goes on with it."""
+        self._leases.give_back()
+
     def votes_on(self, group: str) -> bool:
         """Whether the vote that began with this run is still undecided."""
         with self._lock:

@@ -15,6 +15,7 @@ from history.runs import Loop, Run, RunRequest, Runs
 from history.store import Store, StoreError
 from page.health import Health, ServerState
 from page.i18n import Words, language_of
+from page.lifespan import at_end
 from page.owner import current_owner
 from page.pace import Pace
 from reasoning.detection import DetectedWays
@@ -60,6 +61,7 @@ def services() -> Services:
     store, unkept = _open_store()
     _freeze_imports()
     runs = Runs(loop, think_asked, store)
+    at_end.callback(runs.leave)
     return Services(runs, store, health, Pace(), endpoint.base_url, ways, unkept)
 
 

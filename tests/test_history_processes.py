@@ -6,6 +6,7 @@ what the store says, and no more. tests/test_history_store.py kills a real one.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -110,6 +111,19 @@ def test_a_process_that_dies_leaves_its_run_interrupted(
     assert found(here, run.id).trace.answer == ANSWER
 
 
+def test_a_process_that_ends_in_order_leaves_its_run_at_once(process: MakeRuns) -> None:
+    script = Script(STARTED, STEP, ANSWER)
+    here, there = process(quick(ANSWER)), process(script)
+    run = there.start(WHY)
+    until(lambda: len(run.events(0)) == 2)
+    followed = found(here, run.id)
+    assert not followed.ended
+    there.leave()
+    until(lambda: followed.ended)
+    assert (followed.trace.steps, followed.trace.end) == ((STEP,), None)
+    script.gate.set()
+
+
 def test_a_store_that_cannot_be_read_ends_no_run(
     process: MakeRuns, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -188,6 +202,22 @@ def test_runs_that_think_give_signs_of_life_until_they_are_over(
     run.close()
     until(lambda: leases._runs == {})
     assert beats[0] == [run.id]
+
+
+def test_a_run_that_was_given_back_is_not_taken_again_by_a_sign_of_life(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, run = Store("sqlite://"), Run(WHY)
+    asked: list[tuple[str, Sequence[str]]] = []
+    monkeypatch.setattr(store, "beat", lambda ids: asked.append(("beat", ids)))
+    monkeypatch.setattr(store, "give_back", lambda ids: asked.append(("give back", ids)))
+    leases = Leases(store, lambda run, together: None, beat=0.0, look=0.001)
+    leases.hold(run)
+    until(lambda: asked)
+    leases.give_back()
+    time.sleep(0.05)
+    run.close()
+    assert asked[-1] == ("give back", [run.id])
 
 
 def test_a_store_that_takes_no_sign_of_life_is_tried_again_and_named_once(

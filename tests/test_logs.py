@@ -227,10 +227,10 @@ def test_streamlit_logs_in_our_form_whatever_logger_it_makes_and_when() -> None:
 import asyncio
 from streamlit.error_util import _log_uncaught_app_exception
 from streamlit.logger import get_logger
-from page.logs import logged
+from page.lifespan import lifespan
 
 async def main():
-    async with logged(None):
+    async with lifespan(None):
         for error in (ValueError("marker-question"),):
             _log_uncaught_app_exception(error)
             get_logger("uvicorn.error").error("Exception in ASGI application", exc_info=error)

@@ -5,6 +5,7 @@ They stand behind nginx, whose cookie says at which of them a visit sticks.
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -86,3 +87,15 @@ def test_a_run_is_followed_stopped_and_gone_on_with_from_another_process(
         visitor.wait_for_end()
         expect(visitor.bar).to_contain_text("in 3 steps")
         assert len(stub.requests) == 2
+
+
+@pytest.mark.slow
+def test_a_page_that_is_ended_in_order_gives_back_what_it_thinks(port: int, visitors: Any) -> None:
+    with page_server(f"http://127.0.0.1:{port}/v1", "page-ended.log") as page:
+        with on_stage(*endless(), port=port):
+            visitor = visitors(page.address)
+            visitor.ask("Ended there?")
+            expect(visitor.steps.nth(2)).to_contain_text("word word")
+            page.stop()
+        with sqlite3.connect(page.history) as history:
+            assert history.execute("SELECT state FROM stepwise_runs").fetchone() == ("interrupted",)
