@@ -1,14 +1,16 @@
 """Two CPU replicas of a small model behind vllm-router, as ./serve.sh --replicas 2 starts them.
 
-    scripts/bench replicas [--model NAME] [--chains 12] [--kills 20] [--moves 5] [--write FILE]
+    scripts/bench replicas [--chains 12] [--kills 20] [--moves 5] [--at-once 12] [--write FILE]
 
 * prefix hits: of the prompt tokens of so many chains in JSON steps, four at a time, the part that
   the replicas found in their caches, by their own metrics; with consistent_hash and round_robin,
-  each before replicas that have just started
+  and at one replica alone, which is as much as there is to be found; all newly started
 * kills: so many times a replica is ended by `kill -9` in the middle of the chain that it thinks;
   the chain's steps are counted, and the seconds until its next piece of text
 * moves: so many times a replica is taken from the router and joined again while requests come;
   those that fail are counted
+* at once: what a replica alone writes and reads, then the seconds of so many chains that are begun
+  together, and how many of them each replica had; for bench/capacity/check.py
 * the front: CPU time of a token that goes through it, a stub behind it writing as fast as it can
 
 What is killed is started anew by the bench: ./serve.sh gives a replica up after five ends in ten
@@ -30,10 +32,12 @@ from itertools import cycle
 from pathlib import Path
 
 import httpx2
+import openai
 import psutil
 
 from bench.loop import spread
 from bench.parts import Row, Worker, serving, thinker, token_milliseconds
+from bench.streams import Client
 from reasoning.endpoint import Endpoint, Patience
 from reasoning.events import Answer, Delta, Event, Settings, Step, Trace
 from reasoning.inquiry import Inquiry
@@ -51,10 +55,14 @@ from tests.processes import free_port
 
 MODEL = "smollm2-135m-instruct"
 PATIENCE = 900.0  # seconds for a start
+ONE = "one replica of the two, asked directly"
 STEPS = 6
+TOKENS, PROMPT = 64, 500  # of a reply, and of a prompt, by which a replica is measured
 AT_A_TIME = 4
 SETTINGS = Settings(min_steps=STEPS, max_steps=STEPS, step_tokens=60, answer_tokens=40)
 QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
+CALLS = "vllm:request_success_total"
+COUNTED = (CALLS, "vllm:generation_tokens_total", QUERIES, HITS)
 
 
 def question(number: int) -> str:
@@ -145,9 +153,9 @@ async def chain(endpoint: Endpoint, number: int) -> AsyncGenerator[Event]:
 # -- prefix hits
 
 
-async def chains(both: Replicas, count: int) -> list[Trace]:
+async def chains(endpoint: Endpoint, count: int) -> list[Trace]:
     """Of the questions; so many at a time."""
-    endpoint, room = both.endpoint(), asyncio.Semaphore(AT_A_TIME)
+    room = asyncio.Semaphore(AT_A_TIME)
 
     async def one(number: int) -> Trace:
         async with room, aclosing(chain(endpoint, number)) as events:
@@ -159,14 +167,68 @@ async def chains(both: Replicas, count: int) -> list[Trace]:
 
 
 def hit_rows(model: str, count: int, policy: str) -> Iterator[Row]:
-    with running(model, policy) as both:
-        traces = asyncio.run(chains(both, count))
+    with running(model, "round_robin" if policy == ONE else policy) as both:
+        endpoint = Endpoint(f"{both.urls[0]}/v1") if policy == ONE else both.endpoint()
+        traces = asyncio.run(chains(endpoint, count))
         queries, hits = figures(both.urls, QUERIES), figures(both.urls, HITS)
         answered = sum(isinstance(trace.end, Answer) for trace in traces)
         yield Row(f"{policy}: prompt tokens found in the cache, of all", [sum(hits) / sum(queries)])
         yield Row(f"{policy}: chains answered, of {count}", [answered])
         share = max(queries) / sum(queries)
         yield Row(f"{policy}: prompt tokens of the replica that had more, of all", [share])
+
+
+# -- what bench/capacity is held to
+
+
+async def alone(both: Replicas) -> Iterator[tuple[float, float, float]]:
+    """Of each replica, both asked at once: tokens/s of one stream, of four, of a prompt."""
+
+    async def one(url: str, model: str) -> tuple[float, float, float]:
+        asker = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
+        client = Client(asker, model, TOKENS)
+        await client.time_prompt(PROMPT)  # what is compiled on first use is no speed
+        one, four = await client.writing(1), await client.writing(4)
+        read, _ = await client.time_prompt(PROMPT)
+        await asker.close()
+        return one, four, read
+
+    endpoint = both.endpoint()
+    model = (await endpoint.model()).name
+    await endpoint.close()
+    return zip(*await asyncio.gather(*(one(url, model) for url in both.urls)), strict=True)
+
+
+async def timed(both: Replicas, count: int) -> list[tuple[float, Trace]]:
+    """Chains that begin at once, with the seconds until each had ended."""
+    endpoint, began = both.endpoint(), time.monotonic()
+
+    async def one(number: int) -> tuple[float, Trace]:
+        async with aclosing(chain(endpoint, 100 + number)) as events:
+            trace = Trace(tuple([event async for event in events]))
+        return time.monotonic() - began, trace
+
+    found = await asyncio.gather(*map(one, range(count)))
+    await endpoint.close()
+    return list(found)
+
+
+def load_rows(both: Replicas, count: int) -> Iterator[Row]:
+    names = ("one stream", "four streams together", "a prompt")
+    for name, rates in zip(names, asyncio.run(alone(both)), strict=True):
+        yield Row(f"a replica by itself, tokens/s: {name}", list(rates))
+    before = [figures(both.urls, name) for name in COUNTED]
+    found = asyncio.run(timed(both, count))
+    grown = [
+        [now - was for was, now in zip(old, figures(both.urls, name), strict=True)]
+        for name, old in zip(COUNTED, before, strict=True)
+    ]
+    calls, tokens, queries, hits = grown
+    yield Row(f"{count} chains at once: seconds until each ended", [at for at, _ in found])
+    yield Row("of them answered", [sum(isinstance(it.end, Answer) for _, it in found)])
+    yield Row("calls of each replica", calls)
+    yield Row("tokens written for a call", [sum(tokens) / sum(calls)])
+    yield Row("prompt tokens read for a call", [(sum(queries) - sum(hits)) / sum(calls)])
 
 
 # -- kills
@@ -183,14 +245,14 @@ class Killed:
 async def killed_once(both: Replicas, number: int) -> Killed:
     """Kills the replica of a chain that is in the middle of its third step."""
     endpoint, events = both.endpoint(), list[Event]()
-    before = figures(both.urls, "vllm:request_success_total")
+    before = figures(both.urls, CALLS)
     hit, since, still = False, 0.0, 0.0
     async with aclosing(chain(endpoint, number)) as following:
         async for event in following:
             events.append(event)
             done = sum(isinstance(one, Step) for one in events)
             if not hit and done == 2 and isinstance(event, Delta):
-                now = figures(both.urls, "vllm:request_success_total")
+                now = figures(both.urls, CALLS)
                 grown = [later - sooner for sooner, later in zip(before, now, strict=True)]
                 number = grown.index(max(grown))
                 both.kill(number)
@@ -300,11 +362,13 @@ def front_rows(rounds: int) -> Iterator[Row]:
 
 def measured(given: argparse.Namespace) -> Iterator[Row]:
     yield from front_rows(given.rounds)
-    for policy in ("round_robin", "consistent_hash"):
+    for policy in (ONE, "round_robin", "consistent_hash"):
         if given.chains:
             yield from hit_rows(given.model, given.chains, policy)
-    if given.kills or given.moves:
+    if given.kills or given.moves or given.at_once:
         with running(given.model, "consistent_hash") as both:
+            if given.at_once:
+                yield from load_rows(both, given.at_once)
             yield from kill_rows(both, given.kills)
             yield from move_rows(both, given.moves)
 
@@ -321,6 +385,7 @@ def main() -> None:
     flags.add_argument("--chains", type=int, default=12, help="for each policy")
     flags.add_argument("--kills", type=int, default=20)
     flags.add_argument("--moves", type=int, default=5, help="drains and joins")
+    flags.add_argument("--at-once", type=int, default=12, help="chains that begin together")
     flags.add_argument("--rounds", type=int, default=3, help="of the front, beside one to warm up")
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
@@ -330,6 +395,7 @@ def main() -> None:
         print(row.what, spread(row.values, ".3g"), file=sys.stderr, flush=True)
         rows.append(row)
     said = f"--chains {given.chains} --kills {given.kills} --moves {given.moves}"
+    said += f" --at-once {given.at_once}"
     table = report(rows, f"scripts/bench replicas --model {given.model} {said}")
     print(table)
     if given.write:
