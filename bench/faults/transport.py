@@ -1,4 +1,4 @@
-"""What a model server does wrong, on real sockets: to the core, the terminal and the gateway.
+"""What a model server does wrong, on real sockets: to core, terminal, gateway and page.
 
 Each fault of tests/faults.py comes as the first reply, in mid-chain, and as the list of models.
 None may escape; each is told in its own words, in one line, without a key; none outlasts the
@@ -24,6 +24,7 @@ from urllib.parse import urlsplit
 
 from bench.faults.playing import LISTED, NAME
 from bench.faults.promise import Effort, Promise, Tally, escaped
+from bench.faults.transport_page import look_at_all
 from reasoning import __main__ as terminal
 from reasoning import retry
 from reasoning.endpoint import Endpoint, Patience, Request, ServedModel
@@ -62,7 +63,7 @@ class Overrun:
 
 
 def keep(effort: Effort, tally: Tally) -> None:
-    every = effort.of(1, 4)  # in quick mode the terminal and the gateway meet each fourth
+    every = effort.of(1, 4)  # in quick mode all but the core meet each fourth
     late = Overrun()
     with patch.object(retry, "FIRST_WAIT", PAUSE), watched() as logged:
         asyncio.run(_core(tally, late))
@@ -70,7 +71,9 @@ def keep(effort: Effort, tally: Tally) -> None:
         _terminal(some, tally, late)
         _gateway(some, tally, late)
         tally.note("what was logged", "; ".join(logged)[:200])
-    tally.tell(f"{len(FAULTS)} faults on the core, {len(some)} of them on terminal and gateway")
+    look_at_all(some, tally)
+    rest = "terminal, gateway and page"
+    tally.tell(f"{len(FAULTS)} faults on the core, {len(some)} of them on {rest}")
     tally.tell(f"the latest {late.seconds:+.2f} s after its time ({late.of})")
 
 
@@ -300,6 +303,6 @@ def _tells(message: str) -> bool:
 
 PROMISE = Promise(
     "whatever a model server does to a connection, it is told in its own words, no finished step "
-    f"is lost, and no deadline is passed by more than {LATE} s (core, terminal, gateway)",
+    f"is lost, and no deadline is passed by more than {LATE} s (core, terminal, gateway, page)",
     keep,
 )
