@@ -21,8 +21,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.loop import spread
+from history.entries import Begun, Heard
 from history.request import Link, RunRequest
-from history.store import KEPT_DELETED, Begun, Heard, Store
+from history.store import KEPT_DELETED, Store
 from reasoning.events import Answer, Event, Started, Step
 
 VOCABULARY = [f"word{number:05}" for number in range(20_000)]

@@ -33,8 +33,9 @@ import httpx2
 import psutil
 
 from bench.loop import spread
+from history.entries import Begun, Heard
 from history.request import Link, RunRequest
-from history.store import Begun, Heard, Store
+from history.store import Store
 from reasoning.events import Delta, Started
 from tests.gateway_server import asks_for_a_step
 from tests.postgres import postgres

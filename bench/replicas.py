@@ -6,7 +6,7 @@
   the replicas found in their caches, by their own metrics; with consistent_hash and round_robin,
   and at one replica alone, which is as much as there is to be found; all newly started
 * kills: so many times a replica is ended by `kill -9` in the middle of the chain that it thinks;
-  the chain's steps are counted, and the seconds until its next piece of text
+  the chain's steps are counted, and the seconds of its longest silence
 * moves: so many times a replica is taken from the router and joined again while requests come;
   those that fail are counted
 * at once: what a replica alone writes and reads, then the seconds of so many chains that are begun
@@ -236,7 +236,7 @@ def load_rows(both: Replicas, count: int) -> Iterator[Row]:
 
 @dataclass(frozen=True, slots=True)
 class Killed:
-    """A chain whose replica was killed: if it lost nothing, for how many seconds it stood still."""
+    """A chain whose replica was killed: if it lost nothing, and its longest silence in seconds."""
 
     whole: bool
     still: float
@@ -246,18 +246,16 @@ async def killed_once(both: Replicas, number: int) -> Killed | None:
     """Kills the replica of a chain in the middle of its second step, if it comes so far."""
     endpoint, events = both.endpoint(), list[Event]()
     before = figures(both.urls, CALLS)
-    killed, since, still = -1, 0.0, 0.0
+    killed, last, still = -1, 0.0, 0.0
     async with aclosing(chain(endpoint, number)) as following:
         async for event in following:
-            if isinstance(event, Delta) and any(isinstance(one, Step) for one in events):
-                if killed < 0:
-                    now = figures(both.urls, CALLS)
-                    grown = [later - sooner for sooner, later in zip(before, now, strict=True)]
-                    killed = grown.index(max(grown))
-                    both.kill(killed)
-                    since = time.monotonic()
-                else:
-                    still = still or time.monotonic() - since
+            if killed >= 0:
+                still, last = max(still, time.monotonic() - last), time.monotonic()
+            elif isinstance(event, Delta) and any(isinstance(one, Step) for one in events):
+                now = figures(both.urls, CALLS)
+                grown = [later - sooner for sooner, later in zip(before, now, strict=True)]
+                killed, last = grown.index(max(grown)), time.monotonic()
+                both.kill(killed)
             events.append(event)
     await endpoint.close()
     if killed < 0:
@@ -280,7 +278,7 @@ def kill_rows(both: Replicas, count: int) -> Iterator[Row]:
     if killed:
         name = f"kill -9: chains that lost nothing, of {len(killed)}"
         yield Row(name, [sum(it.whole for it in killed)])
-        yield Row("kill -9: seconds until its next text", [it.still for it in killed])
+        yield Row("kill -9: seconds of the longest silence", [it.still for it in killed])
 
 
 # -- drain and join

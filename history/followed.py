@@ -7,9 +7,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from history.entries import Entry, Progress
 from history.request import RunRequest
+from history.rows import PASSING
 from history.run import Run
-from history.store import PASSING, Entry, Progress
 from reasoning.events import Delta, Event
 from reasoning.traces import compact
 

@@ -12,8 +12,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+from history.entries import Begun, Heard
 from history.request import Link, RunRequest
-from history.store import Begun, Heard
 from reasoning.events import ENDS, Event, Queued, Retry, Trace
 
 

@@ -18,13 +18,14 @@ from functools import partial
 from typing import Any
 from weakref import WeakValueDictionary
 
+from history.entries import Entry, Progress
 from history.followed import Followed
 from history.leases import Leases
 from history.recorder import Recorder
 from history.request import Link
 from history.request import RunRequest as RunRequest
 from history.run import Run as Run
-from history.store import Entry, Progress, Store, StoreError
+from history.store import Store, StoreError
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
 from reasoning.logs import log_event, named

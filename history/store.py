@@ -11,16 +11,10 @@ from __future__ import annotations
 
 import json
 import logging
-import os
-import socket
 import time
-import unicodedata
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import cache
-from typing import Any, TypeVar, get_type_hints
+from collections.abc import Callable, Sequence
+from typing import Any
 
-import psutil
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -40,106 +34,28 @@ from sqlalchemy import (
 
 from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS, Database
 from history.database import StoreError as StoreError
-from history.request import Link, RunRequest, request_from_json, request_to_json
-from reasoning.events import (
-    Answer,
-    Delta,
-    Event,
-    Failed,
-    Notice,
-    Queued,
-    Step,
-    Stopped,
-    Trace,
-    to_dict,
+from history.entries import (
+    STATE_OF,
+    Begun,
+    Entry,
+    Heard,
+    Progress,
+    Thread,
+    entry_of,
+    first,
+    readable,
+    thread_of,
 )
-from reasoning.parsing import whole_characters
-from reasoning.traces import LARGEST, compact, event_from_row
+from history.keeper import lives, this_process
+from history.request import RunRequest, request_from_json, request_to_json
+from history.rows import event_of, finishes, name_of, plain, rows_of, said_in, sought, told_of
+from reasoning.events import Event, Trace
+from reasoning.traces import compact
 
 KEPT_DELETED = 30 * 24 * 3600.0  # seconds in which a deleted conversation can be restored
-SILENT = 30.0  # seconds without a sign of life after which a run is cut off
-SAME = 1.0  # seconds; when a process began is told from the boot, which a set clock moves
 FIGURES = 2_000  # runs; as many points as a chart can show
-LONGEST_NAME = 200  # characters
 LONGEST_SEARCH = 200  # characters; a SQLite pattern has a limit
-_STATES = {Answer: "answered", Failed: "failed", Stopped: "stopped"}
-STATES = {*_STATES.values(), "thinking", "interrupted"}
-Value = TypeVar("Value")
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A run that begins. Its thread is its own id where it begins a conversation.
-
-    `state` is "interrupted" for one that was broken off before it came here.
-    """
-
-    id: str
-    asked: RunRequest
-    link: Link
-    owner: str
-    at: float
-    state: str = "thinking"
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What a run has heard beyond its first `since` events."""
-
-    run: str
-    since: int
-    events: tuple[Event, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A run as it is listed. Times are seconds since the epoch, `ended` is 0 before the end.
-
-    `state` is "thinking", "answered", "failed", "stopped" or "interrupted".
-    """
-
-    id: str
-    question: str
-    model: str
-    way: str
-    link: Link
-    at: float
-    ended: float
-    state: str
-    seconds: float
-    waited: float
-    tokens: int
-    steps: int
-    answer: str
-    owner: str
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """How far a run is that another process thinks: the number of its last event is `place`.
-
-    The events are those after the place that was asked from; all of them where it is `whole`,
-    for a step that ends takes the place of the deltas in which it came.
-    """
-
-    state: str
-    place: int
-    events: tuple[Event, ...]
-    whole: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Thread:
-    """A conversation as it is listed; `last` is the id of its newest run, `model` that run's."""
-
-    id: str
-    name: str
-    owner: str
-    touched: float
-    pinned: bool
-    last: str
-    model: str
 
 
 class Store:
@@ -235,7 +151,7 @@ class Store:
         """The owner's runs that think, in whatever process; one that died may be among them."""
         query = _entries(owner).where(RUNS.c.state == "thinking").order_by(RUNS.c.number)
         with self._database.reading() as connection:
-            return _readable(connection.execute(query), _entry)
+            return readable(connection.execute(query), entry_of)
 
     def follow(self, id: str, since: int = 0) -> Progress:
         """How far the run is beyond event number `since`. It is cut off if its process is gone."""
@@ -244,7 +160,7 @@ class Store:
         with self._database.reading() as connection:
             run = connection.execute(query).first()
         state = run.state if run else "interrupted"  # none: it was deleted for good
-        if run and state == "thinking" and not _lives(run.keeper, run.silent):
+        if run and state == "thinking" and not lives(run.keeper, run.silent):
             state = self._cut_off(id)
         return self._progress(id, state, since)
 
@@ -255,7 +171,7 @@ class Store:
         if since and whole:  # what was drafted before may be another now
             rows = self._rows_after(id, 0)
         place = rows[-1].place if rows else since
-        return Progress(state, place, compact(_told([row.body for row in rows])), whole)
+        return Progress(state, place, compact(told_of([row.body for row in rows])), whole)
 
     def _rows_after(self, id: str, place: int) -> Sequence[Any]:
         query = select(EVENTS.c.place, EVENTS.c.draft, EVENTS.c.body).join(RUNS)
@@ -273,7 +189,7 @@ class Store:
     def _begin(self, connection: Connection, run: Begun) -> None:
         if connection.scalar(select(RUNS.c.id).where(RUNS.c.id == run.id)):
             return
-        question, thread = _plain(run.asked.question), run.link.thread or run.id
+        question, thread = plain(run.asked.question), run.link.thread or run.id
         self._touch(connection, thread, question, run)
         values = {
             "id": run.id,
@@ -281,20 +197,20 @@ class Store:
             "together": run.link.group,
             "asked": json.dumps(request_to_json(run.asked)),
             "question": question,
-            "way": _plain(run.asked.way),
+            "way": plain(run.asked.way),
             "at": run.at,
             "state": run.state,
-            "keeper": _keeper(),
+            "keeper": this_process(),
             "beat": self._instant,
             **{key: getattr(run.link, key) for key in ("after", "origin", "parts", "how")},
         }
         connection.execute(RUNS.insert().values(_EMPTY | values))
-        connection.execute(TEXTS.insert().values(thread=thread, text=_sought(question)))
+        connection.execute(TEXTS.insert().values(thread=thread, text=sought(question)))
 
     def _touch(self, connection: Connection, thread: str, question: str, run: Begun) -> None:
         """The conversation of a run that begins; one that was deleted is there again."""
-        name = _name(question)
-        values = {"id": thread, "owner": run.owner, "name": name, "sought": _sought(name)}
+        name = name_of(question)
+        values = {"id": thread, "owner": run.owner, "name": name, "sought": sought(name)}
         connection.execute(_TOUCH, values | {"last": run.link.group or run.id, "touched": run.at})
 
     def _append(self, connection: Connection, heard: Sequence[Heard]) -> None:
@@ -307,9 +223,9 @@ class Store:
                 _log.warning("Run %s is no longer in the history: it is not saved", one.run)
                 continue
             new = one.events[max(0, run.places - one.since) :]
-            drafts = _take_drafts(connection, run.number) if _finishes(new) else ()
-            rows += _rows(run.number, one.since + len(one.events), compact((*drafts, *new)))
-            texts += [{"thread": run.thread, "text": _sought(said)} for said in _said(new)]
+            drafts = _take_drafts(connection, run.number) if finishes(new) else ()
+            rows += rows_of(run.number, one.since + len(one.events), compact((*drafts, *new)))
+            texts += [{"thread": run.thread, "text": sought(said)} for said in said_in(new)]
             self._count(connection, run, new)
         if rows:
             connection.execute(_ADD_EVENTS, rows)
@@ -318,7 +234,7 @@ class Store:
 
     def _count(self, connection: Connection, run: Row[Any], new: tuple[Event, ...]) -> None:
         """Brings the run's figures up to date, and the model of its conversation."""
-        if not _finishes(new):
+        if not finishes(new):
             return
         trace = Trace(new)
         more = {f"more_{name}": getattr(trace, name) for name in _SUMS}
@@ -327,13 +243,13 @@ class Store:
         values: dict[str, Any] = {}
         if trace.started:
             started = trace.started
-            values |= {"model": _plain(started.model), "way": _plain(started.way)}
+            values |= {"model": plain(started.model), "way": plain(started.way)}
             named = THREADS.update().where(THREADS.c.id == run.thread)
             connection.execute(named.values(model=values["model"]))
         if trace.end:
-            values |= {"state": _STATES[type(trace.end)], "ended": self._now()}
+            values |= {"state": STATE_OF[type(trace.end)], "ended": self._now()}
         if trace.answer:
-            values["answer"] = _plain(trace.answer.content)
+            values["answer"] = plain(trace.answer.content)
         if values:
             connection.execute(RUNS.update().where(RUNS.c.number == run.number).values(values))
 
@@ -343,7 +259,7 @@ class Store:
         """The run as it is listed; None for one that is not there, or not this owner's."""
         with self._database.reading() as connection:
             query = _entries(owner).where(RUNS.c.id == id)
-            return _first(_readable(connection.execute(query), _entry))
+            return first(readable(connection.execute(query), entry_of))
 
     def events(self, id: str) -> tuple[Event, ...]:
         """What happened, without the deltas that a later event made superfluous.
@@ -353,7 +269,7 @@ class Store:
         query = select(EVENTS.c.body).join(RUNS).where(RUNS.c.id == id).order_by(EVENTS.c.place)
         with self._database.reading() as connection:
             bodies = connection.scalars(query).all()
-        return compact(_told(bodies))
+        return compact(told_of(bodies))
 
     def asked(self, id: str) -> RunRequest | None:
         with self._database.reading() as connection:
@@ -368,14 +284,14 @@ class Store:
         """The runs of a conversation, oldest first; none where it is not this owner's."""
         query = _entries(owner).where(RUNS.c.thread == thread_id).order_by(RUNS.c.number)
         with self._database.reading() as connection:
-            return _readable(connection.execute(query), _entry)
+            return readable(connection.execute(query), entry_of)
 
     def figures(self, owner: str) -> list[Entry]:
         """The owner's newest answered runs, oldest first."""
         mine = and_(THREADS.c.owner == owner, RUNS.c.state == "answered")
         query = _entries().where(mine).order_by(RUNS.c.number.desc()).limit(FIGURES)
         with self._database.reading() as connection:
-            return _readable(connection.execute(query), _entry)[::-1]
+            return readable(connection.execute(query), entry_of)[::-1]
 
     # -- conversations
 
@@ -389,7 +305,7 @@ class Store:
         order = (THREADS.c.pinned.desc(), THREADS.c.touched.desc(), THREADS.c.id.desc())
         query = _listed(select(THREADS), owner, search).order_by(*order)
         with self._database.reading() as connection:
-            return _readable(connection.execute(query.limit(limit).offset(offset)), _thread)
+            return readable(connection.execute(query.limit(limit).offset(offset)), thread_of)
 
     def count_threads(self, owner: str, search: str = "") -> int:
         query = _listed(select(func.count()).select_from(THREADS), owner, search)
@@ -399,7 +315,7 @@ class Store:
     def thread(self, id: str) -> Thread | None:
         query = select(THREADS).where(THREADS.c.id == id, THREADS.c.deleted == 0)
         with self._database.reading() as connection:
-            return _first(_readable(connection.execute(query), _thread))
+            return first(readable(connection.execute(query), thread_of))
 
     def rename(self, thread_id: str, name: str, owner: str = "") -> None:
         """An empty name is the first question again."""
@@ -407,8 +323,8 @@ class Store:
             if not name.strip():
                 first = select(RUNS.c.question).where(RUNS.c.thread == thread_id)
                 name = connection.scalar(first.order_by(RUNS.c.number).limit(1)) or ""
-            name = _name(_plain(name))
-            _change(connection, thread_id, owner, name=name, sought=_sought(name))
+            name = name_of(plain(name))
+            _change(connection, thread_id, owner, name=name, sought=sought(name))
 
     def pin(self, thread_id: str, pinned: bool, owner: str = "") -> None:
         with self._database.writing() as connection:
@@ -458,7 +374,7 @@ class Store:
         silent = self._instant - func.max(RUNS.c.beat)
         query = select(RUNS.c.keeper, silent).where(RUNS.c.state == "thinking")
         keepers = connection.execute(query.group_by(RUNS.c.keeper)).all()
-        gone = [keeper for keeper, seconds in keepers if not _lives(keeper, seconds)]
+        gone = [keeper for keeper, seconds in keepers if not lives(keeper, seconds)]
         if gone:
             connection.execute(_INTERRUPT.where(RUNS.c.keeper.in_(gone)))
 
@@ -470,7 +386,7 @@ class Store:
         return literal(self._now(), Double)
 
 
-# -- whether a process lives
+# -- the states of a run
 
 _UNENDED = ("thinking", "interrupted")
 _INTERRUPT = (
@@ -478,36 +394,7 @@ _INTERRUPT = (
 )
 
 
-def _lives(keeper: str, silent: float) -> bool:
-    """Whether it gave a sign of life of late; one of this machine is looked for, too."""
-    try:
-        machine, pid, began = keeper.rsplit(" ", 2)
-        if silent >= SILENT or machine != _machine():
-            return silent < SILENT
-        created: float = psutil.Process(int(pid)).create_time()
-        return abs(created - float(began)) < SAME
-    except (psutil.Error, ValueError, TypeError):  # it is gone, or its name is damaged
-        return False
-
-
-@cache
-def _keeper() -> str:
-    """This process, so that it is told from a later one with its number."""
-    pid = os.getpid()
-    return f"{_machine()} {pid} {psutil.Process(pid).create_time()}"
-
-
-@cache
-def _machine() -> str:
-    """Where a number names one process: containers may share a host's name, but not numbers."""
-    try:
-        numbers = os.readlink("/proc/self/ns/pid")
-    except OSError:
-        numbers = ""
-    return socket.gethostname() + numbers
-
-
-# -- rows to values
+# -- parts of queries
 
 _SUMS = ("seconds", "waited", "tokens")
 _EMPTY = {"model": "", "ended": 0.0, "steps": 0, "answer": "", **dict.fromkeys(_SUMS, 0)}
@@ -519,62 +406,9 @@ def _entries(owner: str | None = None) -> Select[Any]:
     return query if owner is None else query.where(THREADS.c.owner == owner)
 
 
-def _readable(rows: Iterable[Row[Any]], make: Callable[[Row[Any]], Value]) -> list[Value]:
-    """What the rows say; those that a disk has damaged are left out, and counted in the log."""
-    found, damaged = [], 0
-    for row in rows:
-        try:
-            found.append(make(row))
-        except ValueError:
-            damaged += 1
-    if damaged:
-        _log.warning("The history has damaged rows, left out of a list: %d", damaged)
-    return found
-
-
-def _first(values: list[Value]) -> Value | None:
-    return values[0] if values else None
-
-
-def _entry(row: Row[Any]) -> Entry:
-    link = Link(row.thread, row.after, row.origin, row.parts, row.how, row.together)
-    names = [name for name in Entry.__slots__ if name != "link"]
-    entry = Entry(link=link, **{name: getattr(row, name) for name in names})
-    _check(link)
-    _check(entry)
-    if entry.state not in STATES:
-        raise ValueError(f"expected a state of {sorted(STATES)}, got {entry.state!r}")
-    return entry
-
-
-def _thread(row: Row[Any]) -> Thread:
-    thread = Thread(**{name: getattr(row, name) for name in Thread.__slots__})
-    _check(thread)
-    return thread
-
-
-def _check(value: Entry | Thread | Link) -> None:
-    """Raises ValueError where a column holds what was never written there."""
-    for name, kind in _KINDS[type(value)].items():
-        found = getattr(value, name)
-        if not isinstance(found, kind):
-            raise ValueError(f"expected {name} as {kind}, got {type(found).__name__}")
-        if isinstance(found, (int, float)) and not 0 <= found <= LARGEST:
-            raise ValueError(f"expected {name} from 0 to {LARGEST:.0e}, got {found!r:.20}")
-
-
-_KINDS = {  # the type of each field; a whole number may stand for a float
-    value: {
-        name: (int, float) if kind is float else kind
-        for name, kind in get_type_hints(value).items()
-    }
-    for value in (Entry, Thread, Link)
-}
-
-
 def _listed(query: Select[Any], owner: str, search: str) -> Select[Any]:
     query = query.where(THREADS.c.owner == owner, THREADS.c.deleted == 0)
-    return query.where(*map(_holds, _sought(search[:LONGEST_SEARCH]).split()))
+    return query.where(*map(_holds, sought(search[:LONGEST_SEARCH]).split()))
 
 
 def _holds(word: str) -> ColumnElement[bool]:
@@ -622,7 +456,7 @@ _ADD_UP = (
 )
 
 
-# -- events to rows
+# -- the events of a run
 
 
 def _written(connection: Connection, ids: list[str]) -> dict[str, Any]:
@@ -630,72 +464,9 @@ def _written(connection: Connection, ids: list[str]) -> dict[str, Any]:
     return {row.id: row for row in connection.execute(_WRITTEN, {"ids": ids})}
 
 
-PASSING = (Delta, Queued)  # what a later event makes void
-
-
-def _finishes(new: tuple[Event, ...]) -> bool:
-    """Whether there is more than a draft going on."""
-    return any(not isinstance(event, PASSING) for event in new)
-
-
 def _take_drafts(connection: Connection, run: int) -> tuple[Event, ...]:
     """Takes out the run's events from its first delta on: what follows may make some void."""
     bodies = connection.scalars(_DRAFTS, {"of_run": run}).all()
     if bodies:
         connection.execute(_TAKE_DRAFTS, {"of_run": run})
-    return tuple(event for body in bodies if (event := _event(body)))
-
-
-def _event(body: Any) -> Event | None:
-    """The event of a row; None where a disk has damaged it."""
-    try:
-        return event_from_row(body)
-    except (ValueError, TypeError, RecursionError):
-        return None
-
-
-def _told(bodies: Sequence[Any]) -> tuple[Event, ...]:
-    """The events of a run's rows, and in the place of the first damaged one how many are."""
-    events = [_event(body) for body in bodies]
-    damaged = events.count(None)
-    told = [event for event in events if event is not None]
-    if damaged:
-        told.insert(events.index(None), Notice("damaged", str(damaged)))
-    return tuple(told)
-
-
-def _rows(run: int, last: int, kept: tuple[Event, ...]) -> list[dict[str, Any]]:
-    """The rows of what is kept of a batch, whose last event is number `last` of its run."""
-    return [
-        {
-            "run": run,
-            "place": place,
-            "draft": isinstance(event, PASSING),
-            "body": json.dumps(to_dict(event)),  # ASCII: no database refuses a character of it
-        }
-        for place, event in enumerate(kept, last - len(kept) + 1)
-    ]
-
-
-def _said(events: tuple[Event, ...]) -> list[str]:
-    """What is searched."""
-    steps = [f"{event.title}\n{event.content}" for event in events if isinstance(event, Step)]
-    return steps + [event.content for event in events if isinstance(event, Answer)]
-
-
-# -- texts
-
-
-def _plain(said: str) -> str:
-    """The text without what a database refuses: NUL, halves of characters."""
-    return whole_characters(said).replace("\x00", "\ufffd")
-
-
-def _sought(said: str) -> str:
-    """The text as it is searched: without case, full width and half width alike."""
-    return unicodedata.normalize("NFKC", _plain(said)).casefold()
-
-
-def _name(said: str) -> str:
-    """In one line."""
-    return " ".join(said.split())[:LONGEST_NAME]
+    return tuple(event for body in bodies if (event := event_of(body)))

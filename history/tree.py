@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from history.store import Entry
+from history.entries import Entry
 
 
 def find(entries: Sequence[Entry], id: str) -> Entry | None:

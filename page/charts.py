@@ -18,7 +18,7 @@ from page.palette import AMBER, GREY, TEAL, VIOLET
 from reasoning.events import Retry, Trace
 
 if TYPE_CHECKING:
-    from history.store import Entry
+    from history.entries import Entry
 
 ENOUGH = 5  # answers that a box says more about than their points do
 BARS_HEIGHT, ROW_HEIGHT, AXIS_HEIGHT = 230, 64, 90  # pixels

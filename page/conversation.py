@@ -13,8 +13,9 @@ from typing import Literal
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
+from history.entries import Entry
 from history.runs import Run
-from history.store import Entry, StoreError
+from history.store import StoreError
 from history.tree import branches, find, follow_ups, path, together
 from page.actions import answer_now, ask_again, go_on, group_of, stop, way_of
 from page.charts import draw_run_charts

@@ -15,7 +15,8 @@ from itertools import groupby
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from history.store import StoreError, Thread
+from history.entries import Thread
+from history.store import StoreError
 from page.context import PageContext
 from page.exports import read_trace
 from page.keyboard import NEW

@@ -15,12 +15,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import history.store
+from history.entries import Entry, Progress
 from history.followed import Followed, later_events
 from history.leases import Leases
 from history.request import Link, RunRequest
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
-from history.store import Entry, Progress, Store, StoreError
+from history.store import Store, StoreError
 from reasoning.events import (
     Answer,
     Delta,
@@ -103,7 +104,7 @@ def test_a_process_that_dies_leaves_its_run_interrupted(
     here, run, script = half_way(process)
     followed = found(here, run.id)
     assert not followed.ended
-    monkeypatch.setattr(history.store, "_lives", lambda keeper, silent: False)
+    monkeypatch.setattr(history.store, "lives", lambda keeper, silent: False)
     until(lambda: followed.ended)
     assert (followed.trace.steps, followed.trace.end) == ((STEP,), None)
     script.gate.set()  # it lives after all: what it comes to is not lost
@@ -177,7 +178,7 @@ def test_a_run_that_is_gone_on_with_elsewhere_is_stopped(
     """Its process was taken for dead, and only slow: one of the two goes on."""
     here, run, _script = half_way(process)
     with monkeypatch.context() as slow:
-        slow.setattr(history.store, "_lives", lambda keeper, silent: False)
+        slow.setattr(history.store, "lives", lambda keeper, silent: False)
         assert found(here, run.id).ended
     link = Link(run.id, origin=run.id, parts=2, how="go_on")
     after = here.start(RunRequest("Why?", steps=(STEP,)), link)

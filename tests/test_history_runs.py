@@ -19,11 +19,12 @@ import pytest
 
 import history.store
 from history import database
+from history.entries import Begun, Heard
 from history.recorder import Recorder
 from history.request import Link, RunRequest
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
-from history.store import Begun, Heard, Store, StoreError
+from history.store import Store, StoreError
 from page.health import LOOKED_AT, Health, ServerState
 from reasoning.endpoint import Replicas, ServedModel
 from reasoning.errors import Unreachable
@@ -540,7 +541,7 @@ def test_a_run_whose_process_ended_is_interrupted_and_shows_what_was_being_writt
     until(lambda: len(run.events(0)) == 4)
     assert not run.ended
     later = runs_on(loop, Script(ANSWER), store)
-    monkeypatch.setattr(history.store, "_lives", lambda keeper, silent: False)
+    monkeypatch.setattr(history.store, "lives", lambda keeper, silent: False)
     again = later.get(run.id)
     assert again is not None
     assert (again.ended, again.trace.end) == (True, None)

@@ -27,9 +27,11 @@ from sqlalchemy import func, select, text
 
 from history import database, salvage, store
 from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS
+from history.entries import Begun, Heard, Progress
+from history.keeper import SILENT
 from history.request import Link, RunRequest
 from history.runs import Loop, Runs
-from history.store import Begun, Heard, Progress, Store, StoreError
+from history.store import Store, StoreError
 from page.i18n import LANGUAGES, load
 from reasoning.events import (
     Answer,
@@ -422,7 +424,8 @@ sys.path.insert(0, {root!r})
 from history.request import RunRequest, Link
 import history.database
 history.database.BUSY = 60.0  # seconds; so many writers keep each other waiting on a busy machine
-from history.store import Begun, Heard, Store
+from history.entries import Begun, Heard
+from history.store import Store
 from reasoning.events import Started, Step
 """
 
@@ -459,11 +462,11 @@ def test_another_machines_run_is_interrupted_when_its_signs_of_life_cease(
         it.close()
         return [entry.state for entry in entries if entry]
 
-    monkeypatch.setattr(store, "_keeper", lambda: "another-machine 1 1.5")
+    monkeypatch.setattr(store, "this_process", lambda: "another-machine 1 1.5")
     ask(opened, "living")
-    monkeypatch.setattr(store, "_keeper", lambda: "a-third-machine 1 1.5")
+    monkeypatch.setattr(store, "this_process", lambda: "a-third-machine 1 1.5")
     ask(opened, "silent")
-    be_silent(opened, store.SILENT - 5)
+    be_silent(opened, SILENT - 5)
     assert states() == ["thinking", "thinking"]
     opened.beat(["living"])
     be_silent(opened, 10)
@@ -482,7 +485,7 @@ def test_a_process_of_this_machine_that_says_nothing_has_lost_its_runs(opened: S
     """It may be stopped, or cut off from the database: another may go on."""
     ask(opened, "one", events=[STARTED])
     assert opened.follow("one").state == "thinking"
-    be_silent(opened, store.SILENT)
+    be_silent(opened, SILENT)
     assert opened.follow("one").state == "interrupted"
     assert opened.thinking("") == []
 
@@ -493,7 +496,7 @@ def test_a_clock_that_is_wrong_interrupts_no_run(
     """On several machines: the server's own clock is the one they have in common."""
     url = postgresql.url()
     here = Store(url)
-    monkeypatch.setattr(store, "_keeper", lambda: "another-machine 1 1.5")
+    monkeypatch.setattr(store, "this_process", lambda: "another-machine 1 1.5")
     ask(here, "one")
     late = Store(url, Clock())
     ask(late, "two")
@@ -549,7 +552,7 @@ def test_from_a_run_that_was_stopped_several_may_go_on(opened: Store) -> None:
 def test_a_run_that_lives_after_all_goes_on_itself(opened: Store) -> None:
     """Its process was only slow; whoever took it for dead and would go on is led to it."""
     ask(opened, "one", events=[STARTED])
-    be_silent(opened, store.SILENT)
+    be_silent(opened, SILENT)
     assert opened.follow("one").state == "interrupted"
     opened.beat(["one"])
     assert opened.follow("one").state == "thinking"
@@ -559,7 +562,7 @@ def test_a_run_that_lives_after_all_goes_on_itself(opened: Store) -> None:
 
 def test_a_run_that_another_goes_on_with_ends_where_it_was(opened: Store) -> None:
     ask(opened, "one", events=[STARTED])
-    be_silent(opened, store.SILENT)
+    be_silent(opened, SILENT)
     opened.follow("one")
     opened.take(going_on("two", "one"))
     opened.beat(["one", "two"])

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from history.entries import Entry
 from history.request import Link
-from history.store import Entry
 from history.tree import branches, find, follow_ups, path, root, together
 
 

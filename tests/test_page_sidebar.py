@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from playwright.sync_api import Locator, Page
 
+from history.entries import Begun, Heard
 from history.request import Link, RunRequest
-from history.store import Begun, Heard, Store
+from history.store import Store
 from page.exports import as_json
 from page.sidebar import LINES_AT_A_TIME, period
 from reasoning.events import Answer, Settings, Started, Step, Trace

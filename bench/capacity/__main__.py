@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
 
-from bench.capacity.check import OURS, RUNS, ours, simulated
+from bench.capacity.check import OURS, REPLICAS, RUNS, ours, simulated, two_replicas
 from bench.capacity.gpus import GPUS, Server
 from bench.capacity.limits import PARTS, SHARE
 from bench.capacity.load import Load
@@ -90,6 +90,9 @@ def check_table() -> str:
         (run.gpu.name, run.rate or "", run.what, run.measured, simulated(run)) for run in RUNS
     ]
     mine = [("two cores", "", what, OURS[what], found) for what, found in ours().items()]
+    mine += [
+        ("two replicas", "", what, REPLICAS[what], found) for what, found in two_replicas().items()
+    ]
     return table(head, map(check_row, [*theirs, *mine]))
 
 

@@ -95,3 +95,28 @@ def ours() -> dict[str, float]:
         "whole reply, s": median(chain[-1].ended - chain[0].asked for chain in chains),
         "between tokens, ms": 1000 * median(tokens),
     }
+
+
+# Qwen2.5-Coder-0.5B in int8 on two replicas of a core each (bench/results/replicas.md): what one
+# writes and reads by itself; the calls that each had of eight chains that began together, with
+# their mean tokens and the prompt tokens that were read anew; the seconds until each had ended.
+TOGETHER = 8
+ALONE, FOUR, READ = 18.3, 66.3, 397.0
+SHARES, WRITTEN, ANEW = (28, 28), 40.0, 60.0
+REPLICAS = {"until half have ended, s": 60.0, "until all have ended, s": 90.0}
+
+
+def two_replicas() -> dict[str, float]:
+    """What the simulation says of that run."""
+    engine = Engine(1 / ALONE, (4 / FOUR - 1 / ALONE) / 3, 1 / READ, TOGETHER)
+    ends: list[float] = []
+    for calls in SHARES:
+        chains = round(TOGETHER * calls / sum(SHARES))
+        each = round(calls / chains)
+        began = [
+            one_after_the_other([Call(ANEW, WRITTEN) for _ in range(each)]) for _ in range(chains)
+        ]
+        replica = Replica(engine)
+        replica.run([(0.0, call) for call in began])
+        ends += [call.ended for call in replica.ended if call.after is None]
+    return dict(zip(REPLICAS, (median(ends), max(ends)), strict=True))
