@@ -50,7 +50,6 @@ from serving.launch import log_of
 from serving.processes import Service, start, stop
 from serving.report import Report
 from serving.servers import Servers, servers
-from serving.supervisor import processes_below
 from tests.processes import free_port
 
 MODEL = "qwen2.5-coder-0.5b-instruct"  # SmolLM2 repeats itself, and its chains end at once
@@ -99,9 +98,8 @@ class Replicas:
 
     def kill(self, number: int) -> None:
         """kill -9 of the API server; its supervisor ends what is left of it."""
-        below = processes_below(self.services[number].supervisor.pid)
-        for one in map(psutil.Process, below[:1]):
-            one.kill()
+        for server in psutil.Process(self.services[number].supervisor.pid).children():
+            server.kill()
 
     def start_again(self, number: int) -> None:
         self.services[number].supervisor.wait()
