@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -99,15 +99,13 @@ def read_partial(text: str) -> Draft:
     """The title and content that can already be shown of a reply still being written.
 
     Grows with the text, and never shows half an escape: of a good reply, each
-    draft's title and content begin the final ones.
+    draft's title and content begin the final ones. Where the text is no JSON any
+    longer, or has a key again, it is what was readable before.
     """
     start = text.find("{")
     if start < 0:
         return Draft()
-    try:
-        values = jiter.from_json(_encoded(text[start:]), partial_mode="trailing-strings")
-    except ValueError:
-        return Draft()
+    values = _begun(text[start:])
     if not isinstance(values, dict):
         return Draft()
     title, content = values.get("title"), values.get("content")
@@ -117,6 +115,21 @@ def read_partial(text: str) -> Draft:
     else:
         title, titled = "", titled and title is None
     return Draft(one_line(title), _steady(content) if isinstance(content, str) else "", titled)
+
+
+def _begun(text: str) -> Any:
+    """What can be read of its longest beginning that is JSON; None where none is."""
+    value, readable, broken, size = None, 0, len(text) + 1, len(text)
+    while readable < size < broken:
+        try:
+            value = jiter.from_json(
+                _encoded(text[:size]), partial_mode="trailing-strings", catch_duplicate_keys=True
+            )
+            readable = size
+        except ValueError:
+            broken = size
+        size = (readable + broken) // 2
+    return value
 
 
 # An object, fenced or not, and what more text may make one of: "{2, 3}" is a set, and "```js" code.
@@ -135,9 +148,10 @@ def parse_answer(text: str) -> str:
         return ""
     if not _BEGINS_JSON.match(start):
         return text
-    if isinstance(reply := parse_reply(text), Reply):
+    reply, shown = parse_reply(text), read_partial(text).content
+    if isinstance(reply, Reply) and reply.content.startswith(shown):
         return reply.content
-    return read_partial(text).content or _strings(start)
+    return shown or _strings(start)
 
 
 def _strings(text: str) -> str:
@@ -157,7 +171,7 @@ def _encoded(text: str) -> bytes:
 
 def _objects(text: str) -> Iterator[dict[str, Any]]:
     """The JSON objects in the text that look like a step, in order."""
-    decoder = json.JSONDecoder(strict=False)
+    decoder = json.JSONDecoder(strict=False, object_pairs_hook=_first_of_each)
     start = text.find("{")
     for _ in range(MAX_OBJECTS_TRIED):
         if start < 0:
@@ -170,6 +184,14 @@ def _objects(text: str) -> Iterator[dict[str, Any]]:
         if isinstance(values, dict) and any(key in values for key in KEYS):
             yield values
         start = text.find("{", end)
+
+
+def _first_of_each(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
+    """Of a key that comes again the value that was shown."""
+    values: dict[str, Any] = {}
+    for key, value in pairs:
+        values.setdefault(key, value)
+    return values
 
 
 def _reply(values: Mapping[str, Any]) -> Reply | BadReply:

@@ -41,7 +41,7 @@ STEP = Reply("T", "C", "continue")
             Reply("T", '{"a": [1]}', "continue"),
         ),
         ('{"title": "a\\nb  c", "content": "C"}', Reply("a b c", "C", "continue")),
-        ('{"title": "T", "content": "C", "content": "D"}', Reply("T", "D", "continue")),
+        ('{"title": "T", "content": "C", "content": "D"}', STEP),  # as it was shown
         ('{"title": "T", "content": "C", "next_action": ["final_answer"]}', STEP),
         ('{"title": "T", "content": "C", "next_action": "whatever"}', STEP),
         ('{"title": "T", "content": "x\\ud800y"}', Reply("T", "x\ufffdy", "continue")),
@@ -177,6 +177,26 @@ def test_every_prefix_of_a_good_reply_is_a_draft_never_a_wrong_final(
     if isinstance(whole, Reply):
         assert whole.title.startswith(shown.title)
         assert whole.content.startswith(shown.content)
+
+
+ANSWERED = '{"title": "T", "content": "It is 4. So it is.", "next_action": "final_answer"}'
+
+
+@given(
+    st.integers(1, len(ANSWERED)),
+    st.integers(0, len(ANSWERED)),
+    st.sampled_from(["", '"', "{", "x"]),
+)
+def test_an_answer_that_breaks_off_and_begins_anew_takes_nothing_back(
+    end: int, start: int, between: str
+) -> None:
+    """What was readable of it before stays, though what follows can be repaired otherwise."""
+    text, shown = ANSWERED[:end] + between + ANSWERED[start:], ""
+    for size in range(len(text)):
+        content = read_partial(text[:size]).content
+        assert content.startswith(shown)
+        shown = content
+    assert parse_answer(text).startswith(shown)
 
 
 @pytest.mark.parametrize(
