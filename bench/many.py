@@ -51,7 +51,7 @@ class Many:
         self.asker = openai.AsyncOpenAI(
             base_url=endpoint.base_url, api_key=key, timeout=PATIENCE, max_retries=0
         )
-        self.client = Client(self.asker, model.name, 1)
+        self.client = Client(self.asker, model.name, 1, Settings().temperature)
 
     async def chain(self, question: str, settings: Settings = Settings()) -> Trace:
         inquiry = Inquiry(question, self.way, settings=settings)

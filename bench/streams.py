@@ -50,6 +50,7 @@ class Client:
     openai: openai.AsyncOpenAI
     model: str
     tokens: int
+    temperature: float = 0.0  # to draw a token costs more than to take the likeliest
 
     async def reply(self, prompt: list[int], tokens: int) -> Timed:
         asked, first, written = time.perf_counter(), 0.0, 0
@@ -57,7 +58,7 @@ class Client:
             model=self.model,
             prompt=prompt,
             max_tokens=tokens,
-            temperature=0.0,
+            temperature=self.temperature,
             stream=True,
             stream_options={"include_usage": True},
             extra_body={"ignore_eos": True},
