@@ -11,6 +11,7 @@ What is mended, outside of code:
     a formula or fence that is not closed yet is shown as text, or closed
     <tags>, :directives[], :emoji: and :material/icons: are text
     pictures are links: nothing loads without a click
+    links lead to the web, to an address or to a place on the page: [x](data:...) is text
     link definitions are text, so that no block depends on another
     headings are never bigger than the page's own
 
@@ -61,6 +62,7 @@ _INLINE = re.compile(
     r"|(?P<escape>\\[!-/:-@\[-`{-~])"
     r"|(?P<link><(?:https?://|mailto:)[^\s<>]*>|https?://[^\s<>()\[\]!$`\\*\ue000]+)"
     r"|(?P<picture>!\[(?P<empty>\](?=[(\[]))?)"
+    r"|(?P<nowhere>\](?=\()(?!\(\s*<?(?i:https?://|mailto:|#)))"
     r"|(?P<emoji>:(?=(?:[+-]1|[A-Za-z_][\w+-]*|100|1234):|material/))"
     r"|(?P<colon>(?<=\]):|:(?=[A-Za-z:{\[]))"
     r"|(?P<strong>(?<!\*)\*\*(?!\*))"

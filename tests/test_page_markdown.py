@@ -75,7 +75,11 @@ def whole(text: str) -> str:
         ("![cat](http://e/c.png)", f"{ARROW} [cat](http://e/c.png)"),
         ("![](http://e/c.png)", f"{ARROW} [image](http://e/c.png)"),
         ("![cat][1]", f"{ARROW} [cat][1]"),
-        ("!![a](b)", f"!{ARROW} [a](b)"),
+        ("!![a](http://b)", "!\u2197 [a](http://b)"),
+        ("[a](data:text/html,b)", "[a\\](data\\:text/html,b)"),
+        ("[a](data&colon;b)", "[a\\](data&colon;b)"),
+        ("[a]( <vbscript:b>)", "[a\\]( \\<vbscript\\:b>)"),
+        ("f[x](y) and [a](HTTPS://b) and [c](#d)", "f[x\\](y) and [a](HTTPS://b) and [c](#d)"),
         ("vec![1] here", r"vec\![1] here"),
         ("[1]: http://e/c.png", r"[1]\: http://e/c.png"),
         # HTML, directives, emoji

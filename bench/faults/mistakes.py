@@ -89,7 +89,7 @@ MISTAKES = (
     _serve("--host 0.0.0.0", 2, "too easy to guess", VLLM_API_KEY="short"),
     _serve("--host 0.0.0.0", 2, "too easy to guess", VLLM_API_KEY=GUESSABLE),
     _serve("--host 192.0.2.77", 1, "192.0.2.77"),
-    _serve("--model llama-3.1-8b-instruct", 1, "smaller"),
+    _serve("--model llama-3.3-70b-instruct", 1, "smaller"),
     _ask("", 2, "question"),
     _python(TERMINAL, [" "], 1, "empty"),
     _python(TERMINAL, ["x" * 8_001], 1, "8,001"),
