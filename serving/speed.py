@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from itertools import cycle
+from itertools import count, cycle
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,8 @@ from serving.quantise import INT8
 SECONDS = 0.25  # for each of the two measurements
 ROOM = 128 << 20  # bytes for each thread: more than its share of any cache
 PIECE = 8 << 20  # bytes; short enough to be undisturbed now and then
-FASTEST = 0.9  # the quantile of the pieces that counts: a busy machine only makes them slower
+PIECES = 32  # that are timed together
+FASTEST = 0.9  # the quantile of these that counts: a busy machine only makes them slower
 SMALL = 576  # values; as many as the smallest model hands on
 CALLS = 50_000  # small calls that take as long as what a token costs beside its weights
 REACHED = 0.75  # of the memory's speed, by vLLM's kernels for a token
@@ -119,24 +120,34 @@ def measure(threads: int) -> Speed:
 
 
 def _read_together(threads: int) -> float:
-    """Bytes/s that the threads read at the same time, each its own part."""
-    ready, rates = threading.Barrier(threads), list[float]()
-    readers = [threading.Thread(target=_reader, args=(ready, rates)) for _ in range(threads)]
+    """Bytes/s that the threads read, each its own part.
+
+    On a busy machine they take turns, and each is as fast as it is alone: so it is told from
+    pieces that ended one after the other, whichever thread they are of.
+    """
+    ready, ends = threading.Barrier(threads), list[float]()
+    readers = [threading.Thread(target=_reader, args=(ready, ends)) for _ in range(threads)]
     for reader in readers:
         reader.start()
     for reader in readers:
         reader.join()
-    return sum(rates)
+    ends.sort()
+    spans = sorted(later - sooner for sooner, later in zip(ends, ends[PIECES:], strict=False))
+    return PIECES * PIECE / spans[int(len(spans) * (1 - FASTEST))]
 
 
-def _reader(ready: threading.Barrier, rates: list[float]) -> None:
+def _reader(ready: threading.Barrier, ends: list[float]) -> None:
+    """At what times it had read a piece: as many as it takes, and for so long at least."""
     import numpy
 
-    part = numpy.ones(ROOM, numpy.uint8)
-    pieces = cycle(numpy.split(part, ROOM // PIECE))
+    pieces = cycle(numpy.split(numpy.ones(ROOM, numpy.uint8), ROOM // PIECE))
     ready.wait()
-    seconds = sorted(_times(lambda: next(pieces).max(), SECONDS))
-    rates.append(PIECE / seconds[int(len(seconds) * (1 - FASTEST))])
+    until = time.perf_counter() + SECONDS
+    for number in count():
+        next(pieces).max()
+        ends.append(time.perf_counter())
+        if number > PIECES and ends[-1] > until:
+            return
 
 
 def _times(work: Callable[[], object], seconds: float) -> list[float]:

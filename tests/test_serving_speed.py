@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import serving.speed
 from serving.catalogue import Model, load
 from serving.cpu import Cpu
 from serving.speed import Speed, bytes_read, expected_speed, known_speed, measure
@@ -65,6 +66,18 @@ def test_a_file_that_says_nothing_is_measured_again(
     file = tmp_path / "speed.json"
     file.write_text(text)
     assert known_speed(CPU, file) == Speed(20e9, 1e-6)
+
+
+def test_threads_that_take_turns_read_no_faster_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine whose cores others use."""
+    turns = iter((0.0, 1.0))
+
+    def in_its_turn(ready: object, ends: list[float]) -> None:
+        began = next(turns)
+        ends.extend(began + number / 1000 for number in range(1000))
+
+    monkeypatch.setattr(serving.speed, "_reader", in_its_turn)
+    assert serving.speed._read_together(2) == pytest.approx(1000 * serving.speed.PIECE, rel=0.01)
 
 
 def test_without_numpy_nothing_is_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
