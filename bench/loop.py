@@ -1,6 +1,6 @@
 """What the step loop costs on the served model, beside plain decoding and the tutorial's loop.
 
-    scripts/bench loop [--rounds 5] [--way WAY] [--min-steps 1] [--max-steps 8] [--write FILE]
+    scripts/bench loop [--rounds 5] [--way WAY] [--min-steps 1] [--max-steps 8] [--no-tutorial]
 
 For each question, in turn: our chain; plain streamed decoding of as many tokens as the
 chain took; the tutorial's loop. All in one run and interleaved, so that a machine's
@@ -62,7 +62,7 @@ class Round:
     scaffolding: list[int]
     steps: int
     retries: int
-    tutorial: TutorialChain
+    tutorial: TutorialChain | None
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ class Bench:
     model: ServedModel
     way: str
     settings: Settings
+    beside: bool  # whether the tutorial's loop is asked, too
     client: openai.OpenAI = field(init=False)
 
     def __post_init__(self) -> None:
@@ -88,9 +89,6 @@ class Bench:
         trace = Trace(tuple(events))
         wall = trace.seconds + trace.waited
         plain = self.plain_seconds(trace.tokens)
-        tutorial = tutorial_loop(
-            question, self.model.name, self.client.chat.completions.create, self.settings.max_steps
-        )
         whole = [step for step in trace.steps if step.attempts == 1 and step.raw]
         return Round(
             question,
@@ -104,8 +102,12 @@ class Bench:
             [step.tokens - self.count(step.title) - self.count(step.content) for step in whole],
             len(trace.steps),
             sum(isinstance(event, Retry) for event in events),
-            tutorial,
+            self.tutorial(question) if self.beside else None,
         )
+
+    def tutorial(self, question: str) -> TutorialChain:
+        create = self.client.chat.completions.create
+        return tutorial_loop(question, self.model.name, create, self.settings.max_steps)
 
     async def chain(self, question: str) -> tuple[list[Event], float, float]:
         """Its events, seconds to the first visible letter, the server's own first token."""
@@ -183,36 +185,35 @@ def report(rounds: Sequence[Round], model: str, command: str) -> str:
         ("chain, tokens", spread([r.tokens for r in rounds], ".0f")),
         ("chain, tokens/s", spread([r.tokens / r.chain_seconds for r in rounds], ".1f")),
         ("chain, s", spread([r.chain_seconds for r in rounds], ".1f")),
-        (
-            "tutorial: first step visible after, s",
-            spread([r.tutorial.first_visible for r in rounds]),
-        ),
-        ("tutorial: s", spread([r.tutorial.seconds for r in rounds], ".1f")),
-        ("tutorial: tokens", spread([r.tutorial.tokens for r in rounds], ".0f")),
-        (
-            "tutorial: tokens/s",
-            spread([r.tutorial.tokens / r.tutorial.seconds for r in rounds], ".1f"),
-        ),
-        ("tutorial: steps", spread([len(r.tutorial.steps) for r in rounds], ".0f")),
-        (
-            "tutorial: steps that repeat an earlier one, word for word",
-            spread([len(r.tutorial.steps) - len(set(r.tutorial.steps)) for r in rounds], ".0f"),
-        ),
-        (
-            "tutorial: replies that were no step",
-            spread([r.tutorial.failures for r in rounds], ".0f"),
-        ),
+        *tutorial_rows([r.tutorial for r in rounds if r.tutorial]),
     ]
     head = f"# The step loop on {model}\n\n    {command}\n\n{len(rounds)} chains; median "
     head += "(smallest to largest).\n\n| what | value |\n|---|---|\n"
     return head + "\n".join(f"| {name} | {value} |" for name, value in rows) + "\n"
 
 
-async def measure(rounds: int, way: str, settings: Settings) -> tuple[list[Round], str]:
+def tutorial_rows(chains: Sequence[TutorialChain]) -> list[tuple[str, str]]:
+    if not chains:
+        return []
+    repeated = [len(chain.steps) - len(set(chain.steps)) for chain in chains]
+    return [
+        ("tutorial: first step visible after, s", spread([it.first_visible for it in chains])),
+        ("tutorial: s", spread([it.seconds for it in chains], ".1f")),
+        ("tutorial: tokens", spread([it.tokens for it in chains], ".0f")),
+        ("tutorial: tokens/s", spread([it.tokens / it.seconds for it in chains], ".1f")),
+        ("tutorial: steps", spread([len(it.steps) for it in chains], ".0f")),
+        ("tutorial: steps that repeat an earlier one, word for word", spread(repeated, ".0f")),
+        ("tutorial: replies that were no step", spread([it.failures for it in chains], ".0f")),
+    ]
+
+
+async def measure(
+    rounds: int, way: str, settings: Settings, beside: bool
+) -> tuple[list[Round], str]:
     endpoint = Endpoint.from_environment()
     model = await endpoint.model()
     await warm(endpoint, "en")
-    bench = Bench(endpoint, model, way, settings)
+    bench = Bench(endpoint, model, way, settings, beside)
     done = []
     for number in range(rounds):
         question = QUESTIONS[number % len(QUESTIONS)]
@@ -228,10 +229,11 @@ def main() -> None:
     flags.add_argument("--way", default="", help="of thinking; else JSON steps")
     flags.add_argument("--min-steps", type=int, default=1)
     flags.add_argument("--max-steps", type=int, default=8)
+    flags.add_argument("--no-tutorial", action="store_true", help="leave its loop out")
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
     settings = Settings(min_steps=given.min_steps, max_steps=given.max_steps)
-    rounds, model = asyncio.run(measure(given.rounds, given.way, settings))
+    rounds, model = asyncio.run(measure(given.rounds, given.way, settings, not given.no_tutorial))
     command = shlex.join(["scripts/bench", "loop", *sys.argv[1:]])
     table = report(rounds, model, command)
     print(table)
