@@ -101,9 +101,9 @@ def ours() -> dict[str, float]:
 # writes and reads by itself; the calls that each had of eight chains that began together, with
 # their mean tokens and the prompt tokens that were read anew; the seconds until each had ended.
 TOGETHER = 8
-ALONE, FOUR, READ = 18.3, 66.3, 397.0
-SHARES, WRITTEN, ANEW = (28, 28), 40.0, 60.0
-REPLICAS = {"until half have ended, s": 60.0, "until all have ended, s": 90.0}
+ALONE, FOUR, READ = 15.4, 59.1, 381.0
+SHARES, WRITTEN, ANEW = (21, 63), 85.0, 65.7
+REPLICAS = {"until half have ended, s": 83.0, "until all have ended, s": 129.0}
 
 
 def two_replicas() -> dict[str, float]:
