@@ -100,6 +100,8 @@ class Continuation:
     def _written(self, cut: Cut | Conclusion) -> Iterator[Event]:
         if isinstance(cut, str) and self.answer is not None:
             yield from self._say(cut)
+        elif isinstance(cut, str) and len(self._chain.steps) >= self._chain.most:
+            self.end = "steps"  # the try before this one broke behind the last that there may be
         elif isinstance(cut, str):
             yield from self._take(cut)
         else:

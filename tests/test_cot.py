@@ -347,6 +347,17 @@ async def test_an_answer_in_which_the_connection_breaks_twice_is_shown_whole() -
     assert events[-1].content == "They have **7** apples."
 
 
+async def test_a_connection_that_breaks_behind_the_last_step_makes_no_further_one() -> None:
+    """What answers another try may begin anew; then the answer is asked for."""
+    broken = [*pieces(HASTY), Unreachable("Gone.", "Start it.")]
+    server = Scripted(
+        broken, pieces("2 so. Add\n\nadd.\n\n\nTherefore, it is 7."), pieces("Seven.")
+    )
+    events = await cot(server, model=OTHER, settings=Settings(max_steps=1))
+    assert [step.number for step in only(events, Step)] == [1]
+    assert (events[-1].content, len(server.requests)) == ("Seven.", 3)
+
+
 async def test_such_an_answer_goes_on_without_a_heading_of_its_own() -> None:
     begun = APPLES[:-8].replace("They have", "### Final answer\n\nThey have")
     server = Scripted(counted(begun, "length"), counted(" apples."))
