@@ -280,6 +280,8 @@ def _called(url: str, model: str, streamed: bool, name: str, late: Overrun) -> s
     spent = time.monotonic() - began
     client.close()
     problem = _refused(response.status, text) if tries > 1 else _passed(response.status, text)
+    if tries == 1 and name == DRIP:  # its client's to end: only silence has a time there
+        return problem
     return problem or late.note(f"gateway, {model}, {name}", spent - allowed)
 
 
