@@ -114,7 +114,8 @@ def read_partial(text: str) -> Draft:
         title = _text(title) if titled else _steady(title)
     else:
         title, titled = "", titled and title is None
-    return Draft(one_line(title), _steady(content) if isinstance(content, str) else "", titled)
+    content = _steady(content)[:MAX_CONTENT] if isinstance(content, str) else ""
+    return Draft(one_line(title), content, titled)
 
 
 def _begun(text: str) -> Any:

@@ -110,6 +110,8 @@ def test_a_huge_reply_is_capped() -> None:
     reply = parse_reply(json.dumps({"title": "t" * 10**4, "content": "c" * 10**6}))
     assert isinstance(reply, Reply)
     assert (len(reply.title), len(reply.content)) == (MAX_TITLE, MAX_CONTENT)
+    answer = json.dumps({"title": "T", "content": "c" * 10**6})
+    assert len(read_partial(answer).content) == len(parse_answer(answer)) == MAX_CONTENT
 
 
 @pytest.mark.parametrize(
