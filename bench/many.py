@@ -19,7 +19,7 @@ import asyncio
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
 from itertools import islice
 from pathlib import Path
@@ -114,7 +114,7 @@ async def first_token(asker: openai.AsyncOpenAI, model: str, question: str) -> f
     return time.monotonic() - began
 
 
-async def through(many: Many, gateway: str) -> Iterator[Row]:
+async def through(many: Many, gateway: str) -> list[Row]:
     asker = openai.AsyncOpenAI(base_url=f"{gateway}/v1", api_key="none", timeout=PATIENCE)
     name = many.model.name
     passed: list[float] = []
@@ -127,12 +127,10 @@ async def through(many: Many, gateway: str) -> Iterator[Row]:
         await first_token(asker, f"{name}-steps", question)
         thought.append(1000 * (await first_token(asker, f"{name}-steps", question) - plain))
     await asker.close()
-    return iter(
-        (
-            Row("the gateway's pass-through, added to a first token, ms (goal: 5)", passed),
-            Row("a chain of the gateway's, its first piece later than a first token, ms", thought),
-        )
-    )
+    return [
+        Row("the gateway's pass-through, added to a first token, ms (goal: 5)", passed),
+        Row("a chain of the gateway's, its first piece later than a first token, ms", thought),
+    ]
 
 
 async def measure(given: argparse.Namespace) -> tuple[list[Row], str]:

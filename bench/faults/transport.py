@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 
 from bench.faults.playing import LISTED, NAME
 from bench.faults.promise import Effort, Promise, Tally, escaped
-from bench.faults.transport_page import look_at_all
+from bench.faults.transport_page import FIRST, look_at_all
 from reasoning import __main__ as terminal
 from reasoning import retry
 from reasoning.endpoint import Endpoint, Patience, Request, ServedModel
@@ -34,7 +34,7 @@ from reasoning.inquiry import Inquiry
 from reasoning.think import think
 from tests.faults import FAULTS
 from tests.gateway_server import events_of, gateway
-from tests.stub import Play, Script, Stub, step
+from tests.stub import Play, Script, Stub
 
 PATIENCE = Patience(connect=1, first=1, idle=1, whole=2, short=1)
 LATE = 0.5  # seconds
@@ -45,7 +45,6 @@ MODEL = ServedModel(NAME)
 STUBS = "stub.py"  # tests/stub.py ends its own connections by cancelling them
 KEY = "secret-key-0815"
 JSON = {"Content-Type": "application/json"}
-FIRST = step("A first step", "It stays whatever comes after it.")
 
 
 @dataclass(slots=True)
