@@ -45,7 +45,7 @@ class Run:
         self.written = -1  # how many events are in the store; -1: not even that it began
         self.refused = False  # the store cannot take it
         self._at = time.time()
-        self._past = past
+        self.past = past
         self._events: list[Event] = []
         self._shown = 0  # of the events
         self._over = False
@@ -81,7 +81,7 @@ class Run:
 
     def seconds(self) -> float:
         """The thinking time so far, without the waits before retries."""
-        if self._past:
+        if self.past:
             return self.trace.seconds
         end = self._ended if self._over else self._now()
         waited = sum(min(wait, end - began) for began, wait in self._waits)
@@ -113,7 +113,7 @@ class Run:
 
     @property
     def begun(self) -> Begun:
-        broken = self._past and self.heard.end is None
+        broken = self.past and self.heard.end is None
         state = "interrupted" if broken else "thinking"
         return Begun(self.id, self.asked, self.link, self.owner, self._at, state)
 

@@ -26,6 +26,7 @@ from history.request import Link
 from history.request import RunRequest as RunRequest
 from history.run import Run as Run
 from history.store import Store, StoreError
+from history.votes import VotesElsewhere
 from reasoning.errors import StepwiseError
 from reasoning.events import Event, Failed, Stopped, Trace
 from reasoning.logs import log_event, named
@@ -79,6 +80,7 @@ class Runs:
         self._followed: WeakValueDictionary[str, Followed] = WeakValueDictionary()
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._votes: dict[str, asyncio.Task[None]] = {}  # by the first run
+        self._votes_elsewhere = VotesElsewhere(store)
         self._lock = threading.Lock()
 
     @property
@@ -113,9 +115,13 @@ class Runs:
         self._leases.give_back()
 
     def votes_on(self, group: str) -> bool:
-        """Whether the vote that began with this run is still undecided."""
+        """Whether the vote that began with this run is still undecided, here or elsewhere."""
         with self._lock:
-            return group in _undone(self._votes)
+            here = group in _undone(self._votes)
+        if here or self._is_of_here(group):
+            return here
+        first = self.get(group)
+        return first is not None and self._votes_elsewhere.is_on(group, first.asked.most)
 
     def stop_vote(self, group: str) -> None:
         """Ends the vote that began with this run, and those of its runs that think."""
@@ -163,6 +169,18 @@ class Runs:
         """The runs in memory that were asked together with this one, itself among them."""
         with self._lock:
             return [run for run in self._runs.values() if group in (run.id, run.link.group)]
+
+    def ids_together(self, group: str) -> set[str]:
+        """The same, of all processes."""
+        ids = {run.id for run in self.together(group)}
+        if self._is_of_here(group):
+            return ids
+        return ids | {entry.id for entry in self._votes_elsewhere.chains(group)}
+
+    def _is_of_here(self, group: str) -> bool:
+        """Whether this process began that run, and those asked together with it."""
+        run = self._runs.get(group)
+        return run is not None and not run.past
 
     def stop(self, id: str) -> None:
         """Ends a run where it is. The core closes its stream, and the server stops working.

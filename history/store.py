@@ -153,6 +153,13 @@ class Store:
         with self._database.reading() as connection:
             return readable(connection.execute(query), entry_of)
 
+    def together(self, group: str) -> list[Entry]:
+        """The runs that were asked together with this one, itself among them, oldest first."""
+        asked = or_(RUNS.c.id == group, RUNS.c.together == group)
+        query = _entries().where(asked).order_by(RUNS.c.number)
+        with self._database.reading() as connection:
+            return readable(connection.execute(query), entry_of)
+
     def follow(self, id: str, since: int = 0) -> Progress:
         """How far the run is beyond event number `since`. It is cut off if its process is gone."""
         silent = (self._instant - RUNS.c.beat).label("silent")

@@ -231,9 +231,8 @@ def _follow_live(
 
 def _is_outdated(context: PageContext, group: Group) -> bool:
     """Whether the page shows less than there is: another model, one more chain of the vote."""
-    return context.is_outdated or len(context.runs.together(group_of(group.runs[0]))) > len(
-        group.runs
-    )
+    shown = {run.id for run in group.runs}
+    return context.is_outdated or not context.runs.ids_together(group_of(group.runs[0])) <= shown
 
 
 def progress_line(words: Words, run: Run, view: RunView) -> str:

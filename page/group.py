@@ -41,7 +41,7 @@ class Group:
 
     @property
     def ended(self) -> bool:
-        return not self.votes_on() and all(run.ended for run in self.runs)
+        return all(run.ended for run in self.runs) and not self.votes_on()
 
     def both_answered(self, run: Run) -> bool:
         """Whether the plain answer and this chain's can be laid side by side."""

@@ -22,6 +22,7 @@ from history.request import Link, RunRequest
 from history.run import Run
 from history.runs import Loop, Runs, Thinker
 from history.store import Store, StoreError
+from history.votes import VotesElsewhere, is_undecided
 from reasoning.events import (
     Answer,
     Delta,
@@ -29,13 +30,21 @@ from reasoning.events import (
     Notice,
     Queued,
     Retry,
-    Settings,
     Step,
     Stopped,
 )
 from reasoning.traces import compact
 from tests.processes import until
-from tests.test_history_runs import ANSWER, STARTED, STEP, WHY, Script, Voters, quick
+from tests.test_history_runs import (
+    ANSWER,
+    STARTED,
+    STEP,
+    WHY,
+    Script,
+    Voters,
+    begin_vote,
+    quick,
+)
 
 MakeRuns = Callable[[Thinker], Runs]
 
@@ -142,6 +151,69 @@ def test_a_store_that_cannot_be_read_ends_no_run(
     assert (followed.trace.answer, here.trouble) == (ANSWER, None)
 
 
+# -- its vote is
+
+
+def test_a_vote_is_on_here_until_it_is_decided_there(process: MakeRuns) -> None:
+    voters = Voters("4", "4", "", "", "4")
+    here, there = process(quick(ANSWER)), process(voters)
+    first = begin_vote(there, 5)
+    until(lambda: len(there.together(first.id)) == 3)
+    until(lambda: here.ids_together(first.id) == {one.id for one in there.together(first.id)})
+    assert here.votes_on(first.id)
+    voters.answers[2] = "5"  # so one more is asked
+    until(lambda: len(here.ids_together(first.id)) == 4)
+    assert here.votes_on(first.id)
+    voters.answers[3] = "4"
+    until(lambda: not here.votes_on(first.id))
+    assert not there.votes_on(first.id)
+
+
+def chain(state: str, answer: str = "4", ended: float = 100.0, way: str = "cot") -> Entry:
+    link = Link("first", group="first")
+    return Entry("id", "Why?", "m", way, link, 90.0, ended, state, 1, 0, 9, 1, answer, "ann")
+
+
+@pytest.mark.parametrize(
+    ("on", "runs", "most"),
+    [
+        (False, [], 5),
+        (True, [chain("thinking", "", 0.0)], 1),
+        (False, [chain("answered")] * 3, 8),
+        (True, [chain("answered")] * 2, 8),
+        (False, [chain("answered", ended=97.0)] * 2, 8),  # its process died just then
+        (False, [chain("answered")], 1),
+        (True, [chain("answered"), chain("failed", ""), chain("answered", "5")], 8),
+        (False, [chain("answered"), chain("stopped", "")], 8),
+        (False, [chain("answered"), chain("interrupted", "")], 8),
+        (True, [chain("answered"), chain("answered"), chain("answered", way="direct")], 8),
+    ],
+)
+def test_a_vote_is_undecided_as_where_it_is_drawn(on: bool, runs: list[Entry], most: int) -> None:
+    assert is_undecided(runs, most, now=101.0) is on
+
+
+def test_however_many_look_the_store_is_asked_now_and_then(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, looks = Store(f"sqlite:///{tmp_path / 'history.db'}"), list[str]()
+    votes = VotesElsewhere(store, every=60.0)
+    monkeypatch.setattr(store, "together", lambda group: looks.append(group) or [])
+    for group in ("one", "one", "other", "one", "other"):
+        assert votes.chains(group) == []
+    assert looks == ["one", "other"]
+    store.close()
+
+
+def test_a_store_that_cannot_be_read_tells_of_no_vote(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(group: str) -> list[Entry]:
+        raise StoreError("unreachable", "here", "no answer")
+
+    store = Store("sqlite://")
+    monkeypatch.setattr(store, "together", fail)
+    assert not VotesElsewhere(store).is_on("one", 5)
+
+
 # -- it is stopped
 
 
@@ -158,9 +230,7 @@ def test_a_stop_from_here_ends_it_there(process: MakeRuns) -> None:
 def test_a_vote_is_stopped_from_here_and_begins_no_more(process: MakeRuns) -> None:
     voters = Voters("4", "", "", "4", "4")
     here, there = process(quick(ANSWER)), process(voters)
-    asked = [RunRequest("Why?", settings=Settings(seed=it), most=5) for it in range(5)]
-    first = there.start(asked[0])
-    there.vote(first, asked[1:], Link(thread=first.id, group=first.id))
+    first = begin_vote(there, 5)
     until(lambda: first.ended and len(here.live("")) == 2)
     here.stop_vote(first.id)
     until(lambda: not there.votes_on(first.id))

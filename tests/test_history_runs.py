@@ -727,7 +727,7 @@ class Voters:
     """Chains that say what is scripted for them, told apart by their seeds; "" for ever thinks."""
 
     def __init__(self, *answers: str) -> None:
-        self.answers = answers
+        self.answers = list(answers)
         self.begun: list[int] = []
         self.closed: list[int] = []
 
@@ -745,13 +745,17 @@ class Voters:
 
 def vote(voters: Voters, store: Store) -> tuple[Runs, Run]:
     """The runs, and the first of a vote of all the voters, which has begun."""
-    runs, most = Runs(Loop(), voters, store), len(voters.answers)
+    runs = Runs(Loop(), voters, store)
+    return runs, begin_vote(runs, len(voters.answers))
+
+
+def begin_vote(runs: Runs, most: int) -> Run:
     first, *others = (
         RunRequest("Why?", settings=Settings(seed=it), most=most) for it in range(most)
     )
     run = runs.start(first)
     runs.vote(run, others, Link(thread=run.id, group=run.id))
-    return runs, run
+    return run
 
 
 def test_a_vote_begins_further_chains_by_itself_until_it_is_decided(store: Store) -> None:

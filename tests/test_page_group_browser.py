@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from threading import Event
 from typing import Any
 
 from tests.page_browser import (
@@ -21,17 +23,21 @@ WALL = re.compile(r"[\d.]+ s, [\d.]+ times .*[\d.]+ s")  # of all chains, and of
 CHAINS = ".st-key-chain-buttons button:visible"
 
 
-def voting(answers: list[str]) -> Any:
-    """A model whose chains, told apart by their seeds, come to these answers in turn."""
+def voting(answers: list[str], gates: Mapping[int, Event] = {}) -> Any:
+    """A model whose chains, told apart by their seeds, come to these answers in turn.
+
+    Those that have a gate wait there in the middle of their last step.
+    """
     seeds: list[int] = []
 
     def reply(request: dict[str, Any]) -> Play:
         if request["seed"] not in seeds:
             seeds.append(request["seed"])
+        number = seeds.index(request["seed"])
         if "response_format" in request:
-            play: Play = thinking()(request)  # type: ignore[assignment, arg-type, call-arg]
+            play: Play = thinking(until=gates.get(number))(request)  # type: ignore[assignment, arg-type, call-arg]
             return play
-        return says(answers[seeds.index(request["seed"])])
+        return says(answers[number])
 
     return reply
 

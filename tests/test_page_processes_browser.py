@@ -9,6 +9,7 @@ import sqlite3
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from threading import Event
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from tests.page_browser import PageServer, Visitor, expect, on_stage, page_serve
 from tests.postgres import postgres
 from tests.processes import ROOT
 from tests.stub import NEVER, Play, says, step
+from tests.test_page_group_browser import CHAINS, ask_many_times, voting
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,29 @@ def test_a_run_is_followed_stopped_and_gone_on_with_from_another_process(
         visitor.wait_for_end()
         expect(visitor.bar).to_contain_text("in 3 steps")
         assert len(stub.requests) == 2
+
+
+@pytest.mark.slow
+def test_chains_that_a_vote_begins_later_are_seen_from_another_process(
+    front: Front, port: int, visitors: Any
+) -> None:
+    third, later = Event(), Event()
+    gates = {2: third, 3: later}
+    with on_stage(voting([*"11221"], gates), port=port):
+        visitor = visitors(front.nginx.address)
+        front.lead(visitor, front.one)
+        ask_many_times(visitor, 5)
+        visitor.ask("Which of two?")
+        chains, panel = visitor.page.locator(CHAINS), visitor.page.locator(".st-key-chains")
+        expect(chains).to_have_count(3)
+        front.lead(visitor, front.other)
+        expect(chains).to_have_count(3)
+        third.set()
+        expect(chains).to_have_count(4)
+        visitor.shoot("vote-elsewhere")
+        later.set()
+        visitor.wait_for_end()
+        expect(panel).to_contain_text("1: 3 of 5 chains (60%)")
 
 
 @pytest.mark.slow
