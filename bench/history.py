@@ -1,11 +1,11 @@
 """How soon a history of 10,000 runs opens, and how soon a word in it is found.
 
-    scripts/bench history [--runs 10000] [--rounds 20] [--write FILE]
+    scripts/bench history [--runs 100000] [--rounds 20] [--write FILE]
 
 On a new SQLite file, and in the database that DATABASE_URL names, if it names one: what
 this writes there belongs to an owner of its own and is deleted at the end. Each run has
 some eight steps of 90 words; a word of 20,000 is in 4 runs of 100. Printed: medians, with
-the smallest and the largest.
+the smallest and the largest, and what of SQLite's file is the index of the words.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ import argparse
 import os
 import random
 import secrets
+import sqlite3
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from pathlib import Path
 
 from bench.loop import spread
@@ -27,9 +31,24 @@ from history.store import KEPT_DELETED, Store
 from reasoning.events import Answer, Event, Started, Step
 
 VOCABULARY = [f"word{number:05}" for number in range(20_000)]
-RARE = "strawberry"  # in one run
+RARE = "strawberry"  # in one run, as are the next two
+RARE_CHINESE, RARE_CHARACTER = "银河", "熵"
+HALVES = ("apple", "orange")  # in every other run each, and in none together
 LISTED = 30  # conversations, as the page shows them
 BATCH = 100  # runs in a transaction
+SEARCHES = {  # the words, and whether any run holds them
+    "a word that one run holds": (RARE, True),
+    "a word that 4 of 100 runs hold": (VOCABULARY[7], True),
+    "a beginning of words that all hold": ("word00", True),
+    "two that runs hold together": ("word00 word01", True),
+    "two, one of which one run holds": (f"word00 {RARE}", True),
+    "two that every other run holds, and none both": (" ".join(HALVES), False),
+    "a word that none holds": ("cloudberry", False),
+    "a Chinese word of two characters that one run holds": (RARE_CHINESE, True),
+    "a Chinese word of two characters that none holds": ("草莓", False),
+    "a character that one run holds": (RARE_CHARACTER, True),
+    "a character that all hold": ("w", True),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +70,8 @@ def made_up(random: random.Random, number: int) -> tuple[Event, ...]:
         Step(n, words(5), words(90), "continue", 4.0, 180, first_token=0.2, raw=words(95))
         for n in range(1, random.randint(4, 12))
     ]
-    answer = Answer(words(60) + (f" {RARE}" if number == 0 else ""), 3.0, 120)
+    rare = f" {RARE} 我们在{RARE_CHINESE}系里 {RARE_CHARACTER}" if number == 0 else ""
+    answer = Answer(f"{words(60)} {HALVES[number % 2]}{rare}", 3.0, 120)
     began = Started(words(12), "model", "json_steps", "en", float(number))
     return (began, *steps, answer)
 
@@ -90,12 +110,10 @@ def rows(kind: str, url: str, runs: int, rounds: int) -> list[Row]:
         f"list its newest {LISTED} conversations": lambda: store.threads(owner),
         f"list {LISTED} in the middle": lambda: store.threads(owner, offset=runs // 2),
         "count them": lambda: store.count_threads(owner),
-        "find a word that one run holds": lambda: found(store, owner, RARE),
-        "find a word that 4 of 100 runs hold": lambda: found(store, owner, VOCABULARY[7]),
-        "find two words that runs hold together": lambda: found(store, owner, "word00 word01"),
-        "find a word that none holds": lambda: store.threads(owner, "草莓"),
+        **{f"find {what}": partial(found, store, owner, *how) for what, how in SEARCHES.items()},
         "open a run in the middle": lambda: (store.entry(middle), store.events(middle)),
         "read the figures of the newest 2,000": lambda: store.figures(owner),
+        "write a finished step": partial(write_step, store, ids[-1], count(1_000)),
     }
     measured = [Row(what, kind, timed(task, rounds)) for what, task in tasks.items()]
     store.close()
@@ -113,13 +131,31 @@ def remove(url: str, ids: Sequence[str], owner: str) -> None:
     Store(url).close()
 
 
-def found(store: Store, owner: str, search: str) -> None:
-    """What a person who types a word waits for: the list and its length."""
-    if not (store.threads(owner, search) and store.count_threads(owner, search)):
-        raise RuntimeError(f"expected to find {search!r}, found nothing")
+def found(store: Store, owner: str, search: str, some: bool) -> None:
+    """What a person who types a word waits for: the list, and whether it goes on."""
+    if bool(store.threads(owner, search, LISTED + 1)) is not some:
+        raise RuntimeError(f"expected {'to find' if some else 'no'} {search!r}, found otherwise")
 
 
-def report(measured: Sequence[Row], runs: int, command: str) -> str:
+def write_step(store: Store, id: str, places: Iterator[int]) -> None:
+    """A transaction as models cause them, with a text that is searched."""
+    place = next(places)
+    chance = random.Random(place)
+    said = " ".join(chance.choices(VOCABULARY, k=90))
+    store.write(heard=[Heard(id, place, (Step(place, "Think", said, "continue", 4.0, 180),))])
+
+
+def size_of(file: Path) -> str:
+    """Of the file, and of the index in it."""
+    query = "SELECT sum(length(block)) FROM stepwise_search_data"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        (index,) = connection.execute(query).fetchone()
+    whole = file.stat().st_size / 1e6
+    return f"SQLite's file takes {whole:,.0f} MB, of which {index / 1e6:,.0f} index the words.\n"
+
+
+def report(measured: Sequence[Row], size: str, runs: int, command: str) -> str:
     kinds = list(dict.fromkeys(row.kind for row in measured))
     values = {(row.what, row.kind): spread([1000 * s for s in row.seconds]) for row in measured}
     lines = [
@@ -131,14 +167,17 @@ def report(measured: Sequence[Row], runs: int, command: str) -> str:
     ]
     for what in dict.fromkeys(row.what for row in measured):
         lines.append(f"| {what} | {' | '.join(values[what, kind] for kind in kinds)} |")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", size])
 
 
-def measure(runs: int, rounds: int) -> list[Row]:
+def measure(runs: int, rounds: int) -> tuple[list[Row], str]:
     with tempfile.TemporaryDirectory(prefix="stepwise-") as folder:
-        measured = rows("SQLite", f"sqlite:///{Path(folder) / 'history.db'}", runs, rounds)
+        file = Path(folder) / "history.db"
+        measured, size = rows("SQLite", f"sqlite:///{file}", runs, rounds), size_of(file)
     url = os.environ.get("DATABASE_URL", "")
-    return measured + (rows("PostgreSQL", url, runs, rounds) if url.startswith("postgres") else [])
+    if url.startswith("postgres"):
+        measured += rows("PostgreSQL", url, runs, rounds)
+    return measured, size
 
 
 def main() -> None:
@@ -148,7 +187,7 @@ def main() -> None:
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
     command = f"scripts/bench history --runs {given.runs} --rounds {given.rounds}"
-    table = report(measure(given.runs, given.rounds), given.runs, command)
+    table = report(*measure(given.runs, given.rounds), given.runs, command)
     print(table)
     if given.write:
         given.write.write_text(table, encoding="utf-8")

@@ -1,7 +1,7 @@
-"""Where the history lies: its tables, and a SQLite file or a PostgreSQL database that holds them.
+"""Where the history lies: a SQLite file or a PostgreSQL database, with tables of this version.
 
-This file and store.py are the only ones that import SQLAlchemy. What is written to the
-tables and read from them is in store.py. No message and no log shows a password.
+This file, tables.py, index.py and store.py are the only ones that import SQLAlchemy. What is
+written to the tables and read from them is in store.py. No message and no log shows a password.
 
 StoreError is the only error for what a person can mend: its code is a key of FAULTS.
 """
@@ -18,18 +18,9 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
-    Boolean,
-    Column,
     Connection,
-    Double,
     Engine,
-    ForeignKey,
-    Index,
-    Integer,
-    MetaData,
     QueuePool,
-    Table,
-    Text,
     create_engine,
     event,
     inspect,
@@ -39,7 +30,8 @@ from sqlalchemy import (
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
-from history import salvage
+from history import index, salvage
+from history.tables import EVENTS, METADATA, PREFERENCES, RUNS, SCHEMA, TEXTS, THREADS
 
 BUSY = 5.0  # seconds; that long another process may write, or a server take to answer
 DATABASE_URL = "DATABASE_URL"
@@ -75,84 +67,7 @@ class StoreError(Exception):
         super().__init__(f"{self.message} {self.remedy}")
 
 
-# -- the tables
-
-METADATA = MetaData()
-
-SCHEMA = Table(
-    "stepwise_schema", METADATA, Column("version", Integer, nullable=False)
-)  # one row; the names begin alike because a database may hold other programs' tables
-
-THREADS = Table(
-    "stepwise_threads",
-    METADATA,
-    Column("id", Text, primary_key=True),
-    Column("owner", Text, nullable=False),
-    Column("name", Text, nullable=False),
-    Column("sought", Text, nullable=False),  # the name as it is searched
-    Column("model", Text, nullable=False),
-    Column("last", Text, nullable=False),
-    Column("touched", Double, nullable=False),
-    Column("pinned", Boolean, nullable=False),
-    Column("deleted", Double, nullable=False),  # when; 0 for what is there
-    Index("stepwise_threads_listed", "owner", "deleted", "pinned", "touched"),
-)
-
-
-def _in_thread(**options: Any) -> Column[str]:
-    key = ForeignKey("stepwise_threads.id", ondelete="CASCADE")
-    return Column("thread", Text, key, nullable=False, index=True, **options)
-
-
-RUNS = Table(
-    "stepwise_runs",
-    METADATA,
-    Column("number", Integer, primary_key=True),  # in the order of asking
-    Column("id", Text, nullable=False, unique=True),
-    _in_thread(),
-    Column("after", Text, nullable=False),
-    Column("origin", Text, nullable=False),
-    Column("parts", Integer, nullable=False),
-    Column("how", Text, nullable=False),
-    Column("together", Text, nullable=False),  # Link.group, which is a word of SQL
-    Column("asked", Text, nullable=False),
-    Column("question", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("way", Text, nullable=False),
-    Column("at", Double, nullable=False),
-    Column("ended", Double, nullable=False),
-    Column("state", Text, nullable=False),
-    Column("seconds", Double, nullable=False),
-    Column("waited", Double, nullable=False),
-    Column("tokens", Integer, nullable=False),
-    Column("steps", Integer, nullable=False),
-    Column("answer", Text, nullable=False),
-    Column("keeper", Text, nullable=False),  # the process that it lives in
-    Column("beat", Double, nullable=False),  # when that process was last known to live
-    Column("stop", Text, nullable=False, server_default=""),  # "run" or "together" is to end
-    Column("taken", Text, nullable=False, server_default=""),  # by the run that goes on with it
-    Index("stepwise_runs_state", "state"),
-)
-
-EVENTS = Table(
-    "stepwise_events",
-    METADATA,
-    Column("run", ForeignKey("stepwise_runs.number", ondelete="CASCADE"), primary_key=True),
-    Column("place", Integer, primary_key=True),
-    Column("draft", Boolean, nullable=False),  # a Delta
-    Column("body", Text, nullable=False),
-)
-
-TEXTS = Table(  # what is searched, folded; apart from the events, whose bodies hold more
-    "stepwise_texts", METADATA, _in_thread(), Column("text", Text, nullable=False)
-)
-
-PREFERENCES = Table(
-    "stepwise_preferences",
-    METADATA,
-    Column("owner", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-)
+# -- the versions of its tables
 
 
 def _add_stop_and_taken(connection: Connection) -> None:
@@ -162,9 +77,33 @@ def _add_stop_and_taken(connection: Connection) -> None:
         )
 
 
+def _number_texts(connection: Connection) -> None:
+    """A text has a number, by which an index finds it; the name that is searched is one, too."""
+    kind = connection.dialect.name
+    for change in _NUMBERED[kind]:
+        connection.execute(text(change))
+    connection.execute(text(_NAMES))
+    connection.execute(text("ALTER TABLE stepwise_threads DROP COLUMN sought"))
+    if kind == "sqlite":
+        index.number(connection)
+
+
+_NAMED = "ALTER TABLE stepwise_texts ADD COLUMN named BOOLEAN NOT NULL DEFAULT FALSE"
+_NUMBERED = {
+    "sqlite": ("ALTER TABLE stepwise_texts ADD COLUMN number INTEGER", _NAMED),
+    "postgresql": ("ALTER TABLE stepwise_texts ADD COLUMN number BIGSERIAL PRIMARY KEY", _NAMED),
+}
+_NAMES = (  # all of them: which say no more than the question a database cannot tell
+    "INSERT INTO stepwise_texts (thread, named, text) SELECT id, TRUE, sought FROM stepwise_threads"
+)
+
+
 # What takes a history of version 1 to 2, of version 2 to 3, ... Change a table above and add
 # how an older one gets there. A new history is made as the tables above say.
-MIGRATIONS: tuple[Callable[[Connection], None], ...] = (_add_stop_and_taken,)
+MIGRATIONS: tuple[Callable[[Connection], None], ...] = (
+    _add_stop_and_taken,
+    _number_texts,
+)
 
 _ORPHANS = tuple(  # of rows that could not be read
     table.delete().where(column.not_in(select(parent)))
@@ -235,6 +174,17 @@ class Database:
         with self._explained(), self._writer.begin() as connection:
             yield connection
 
+    def forget(self) -> None:
+        """Takes out of the index what was deleted: some of it in each of many transactions."""
+        more, first = True, True
+        try:
+            while more:
+                with self.writing() as connection:
+                    more = index.merge(connection, first)
+                first = False
+        except StoreError as error:
+            _log.warning("What was deleted is still in the index of the history: %s", error)
+
     def close(self) -> None:
         self._engine.dispose()
 
@@ -297,10 +247,14 @@ class Database:
         tables = [THREADS, RUNS, EVENTS, TEXTS, PREFERENCES]
         columns = {table.name: [column.name for column in table.columns] for table in tables}
         try:
+            with self.writing() as connection:
+                index.leave(connection)
             taken = salvage.salvage(old, new, columns)[RUNS.name]
             with self.writing() as connection:
                 for orphans in _ORPHANS:
                     connection.execute(orphans)
+                index.number(connection)
+                index.prepare(connection)
         except (sqlite3.Error, StoreError) as error:
             _log.warning("Nothing could be read of %s: %s", old, error)
             return 0
@@ -319,6 +273,7 @@ class Database:
         for migrate in MIGRATIONS[version - 1 :]:
             migrate(connection)
         connection.execute(SCHEMA.update().values(version=newest()))
+        index.prepare(connection)
 
 
 # -- its address

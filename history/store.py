@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -32,7 +33,8 @@ from sqlalchemy import (
     text,
 )
 
-from history.database import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS, Database
+from history import index
+from history.database import Database
 from history.database import StoreError as StoreError
 from history.entries import (
     STATE_OF,
@@ -49,6 +51,7 @@ from history.entries import (
 from history.keeper import lives, this_process
 from history.request import RunRequest, request_from_json, request_to_json
 from history.rows import event_of, finishes, name_of, plain, rows_of, said_in, sought, told_of
+from history.tables import EVENTS, PREFERENCES, RUNS, TEXTS, THREADS
 from reasoning.events import Event, Trace
 from reasoning.traces import compact
 
@@ -68,6 +71,7 @@ class Store:
     def __init__(self, url: str | None = None, now: Callable[[], float] = time.time) -> None:
         self._database = Database(url)
         self._now = now
+        self._forgetting: threading.Thread | None = None
         try:
             self._keep_house()
         except StoreError as error:
@@ -86,6 +90,8 @@ class Store:
         return self._database.set_aside
 
     def close(self) -> None:
+        if self._forgetting:
+            self._forgetting.join()
         self._database.close()
 
     # -- writing what runs hear
@@ -212,18 +218,28 @@ class Store:
             **{key: getattr(run.link, key) for key in ("after", "origin", "parts", "how")},
         }
         connection.execute(RUNS.insert().values(_EMPTY | values))
-        connection.execute(TEXTS.insert().values(thread=thread, text=sought(question)))
+        self._say(connection, thread, question)
+
+    def _say(self, connection: Connection, thread: str, question: str) -> None:
+        """The question is searched, and so its name; one that was cut may end in other letters."""
+        said, name = sought(question), sought(name_of(question))
+        texts = [{"thread": thread, "named": False, "text": said}]
+        if any(word not in said for word in name.split()):
+            other = select(TEXTS.c.number).where(TEXTS.c.thread == thread).limit(1)
+            if connection.scalar(other) is None:  # it is the first, which gives the name
+                texts.append({"thread": thread, "named": True, "text": name})
+        index.add(connection, texts)
 
     def _touch(self, connection: Connection, thread: str, question: str, run: Begun) -> None:
         """The conversation of a run that begins; one that was deleted is there again."""
         name = name_of(question)
-        values = {"id": thread, "owner": run.owner, "name": name, "sought": sought(name)}
+        values = {"id": thread, "owner": run.owner, "name": name}
         connection.execute(_TOUCH, values | {"last": run.link.group or run.id, "touched": run.at})
 
     def _append(self, connection: Connection, heard: Sequence[Heard]) -> None:
         known = _written(connection, [one.run for one in heard])
         rows: list[dict[str, Any]] = []
-        texts: list[dict[str, str]] = []
+        texts: list[dict[str, Any]] = []
         for one in heard:
             run = known.get(one.run)
             if run is None:  # its conversation was purged while it was thinking
@@ -232,12 +248,13 @@ class Store:
             new = one.events[max(0, run.places - one.since) :]
             drafts = _take_drafts(connection, run.number) if finishes(new) else ()
             rows += rows_of(run.number, one.since + len(one.events), compact((*drafts, *new)))
-            texts += [{"thread": run.thread, "text": sought(said)} for said in said_in(new)]
+            of_it = {"thread": run.thread, "named": False}
+            texts += [of_it | {"text": sought(said)} for said in said_in(new)]
             self._count(connection, run, new)
         if rows:
             connection.execute(_ADD_EVENTS, rows)
         if texts:
-            connection.execute(TEXTS.insert(), texts)
+            index.add(connection, texts)
 
     def _count(self, connection: Connection, run: Row[Any], new: tuple[Event, ...]) -> None:
         """Brings the run's figures up to date, and the model of its conversation."""
@@ -309,13 +326,12 @@ class Store:
 
         Each word of `search` occurs in the name, a question, a step or an answer.
         """
-        order = (THREADS.c.pinned.desc(), THREADS.c.touched.desc(), THREADS.c.id.desc())
-        query = _listed(select(THREADS), owner, search).order_by(*order)
+        words = list(dict.fromkeys(sought(search[:LONGEST_SEARCH]).split()))
         with self._database.reading() as connection:
-            return readable(connection.execute(query.limit(limit).offset(offset)), thread_of)
+            return readable(index.find(connection, owner, words, limit, offset), thread_of)
 
-    def count_threads(self, owner: str, search: str = "") -> int:
-        query = _listed(select(func.count()).select_from(THREADS), owner, search)
+    def count_threads(self, owner: str) -> int:
+        query = select(func.count()).where(THREADS.c.owner == owner, THREADS.c.deleted == 0)
         with self._database.reading() as connection:
             return connection.scalar(query) or 0
 
@@ -331,7 +347,11 @@ class Store:
                 first = select(RUNS.c.question).where(RUNS.c.thread == thread_id)
                 name = connection.scalar(first.order_by(RUNS.c.number).limit(1)) or ""
             name = name_of(plain(name))
-            _change(connection, thread_id, owner, name=name, sought=sought(name))
+            if _change(connection, thread_id, owner, name=name):
+                named = and_(TEXTS.c.thread == thread_id, TEXTS.c.named)
+                connection.execute(TEXTS.delete().where(named))
+                text = {"thread": thread_id, "named": True, "text": sought(name)}
+                index.add(connection, [text])
 
     def pin(self, thread_id: str, pinned: bool, owner: str = "") -> None:
         with self._database.writing() as connection:
@@ -341,7 +361,8 @@ class Store:
         """Hides the conversation; it is gone for good 30 days later."""
         with self._database.writing() as connection:
             _change(connection, thread_id, owner, deleted=self._now())
-            self._purge(connection)
+            purged = self._purge(connection)
+        self._forget(purged)
 
     def restore(self, thread_id: str, owner: str = "") -> None:
         with self._database.writing() as connection:
@@ -369,12 +390,20 @@ class Store:
 
     def _keep_house(self) -> None:
         with self._database.writing() as connection:
-            self._purge(connection)
+            purged = self._purge(connection)
             self._mark_interrupted(connection)
+        self._forget(purged)
 
-    def _purge(self, connection: Connection) -> None:
+    def _purge(self, connection: Connection) -> bool:
+        """Whether anything was deleted so long ago that it is gone now."""
         old = and_(THREADS.c.deleted > 0, THREADS.c.deleted < self._now() - KEPT_DELETED)
-        connection.execute(THREADS.delete().where(old))
+        return connection.execute(THREADS.delete().where(old)).rowcount > 0
+
+    def _forget(self, purged: bool) -> None:
+        """Has what was purged removed from the index as well: in moments, while others write."""
+        if purged and not (self._forgetting and self._forgetting.is_alive()):
+            self._forgetting = threading.Thread(target=self._database.forget, name="history-forget")
+            self._forgetting.start()
 
     def _mark_interrupted(self, connection: Connection) -> None:
         """The runs that still think, by what is written, in a process that is gone."""
@@ -413,28 +442,18 @@ def _entries(owner: str | None = None) -> Select[Any]:
     return query if owner is None else query.where(THREADS.c.owner == owner)
 
 
-def _listed(query: Select[Any], owner: str, search: str) -> Select[Any]:
-    query = query.where(THREADS.c.owner == owner, THREADS.c.deleted == 0)
-    return query.where(*map(_holds, sought(search[:LONGEST_SEARCH]).split()))
-
-
-def _holds(word: str) -> ColumnElement[bool]:
-    said = select(TEXTS.c.thread).where(TEXTS.c.text.contains(word, autoescape=True))
-    return or_(THREADS.c.sought.contains(word, autoescape=True), THREADS.c.id.in_(said))
-
-
-def _change(connection: Connection, thread_id: str, owner: str, **values: Any) -> None:
-    """Nothing changes where the conversation is another's."""
+def _change(connection: Connection, thread_id: str, owner: str, **values: Any) -> bool:
+    """Whether anything changed: nothing does where the conversation is another's."""
     mine = and_(THREADS.c.id == thread_id, THREADS.c.owner == owner)
-    connection.execute(THREADS.update().where(mine).values(values))
+    return connection.execute(THREADS.update().where(mine).values(values)).rowcount > 0
 
 
 # -- what SQLite and PostgreSQL write alike, and SQLAlchemy not
 
 _TOUCH = text(
     "INSERT INTO stepwise_threads"
-    " (id, owner, name, sought, model, last, touched, pinned, deleted)"
-    " VALUES (:id, :owner, :name, :sought, '', :last, :touched, FALSE, 0)"
+    " (id, owner, name, model, last, touched, pinned, deleted)"
+    " VALUES (:id, :owner, :name, '', :last, :touched, FALSE, 0)"
     " ON CONFLICT (id) DO UPDATE SET last = excluded.last, touched = excluded.touched, deleted = 0"
 )
 _PREFER = text(

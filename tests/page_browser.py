@@ -30,8 +30,9 @@ from playwright.sync_api import (
 )
 from sqlalchemy import select
 
-from history.database import PREFERENCES, RUNS, THREADS, Database
+from history.database import Database
 from history.store import Store
+from history.tables import PREFERENCES, RUNS, THREADS
 from tests.processes import OUTPUT, ROOT, free_port, start, until
 from tests.stub import Play, Script, Stub, says, status, step, step_number
 
