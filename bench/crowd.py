@@ -24,12 +24,12 @@ import asyncio
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from streamlit.proto.BackMsg_pb2 import BackMsg
 from streamlit.proto.ForwardMsg_pb2 import ForwardMsg
@@ -60,7 +60,7 @@ class Model:
     def _reply(self, request: dict[str, Any]) -> Play:
         number = step_number(request)
         if "response_format" not in request:
-            return self._answer(_asked_by(request))
+            return self._answer(asked_by(request))
         action = "final_answer" if number == STEPS else "continue"
         title, content = f"Look at side {number}", f"side {number} is even. " * (WORDS // 4)
         return paced(step_text(title, content, action), PAUSE)
@@ -75,7 +75,7 @@ class Model:
         return noted
 
 
-def _asked_by(request: dict[str, Any]) -> str:
+def asked_by(request: dict[str, Any]) -> str:
     """The name of the session, which stands in its question."""
     said = " ".join(str(turn["content"]) for turn in request["messages"])
     return said.partition("I am ")[2].split()[0].strip(".")
@@ -150,6 +150,9 @@ class Session:
             self.over.set()
 
 
+Visit = TypeVar("Visit", bound=Session)
+
+
 @dataclass(frozen=True, slots=True)
 class Round:
     """Seconds, a session each; the page's CPU seconds for a session."""
@@ -162,23 +165,14 @@ class Round:
 
 
 async def measure(server: PageServer, model: Model, sessions: int, number: int) -> Round:
-    address = server.address.replace("http", "ws") + "_stcore/stream"
     names = [f"n{number}x{sessions}x{one}" for one in range(sessions)]
-    sockets = [await _visit(server, address, name) for name in names]
-    crowd = [Session(name, socket) for name, socket in zip(names, sockets, strict=True)]
-    listening = [asyncio.create_task(one.listen()) for one in crowd]
-    for one in crowd:
-        await one.open()
-    await asyncio.sleep(1)
-    before, heard = _cpu(server), sum(one.messages for one in crowd)
-    bytes_before = sum(one.received for one in crowd)
-    await asyncio.gather(*(one.ask() for one in crowd))
-    spent = _cpu(server) - before
-    messages = sum(one.messages for one in crowd) - heard
-    received = sum(one.received for one in crowd) - bytes_before
-    for one, task in zip(crowd, listening, strict=True):
-        await one.socket.close()
-        await task
+    async with visits(server, Session, names) as crowd:
+        before, heard = cpu_seconds(server), sum(one.messages for one in crowd)
+        bytes_before = sum(one.received for one in crowd)
+        await asyncio.gather(*(one.ask() for one in crowd))
+        spent = cpu_seconds(server) - before
+        messages = sum(one.messages for one in crowd) - heard
+        received = sum(one.received for one in crowd) - bytes_before
     return Round(
         tuple(one.first - one.asked for one in crowd),
         tuple(one.answered - model.done[one.name] for one in crowd),
@@ -188,8 +182,25 @@ async def measure(server: PageServer, model: Model, sessions: int, number: int) 
     )
 
 
-async def _visit(server: PageServer, address: str, name: str) -> ClientConnection:
+@asynccontextmanager
+async def visits(
+    server: PageServer, kind: Callable[[str, ClientConnection], Visit], names: Sequence[str]
+) -> AsyncIterator[list[Visit]]:
+    """Sessions that all have opened the page, and leave it at the end."""
+    crowd = [kind(name, await _connected(server, name)) for name in names]
+    listening = [asyncio.create_task(one.listen()) for one in crowd]
+    for one in crowd:
+        await one.open()
+    await asyncio.sleep(1)
+    yield crowd
+    for one, task in zip(crowd, listening, strict=True):
+        await one.socket.close()
+        await task
+
+
+async def _connected(server: PageServer, name: str) -> ClientConnection:
     """As through a proxy that lets many in, each with a history of his own."""
+    address = server.address.replace("http", "ws") + "_stcore/stream"
     browser = f"stepwise=browser-{name:x<40}"
     headers = {"X-Forwarded-For": "10.0.0.1", "Cookie": browser}
     origin = Origin(server.address.rstrip("/"))
@@ -198,7 +209,7 @@ async def _visit(server: PageServer, address: str, name: str) -> ClientConnectio
     )
 
 
-def _cpu(server: PageServer) -> float:
+def cpu_seconds(server: PageServer) -> float:
     """Seconds that all threads of the page's process worked, to the nanosecond (Linux)."""
     return time.clock_gettime(~server.process.pid << 3 | 2)
 
@@ -208,12 +219,11 @@ def _cpu(server: PageServer) -> float:
 
 async def dissect(server: PageServer, number: int) -> tuple[float, ...]:
     """CPU seconds of a session alone, of each of its PARTS."""
-    started = time.monotonic(), _cpu(server)
+    started = time.monotonic(), cpu_seconds(server)
     await asyncio.sleep(QUIET * 8)
-    at_rest = (_cpu(server) - started[1]) / (time.monotonic() - started[0])
+    at_rest = (cpu_seconds(server) - started[1]) / (time.monotonic() - started[0])
     spent = [_worked(server, at_rest)]
-    address = server.address.replace("http", "ws") + "_stcore/stream"
-    one = Session(f"alone{number}", await _visit(server, address, f"alone{number}"))
+    one = Session(f"alone{number}", await _connected(server, f"alone{number}"))
     listening = asyncio.create_task(one.listen())
     await one.open()
     await one.rest()
@@ -234,7 +244,7 @@ async def dissect(server: PageServer, number: int) -> tuple[float, ...]:
 
 def _worked(server: PageServer, at_rest: float) -> float:
     """CPU seconds, less those that the process takes when nobody does a thing."""
-    return _cpu(server) - at_rest * time.monotonic()
+    return cpu_seconds(server) - at_rest * time.monotonic()
 
 
 async def _until(true: Callable[[], object]) -> None:

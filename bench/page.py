@@ -1,13 +1,14 @@
 """What it costs to show a thought in a browser, and whether that grows with its length.
 
-    scripts/bench page [--rounds 5] [--write FILE]
+    scripts/bench page [--conversation] [--rounds 5] [--write FILE]
 
 A stub writes a chain of 25 steps of 500 tokens: steps 3 and 25 at the pace of a model, the
 others as fast as they go. A real Streamlit process shows it in a real Chromium. Both steps
 are measured alike; in the middle of each the stub falls silent and another way of thinking
 is chosen, which makes the page's script run anew, so that what a rerun sends is told from
-what a token sends. Then the same at rest, after a chain of 3 and one of 25 steps. Printed:
-medians, with the smallest and the largest.
+what a token sends. Then the same at rest, after a chain of 3 and one of 25 steps. `--conversation`
+looks at the last of ten steps of the first and of the tenth question instead. Printed: medians,
+with the smallest and the largest.
 
 * tokens: the stub's pieces of four characters, JSON scaffolding included
 * main thread: the time of all tasks on the browser's main thread, by its own count
@@ -22,7 +23,7 @@ import random
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +47,7 @@ from tests.stub import Play, chunk, head, says, step_text, usage
 
 STEPS, TOKENS, PIECE = 25, 500, 4  # steps of a chain, tokens of a step, characters of a token
 WATCHED = (3, STEPS)  # the steps that are measured
+QUESTIONS, TURN_STEPS = 10, 10  # of a conversation, and of each question in it
 HELD_AT = 0.8  # how much of a watched step is written when the stub falls silent
 QUIET = 2_000  # milliseconds of silence that are measured, and of a rerun
 WORDS = ("water", "light", "stone", "river", "green", "seven", "house", "paper", "sum", "of", "the")
@@ -89,13 +91,14 @@ class Paced:
 
     number: int
     pace: float  # tokens a second
+    final: bool = False
     sent: list[float] = field(default_factory=list)  # wall-clock times
     silent: Event = field(default_factory=Event)
     go_on: Event = field(default_factory=Event)
 
     @property
     def text(self) -> str:
-        return scripted(self.number)
+        return scripted(self.number, self.final)
 
     async def __call__(self, writer: asyncio.StreamWriter) -> None:
         pieces = [self.text[i : i + PIECE] for i in range(0, len(self.text), PIECE)]
@@ -124,13 +127,14 @@ class Paced:
         return {mark[0]: self.sent[(mark.end() - 1) // PIECE] for mark in found}
 
 
-def scripted(number: int, steps: int = STEPS) -> str:
-    action = "final_answer" if number == steps else "continue"
+def scripted(number: int, final: bool) -> str:
+    action = "final_answer" if final else "continue"
     return step_text(f"mark{number}x0 of step {number}", content(number), action)
 
 
-def quick(number: int, steps: int = STEPS) -> Play:
-    return says(scripted(number, steps))
+def chain(numbers: Sequence[int], paced: Mapping[int, Paced] = {}) -> list[Play]:
+    """The steps of a question, as fast as they go but for those that are `paced`."""
+    return [paced.get(it) or says(scripted(it, it == numbers[-1])) for it in numbers]
 
 
 class Watch(Visitor):
@@ -225,23 +229,38 @@ class Round:
     rest: tuple[Figures, ...]
 
 
-def measure(home: BrowserContext, server: PageServer, port: int, pace: float) -> Round:
+def measure_chain(home: BrowserContext, server: PageServer, port: int, pace: float) -> Round:
     short, long = WATCHED
-    with watching(home, server, port, [quick(n, short) for n in range(1, short + 1)]) as watch:
+    with watching(home, server, port, [*chain(range(1, short + 1)), says("Done.")]) as watch:
         resting = at_rest(watch)
-    paced = {number: Paced(number, pace) for number in WATCHED}
-    chain = [paced.get(number) or quick(number, long) for number in range(1, long + 1)]
-    with watching(home, server, port, chain) as watch:
+    paced = {number: Paced(number, pace, number == long) for number in WATCHED}
+    with watching(home, server, port, [*chain(range(1, long + 1), paced), says("Done.")]) as watch:
         live = tuple(look(watch, step) for step in paced.values())
         return Round(live, (resting, at_rest(watch)))
 
 
+def measure_conversation(home: BrowserContext, server: PageServer, port: int, pace: float) -> Round:
+    turns = [range(n, n + TURN_STEPS) for n in range(1, QUESTIONS * TURN_STEPS, TURN_STEPS)]
+    first, last = (Paced(turn[-1], pace, final=True) for turn in (turns[0], turns[-1]))
+    paced = {step.number: step for step in (first, last)}
+    plays = [it for turn in turns for it in (*chain(turn, paced), says(f"Done {turn[-1]}."))]
+    with watching(home, server, port, plays) as watch:
+        live, rest = [look(watch, first)], [at_rest(watch)]
+        for turn in turns[1:]:
+            watch.ask("And how much now?")
+            if turn is not turns[-1]:
+                watch.sees(f"Done {turn[-1]}.")
+        live.append(look(watch, last))
+        rest.append(at_rest(watch))
+    return Round(tuple(live), tuple(rest))
+
+
 @contextmanager
 def watching(
-    home: BrowserContext, server: PageServer, port: int, chain: Sequence[Play]
+    home: BrowserContext, server: PageServer, port: int, plays: Sequence[Play]
 ) -> Iterator[Watch]:
     """A tab in which a question has just been asked, and the stub that thinks about it."""
-    with on_stage(*chain, says("Done."), port=port):
+    with on_stage(*plays, port=port):
         server.prefer()  # the way that was chosen last is remembered
         watch = Watch(home, server)
         watch.ask("How much does it cost to show this?")
@@ -308,12 +327,16 @@ MEASURES: tuple[tuple[str, str, Callable[[Round, int], Sequence[float]]], ...] =
 )
 
 
-def report(rounds: Sequence[Round], pace: float, command: str) -> str:
+def report(rounds: Sequence[Round], pace: float, conversation: bool, command: str) -> str:
+    what, at = f"chains of {STEPS} steps", [f"step {number}" for number in WATCHED]
+    if conversation:
+        what = f"conversations of {QUESTIONS} questions of {TURN_STEPS} steps"
+        at = ["question 1", f"question {QUESTIONS}"]
     lines = [
         f"# The page\n\n    {command}\n",
-        f"{len(rounds)} chains of {STEPS} steps of {TOKENS} tokens; the watched steps written at "
+        f"{len(rounds)} {what} of {TOKENS} tokens; the watched steps written at "
         f"{pace:.0f} tokens/s; median (smallest to largest).\n",
-        f"| what | at step {WATCHED[0]} | at step {WATCHED[1]} |\n|---|---|---|",
+        f"| what | at {' | at '.join(at)} |\n|---|---|---|",
     ]
     for name, form, values in MEASURES:
         cells = [
@@ -324,8 +347,8 @@ def report(rounds: Sequence[Round], pace: float, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def run(rounds: int, pace: float) -> list[Round]:
-    port = free_port()
+def run(rounds: int, pace: float, conversation: bool) -> list[Round]:
+    port, measure = free_port(), measure_conversation if conversation else measure_chain
     done = []
     with (
         page_server(f"http://127.0.0.1:{port}/v1", "bench-page.log") as server,
@@ -339,13 +362,15 @@ def run(rounds: int, pace: float) -> list[Round]:
 
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--conversation", action="store_true", help="of ten questions")
     flags.add_argument("--rounds", type=int, default=5)
     flags.add_argument("--pace", type=float, default=50.0, help="tokens a second")
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
-    rounds = run(given.rounds, given.pace)
+    rounds = run(given.rounds, given.pace, given.conversation)
     command = f"scripts/bench page --rounds {given.rounds} --pace {given.pace:.0f}"
-    table = report(rounds, given.pace, command)
+    command += " --conversation" if given.conversation else ""
+    table = report(rounds, given.pace, given.conversation, command)
     print(table)
     if given.write:
         given.write.write_text(table, encoding="utf-8")
