@@ -63,12 +63,12 @@ def _postgres(times: int, tally: Tally) -> int:
 
 
 def _stopped_beneath(run: Run, server: Postgres, store: Store) -> str:
-    """The run goes on meanwhile, and is whole in the store afterwards."""
+    """The run goes on and is shown meanwhile, and is whole in the store afterwards."""
     until(lambda: len(steps_of(run.events(0))) >= 2, 60)
     server.stop()
     until(lambda: isinstance(run.heard.events[-1], ENDS), 60)
     server.start()
-    until(lambda: run.ended, 120)
+    until(lambda: run.settled, 120)
     return lost(steps_of(run.events(0))) or lost(steps_of(store.events(run.id)))
 
 
