@@ -63,8 +63,10 @@ class Request:
 
     `special_tokens` has them written into the text; a server hides them otherwise.
     `think` is False to ask a model that thinks natively for its plain answer. `go_on`:
-    the last message is the model's own, and the reply goes on where it ends. `session` is the
-    chain's: a router sends all of its requests to the server that has their prefix.
+    the last message is the model's own, and the reply goes on where it ends. `begun` is what the
+    model's message begins with, and `grammar` (EBNF) holds what follows in the place of `schema`:
+    for a vLLM alone. `session` is the chain's: a router sends all of its requests to the server
+    that has their prefix.
     """
 
     model: ServedModel
@@ -80,6 +82,8 @@ class Request:
     think: bool = True
     top_p: float | None = None
     go_on: bool = False
+    begun: str = ""
+    grammar: str = ""
     session: str = field(default="", compare=False)  # where it goes, not what is asked
 
 
@@ -218,7 +222,7 @@ class Endpoint:
         Raises a StepwiseError. A stream that ends with no finish_reason raises
         ServerFault: what came was not the whole reply.
         """
-        began, finished = time.monotonic(), False
+        began, finished, begun = time.monotonic(), False, request.begun
         with self._named_failures(request):
             async with asyncio.timeout(self._patience.first):
                 stream = await self._create(request)
@@ -226,6 +230,8 @@ class Endpoint:
                 self._check_event_stream(stream.response)
                 async for piece in self._pieces(stream, began):
                     finished = finished or piece.finish_reason is not None
+                    if begun and piece.text:
+                        piece, begun = replace(piece, text=begun + piece.text), ""
                     yield piece
             finally:
                 await stream.close()
@@ -539,14 +545,16 @@ def _body(request: Request) -> dict[str, Any]:
     if request.prompt:
         body["prompt"] = request.prompt
     else:
-        body["messages"] = list(request.messages)
+        body["messages"] = _messages(request)
     if request.seed is not None:
         body["seed"] = request.seed
     if request.top_p is not None:
         body["top_p"] = request.top_p
     if request.stop:
         body["stop"] = list(request.stop)
-    if request.format == "json_schema":
+    if request.grammar:
+        body["structured_outputs"] = {"grammar": request.grammar}
+    elif request.format == "json_schema":
         named = {"name": "step", "schema": request.schema, "strict": True}
         body["response_format"] = {"type": "json_schema", "json_schema": named}
     elif request.format == "json_object":
@@ -557,13 +565,22 @@ def _body(request: Request) -> dict[str, Any]:
     return body
 
 
+def _messages(request: Request) -> list[Message]:
+    """With what the reply begins with as the end of the last, which is the model's own."""
+    turns = list(request.messages)
+    if request.begun:
+        last = turns.pop()["content"] if request.go_on else ""
+        turns.append({"role": "assistant", "content": last + request.begun})
+    return turns
+
+
 def _vllm_only(request: Request) -> dict[str, Any]:
     extra: dict[str, Any] = {"repetition_detection": _REPETITION}
     if request.special_tokens:
         extra["skip_special_tokens"] = False
     if not request.think:
         extra["chat_template_kwargs"] = {"enable_thinking": False}
-    if request.go_on:
+    if request.go_on or request.begun:
         extra |= {"continue_final_message": True, "add_generation_prompt": False}
     return extra
 

@@ -22,16 +22,22 @@ class Fallback:
         self.goes_on = goes_on and known.goes_on
         self._is_form_theirs = self._is_going_on_refused = False
 
+    @property
+    def begins(self) -> bool:
+        """Whether the server is given what each step begins with, and a grammar of the rest."""
+        return self.goes_on and self.format == FORMATS[0]
+
     def answer_in(self, form: Format) -> None:
         """The answer is next, in the caller's form: a refusal of that says nothing of our own."""
         self.format, self._is_form_theirs = weaker(form, self._known.format), True
 
     def cure(self, error: RequestError, request: Request) -> Notice | None:
         """What is done without from now on; None where the error is about something else."""
-        if isinstance(error, FormatRefused) and request.format != "text":
+        leads = request.go_on or bool(request.begun)
+        if isinstance(error, FormatRefused) and request.format != "text" and not request.begun:
             self.format = FORMATS[FORMATS.index(request.format) + 1]
             return Notice("format", self.format)
-        if isinstance(error, Refused) and request.go_on:
+        if isinstance(error, (Refused, FormatRefused)) and leads:
             self.goes_on, self._is_going_on_refused = False, True
             return NO_GOING_ON
         return None

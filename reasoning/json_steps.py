@@ -22,6 +22,7 @@ from reasoning.endpoint import Piece, Request
 from reasoning.errors import RequestError, TooLong
 from reasoning.events import Answer, Emit, Notice, Step
 from reasoning.parsing import (
+    BEGUN,
     KEYS,
     WENT_ROUND,
     BadReply,
@@ -31,6 +32,7 @@ from reasoning.parsing import (
     parse_answer,
     parse_reply,
     read_partial,
+    step_grammar,
     step_schema,
 )
 from reasoning.prompts import default_title
@@ -61,6 +63,12 @@ def step_json(reply: Reply) -> str:
     """The step as compact as a server writes it."""
     values = dict(zip(KEYS, (reply.title, reply.content, reply.action), strict=True))
     return json.dumps(values, ensure_ascii=False, separators=(",", ":"))
+
+
+def begin_step(request: Request) -> Request:
+    """The request for a step, with the beginning that all steps have: the reply is the rest."""
+    actions = request.schema["properties"]["next_action"]["enum"] if request.schema else ()
+    return replace(request, begun=BEGUN, grammar=step_grammar(*actions))
 
 
 class JsonSteps:
@@ -189,7 +197,7 @@ class JsonSteps:
             hint = HINTS.get(bad.cause, "retry_format")
             words.append(self._task.prompt(hint, number=number))
         transcript = self._transcript
-        return Request(
+        request = Request(
             self._task.model,
             transcript.going_on() if led else transcript.asking("\n\n".join(words)),
             max_tokens=self._tokens_for(tried, bad),
@@ -201,6 +209,7 @@ class JsonSteps:
             schema=BY_ACTIONS[self._actions(number)],
             go_on=led,
         )
+        return begin_step(request) if self._task.fallback.begins else request
 
     def _tokens_for(self, tried: int, bad: BadReply) -> int:
         more = MORE_TOKENS[min(tried, len(MORE_TOKENS) - 1)]

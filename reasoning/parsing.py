@@ -76,6 +76,22 @@ def step_schema(*actions: StepAction) -> Schema:
     }
 
 
+# What every step begins with as compact as a server writes it: it need not be decoded.
+BEGUN = f'{{"{KEYS[0]}":"'
+_GRAMMAR = r"""root ::= text ",\"content\":\"" text ",\"next_action\":\"" (ACTIONS) "\"}"
+text ::= "\"" | [^\0-\x1f\"\\\r\n] text | "\\" escape text
+escape ::= ["\\/bfnrt] | "u" [A-Fa-f0-9] [A-Fa-f0-9] [A-Fa-f0-9] [A-Fa-f0-9]
+"""
+
+
+def step_grammar(*actions: StepAction) -> str:
+    """What follows BEGUN in a step that may end only in one of `actions`, in xgrammar's EBNF.
+
+    As a regular expression it would take xgrammar 0.2 87 ms a token in the place of 0.02.
+    """
+    return _GRAMMAR.replace("ACTIONS", " | ".join(f'"{action}"' for action in actions))
+
+
 def parse_reply(text: str, finish_reason: str | None = "stop") -> Reply | BadReply:
     """The step in a finished reply, or why there is none.
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing
 
 from reasoning.endpoint import Endpoint, Request, ServedModel
-from reasoning.json_steps import SCHEMAS
+from reasoning.json_steps import SCHEMAS, begin_step
 from reasoning.prompts import LANGUAGES, prompt
 
 LOCALE = ("LC_ALL", "LC_MESSAGES", "LANG")  # the first that is set counts
@@ -50,7 +50,7 @@ def warming_requests(model: ServedModel, language: str) -> Iterator[Request]:
     """
     yield _first_step(model, language)
     for schema in SCHEMAS[1:]:
-        yield Request(model, (), 1, prompt="?", format="json_schema", schema=schema)
+        yield _step(Request(model, (), 1, prompt="?", format="json_schema", schema=schema))
     for other in LANGUAGES:
         if other != language:
             yield _first_step(model, other)
@@ -59,4 +59,9 @@ def warming_requests(model: ServedModel, language: str) -> Iterator[Request]:
 def _first_step(model: ServedModel, language: str) -> Request:
     asked = prompt(language, "step", question="?")
     turns = ({"role": "user", "content": asked},)
-    return Request(model, turns, 1, format="json_schema", schema=SCHEMAS[0])
+    return _step(Request(model, turns, 1, format="json_schema", schema=SCHEMAS[0]))
+
+
+def _step(request: Request) -> Request:
+    """As a chain asks for it."""
+    return begin_step(request) if request.model.vllm else request

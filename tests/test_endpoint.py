@@ -419,6 +419,20 @@ async def test_going_on_from_a_message_is_asked_of_vllm_only() -> None:
     assert not {"continue_final_message", "add_generation_prompt"} & other.keys()
 
 
+@pytest.mark.parametrize("go_on", [True, False])
+async def test_a_reply_is_told_with_what_it_was_begun_with(go_on: bool) -> None:
+    turns = ({"role": "user", "content": "Hi"}, {"role": "assistant", "content": "One.\n"})
+    model = ServedModel("stub", None, vllm=True)
+    asked = Request(model, turns[: 1 + go_on], 5, go_on=go_on, begun="{", grammar="root ::= x")
+    async with talking(says("x}")) as (stub, endpoint), aclosing(endpoint.chat(asked)) as pieces:
+        assert "".join([piece.text async for piece in pieces]) == "{x}"
+    sent = stub.requests[0]
+    last = {"role": "assistant", "content": "One.\n{" if go_on else "{"}
+    assert sent["messages"] == [turns[0], last]
+    assert (sent["continue_final_message"], sent["add_generation_prompt"]) == (True, False)
+    assert sent["structured_outputs"] == {"grammar": "root ::= x"}
+
+
 async def test_a_server_that_cannot_tokenize_makes_every_candidate_special() -> None:
     async with talking() as (_, endpoint):
         assert await endpoint.special_tokens({"<|im_end|>", "<b>"}) == {"<|im_end|>", "<b>"}

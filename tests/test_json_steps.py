@@ -7,7 +7,15 @@ import pytest
 
 from reasoning.capabilities import Capabilities
 from reasoning.endpoint import Piece, Request, ServedModel
-from reasoning.errors import Busy, FormatRefused, KeyRefused, Refused, TooLong, Unreachable
+from reasoning.errors import (
+    Busy,
+    FormatRefused,
+    KeyRefused,
+    Refused,
+    RequestError,
+    TooLong,
+    Unreachable,
+)
 from reasoning.events import (
     Answer,
     Delta,
@@ -24,6 +32,7 @@ from reasoning.events import (
 from reasoning.fallback import Fallback
 from reasoning.inquiry import AnswerForm, Inquiry
 from reasoning.json_steps import CONCLUDE, DECIDE, GO_ON
+from reasoning.parsing import step_grammar
 from reasoning.retry import BUSY_PAUSE, BUSY_WAIT, MUTE_WAIT
 from reasoning.think import think
 from tests.scripted import MODEL, Scripted, Time, good, pieces, run
@@ -156,6 +165,28 @@ async def test_the_chain_is_one_message_that_is_gone_on_with() -> None:
     assert events[-1].content == "The answer."
 
 
+async def test_what_every_step_begins_with_is_given_to_the_server_and_the_rest_held() -> None:
+    server = Scripted(FINAL[0], "nonsense", *FINAL[1:])
+    await run(server, model=VLLM, settings=Settings(min_steps=2))
+    *steps, answer = server.requests
+    assert {request.begun for request in steps} == {'{"title":"'}
+    assert [request.grammar for request in steps[:1]] == [step_grammar("continue")]
+    assert {request.grammar for request in steps[1:]} == {step_grammar("continue", "final_answer")}
+    assert (answer.begun, answer.grammar) == ("", "")
+
+
+@pytest.mark.parametrize("error", [Refused("No.", "r"), FormatRefused("No grammar.", "r")])
+async def test_a_server_that_takes_no_beginning_is_asked_for_whole_steps(
+    error: RequestError,
+) -> None:
+    server = Scripted(error, *FINAL)
+    events = await run(server, model=VLLM)
+    assert [notice.code for notice in only(events, Notice)] == ["no_going_on"]
+    assert [bool(request.begun) for request in server.requests] == [True, *[False] * 4]
+    assert {request.format for request in server.requests[:4]} == {"json_schema"}
+    assert events[-1].content == "The answer."
+
+
 async def test_the_answer_is_asked_for_in_a_turn_in_the_questions_own_form() -> None:
     """Under a heading of ours a small model forgets what the question wants of it."""
     server = Scripted(*FINAL)
@@ -184,9 +215,9 @@ async def test_a_server_that_refuses_to_go_on_is_asked_in_turns_from_then_on() -
 
 
 async def test_another_refusal_is_not_taken_for_that() -> None:
-    server = Scripted(FINAL[0], "nonsense", Refused("No top_p here.", "r"))
+    server = Scripted(*FINAL[:3], Refused("No top_p here.", "r"))
     events = await run(server, model=VLLM)
-    assert [request.go_on for request in server.requests] == [False, True, False]
+    assert [bool(request.begun) for request in server.requests] == [True, True, True, False]
     assert (events[-1].code, server.capabilities.goes_on) == ("refused", True)
 
 

@@ -5,8 +5,11 @@ import json
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xgrammar import GrammarCompiler, GrammarMatcher, TokenizerInfo
 
+from reasoning.json_steps import step_json
 from reasoning.parsing import (
+    BEGUN,
     MAX_CONTENT,
     MAX_TITLE,
     BadReply,
@@ -16,6 +19,7 @@ from reasoning.parsing import (
     parse_answer,
     parse_reply,
     read_partial,
+    step_grammar,
     step_schema,
 )
 from tests.json_cases import json_cases
@@ -304,3 +308,37 @@ def test_what_is_shown_of_an_answer_is_never_taken_back(text: str) -> None:
     """A character at a time, also where a fence comes before the object."""
     drafts = [parse_answer(text[:end]) for end in range(len(text) + 1)]
     assert all(drafts[-1].startswith(draft) for draft in drafts)
+
+
+# -- the grammar of what follows a step's beginning, as vLLM holds a model to it
+
+BYTES = TokenizerInfo([bytes([byte]) for byte in range(256)], stop_token_ids=[0])
+GRAMMAR = GrammarCompiler(BYTES).compile_grammar(step_grammar("continue", "final_answer"))
+
+
+def is_held_to(text: str) -> bool:
+    matcher = GrammarMatcher(GRAMMAR, terminate_without_stop_token=True)
+    return matcher.accept_string(text) and matcher.is_terminated()
+
+
+@given(st.text(st.characters(codec="utf-8")), st.text(st.characters(codec="utf-8")))
+def test_the_grammar_takes_what_every_step_goes_on_with(title: str, content: str) -> None:
+    text = step_json(Reply(title, content, "continue"))
+    assert text.startswith(BEGUN)
+    assert is_held_to(text.removeprefix(BEGUN))
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        'T", "content":"C","next_action":"continue"}',
+        'T","content":"C","next_action":"stop"}',
+        'T","content":"C"}',
+        'a\nb","content":"C","next_action":"continue"}',
+        'a\\qb","content":"C","next_action":"continue"}',
+        'T","content":"C","next_action":"continue"},',
+    ],
+)
+def test_the_grammar_takes_nothing_else(rest: str) -> None:
+    assert not is_held_to(rest)
+    assert is_held_to('T","content":"C","next_action":"final_answer"}')

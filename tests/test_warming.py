@@ -6,11 +6,17 @@ import pytest
 
 from gateway.upstream import Upstream
 from reasoning.endpoint import Endpoint
+from reasoning.parsing import StepAction, step_grammar
 from reasoning.prompts import prompt
 from reasoning.warming import reader_language, warm
 from serving.served import Served, publish
 from tests.page_browser import SERVED, models
 from tests.stub import Stub, says
+
+Actions = tuple[StepAction, ...]
+GO_ON: Actions = ("continue",)
+END: Actions = ("final_answer",)
+DECIDE = GO_ON + END
 
 
 async def warmed(language: str) -> tuple[Stub, list[int]]:
@@ -40,10 +46,8 @@ async def test_the_readers_language_comes_first_and_is_all_that_is_waited_for(
 
 async def test_each_grammar_is_compiled_and_no_more_than_a_token_written() -> None:
     server, _ = await warmed("en")
-    schemas = [asked["response_format"]["json_schema"]["schema"] for asked in server.requests]
-    decisions = [schema["properties"]["next_action"]["enum"] for schema in schemas]
-    go_on, end = "continue", "final_answer"
-    assert decisions == [[go_on, end], [end], [go_on], [go_on, end]]
+    grammars = [asked["structured_outputs"]["grammar"] for asked in server.requests]
+    assert grammars == [step_grammar(*actions) for actions in (DECIDE, END, GO_ON, DECIDE)]
     assert {asked["max_tokens"] for asked in server.requests} == {1}
 
 
