@@ -1,6 +1,7 @@
 """What the step loop costs on the served model, beside plain decoding and the tutorial's loop.
 
-    scripts/bench loop [--rounds 5] [--way WAY] [--min-steps 1] [--max-steps 8] [--no-tutorial]
+    scripts/bench loop [--rounds 5] [--question TEXT] [--way WAY] [--min-steps 1] [--max-steps 8]
+                       [--no-tutorial] [--write FILE]
 
 For each question, in turn: our chain; plain streamed decoding of as many tokens as the
 chain took; the tutorial's loop. All in one run and interleaved, so that a machine's
@@ -208,7 +209,7 @@ def tutorial_rows(chains: Sequence[TutorialChain]) -> list[tuple[str, str]]:
 
 
 async def measure(
-    rounds: int, way: str, settings: Settings, beside: bool
+    rounds: int, way: str, settings: Settings, beside: bool, questions: Sequence[str]
 ) -> tuple[list[Round], str]:
     endpoint = Endpoint.from_environment()
     model = await endpoint.model()
@@ -216,7 +217,7 @@ async def measure(
     bench = Bench(endpoint, model, way, settings, beside)
     done = []
     for number in range(rounds):
-        question = QUESTIONS[number % len(QUESTIONS)]
+        question = questions[number % len(questions)]
         done.append(await bench.round(question))
         print(f"{number + 1}/{rounds} {question} {done[-1].efficiency:.2f}", file=sys.stderr)
     await endpoint.close()
@@ -226,6 +227,7 @@ async def measure(
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--rounds", type=int, default=len(QUESTIONS))
+    flags.add_argument("--question", help="in the place of ours")
     flags.add_argument("--way", default="", help="of thinking; else JSON steps")
     flags.add_argument("--min-steps", type=int, default=1)
     flags.add_argument("--max-steps", type=int, default=8)
@@ -233,7 +235,9 @@ def main() -> None:
     flags.add_argument("--write", type=Path, help="also write the table there")
     given = flags.parse_args()
     settings = Settings(min_steps=given.min_steps, max_steps=given.max_steps)
-    rounds, model = asyncio.run(measure(given.rounds, given.way, settings, not given.no_tutorial))
+    questions = [given.question] if given.question else QUESTIONS
+    measured = measure(given.rounds, given.way, settings, not given.no_tutorial, questions)
+    rounds, model = asyncio.run(measured)
     command = shlex.join(["scripts/bench", "loop", *sys.argv[1:]])
     table = report(rounds, model, command)
     print(table)
