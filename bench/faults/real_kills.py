@@ -29,7 +29,7 @@ from history.run import Run
 from history.runs import Loop, Runs
 from history.store import Store
 from reasoning.endpoint import Patience
-from reasoning.events import ENDS, Delta, Settings, Step
+from reasoning.events import ENDS, Delta, Settings, Step, Trace
 from serving.restarts import MOST, WITHIN
 from tests.postgres import Postgres, postgres
 from tests.processes import ROOT, free_port, start, until
@@ -112,7 +112,7 @@ def _killed_beneath(run: Run, process: subprocess.Popen[Any]) -> str:
         if ENGINE in child.name() or ENGINE in " ".join(child.cmdline()):
             child.kill()
     until(lambda: run.ended, START)
-    return _kept(before, steps_of(run.events(0)))
+    return _kept(before, run.trace)
 
 
 def _writes_behind(run: Run, number: int) -> bool:
@@ -120,11 +120,12 @@ def _writes_behind(run: Run, number: int) -> bool:
     return any(isinstance(one, Delta) and one.number > number for one in run.events(0))
 
 
-def _kept(before: Sequence[Step], after: Sequence[Step]) -> str:
-    numbers = [step.number for step in after]
+def _kept(before: Sequence[Step], trace: Trace) -> str:
+    """The small model may repeat itself and write no step more: then its answer follows."""
+    after, numbers = trace.steps, [step.number for step in trace.steps]
     if list(after[: len(before)]) != list(before) or numbers != list(range(1, len(after) + 1)):
         return f"{len(before)} steps before it, after it {numbers}"
-    return "" if len(after) > len(before) else "it did not go on"
+    return "" if trace.answer else f"it ended in {trace.end}"[:200]
 
 
 PROMISE = Promise(
