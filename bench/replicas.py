@@ -1,6 +1,7 @@
 """Two CPU replicas of a small model behind vllm-router, as ./serve.sh --replicas 2 starts them.
 
-    scripts/bench replicas [--chains 12] [--kills 20] [--moves 5] [--at-once 12] [--write FILE]
+    scripts/bench replicas [--chains 12] [--steps 6] [--kills 20] [--moves 5] [--at-once 12]
+                           [--write FILE]
 
 * prefix hits: of the prompt tokens of so many chains in JSON steps, four at a time, the part that
   the replicas found in their caches, by their own metrics; with consistent_hash and round_robin,
@@ -58,14 +59,15 @@ ONE = "one replica of the two, asked directly"
 STEPS = 6
 TOKENS, PROMPT = 64, 500  # of a reply, and of a prompt, by which a replica is measured
 AT_A_TIME = 4
-SETTINGS = Settings(min_steps=STEPS, max_steps=STEPS, step_tokens=120, answer_tokens=60)
 QUERIES, HITS = "vllm:prefix_cache_queries_total", "vllm:prefix_cache_hits_total"
 CALLS = "vllm:request_success_total"
 COUNTED = (CALLS, "vllm:generation_tokens_total", QUERIES, HITS)
 
 
-def question(number: int) -> str:
-    return f"A farmer has {number + 11} sheep and buys {number * 3 + 2} more. How many are there?"
+def question(number: int, steps: int) -> str:
+    """One that takes so many steps: at others a small model repeats itself, and is ended."""
+    numbers = ", ".join(str((number * 7 + place * 5) % 23 + 2) for place in range(steps + 1))
+    return f"Add these numbers one after the other, one addition in each step: {numbers}."
 
 
 @dataclass(slots=True)
@@ -140,9 +142,10 @@ def figures(urls: Sequence[str], name: str) -> list[float]:
     return [figure(httpx2.get(f"{url}/metrics", timeout=60).text, name) for url in urls]
 
 
-async def chain(endpoint: Endpoint, number: int) -> AsyncGenerator[Event]:
+async def chain(endpoint: Endpoint, number: int, steps: int = STEPS) -> AsyncGenerator[Event]:
     model = await endpoint.model()
-    inquiry = Inquiry(question(number), "json_steps", settings=SETTINGS)
+    settings = Settings(min_steps=steps, max_steps=steps, step_tokens=120, answer_tokens=60)
+    inquiry = Inquiry(question(number, steps), "json_steps", settings=settings)
     async with aclosing(think(inquiry, endpoint=endpoint, model=model)) as events:
         async for event in events:
             yield event
@@ -151,12 +154,12 @@ async def chain(endpoint: Endpoint, number: int) -> AsyncGenerator[Event]:
 # -- prefix hits
 
 
-async def chains(endpoint: Endpoint, count: int) -> list[Trace]:
+async def chains(endpoint: Endpoint, count: int, steps: int) -> list[Trace]:
     """Of the questions; so many at a time."""
     room = asyncio.Semaphore(AT_A_TIME)
 
     async def one(number: int) -> Trace:
-        async with room, aclosing(chain(endpoint, number)) as events:
+        async with room, aclosing(chain(endpoint, number, steps)) as events:
             return Trace(tuple([event async for event in events]))
 
     traces = await asyncio.gather(*map(one, range(count)))
@@ -164,14 +167,15 @@ async def chains(endpoint: Endpoint, count: int) -> list[Trace]:
     return list(traces)
 
 
-def hit_rows(model: str, count: int, policy: str) -> Iterator[Row]:
+def hit_rows(model: str, count: int, policy: str, steps: int) -> Iterator[Row]:
     with running(model, "round_robin" if policy == ONE else policy) as both:
         endpoint = Endpoint(f"{both.urls[0]}/v1") if policy == ONE else both.endpoint()
-        traces = asyncio.run(chains(endpoint, count))
+        traces = asyncio.run(chains(endpoint, count, steps))
         queries, hits = figures(both.urls, QUERIES), figures(both.urls, HITS)
         answered = sum(isinstance(trace.end, Answer) for trace in traces)
         yield Row(f"{policy}: prompt tokens found in the cache, of all", [sum(hits) / sum(queries)])
         yield Row(f"{policy}: chains answered, of {count}", [answered])
+        yield Row(f"{policy}: steps of a chain", [len(trace.steps) for trace in traces])
         share = max(queries) / sum(queries)
         yield Row(f"{policy}: prompt tokens of the replica that had more, of all", [share])
 
@@ -299,7 +303,7 @@ class Load:
         while not ended.is_set():
             self.sent += 1
             body = {"model": self.model, "max_tokens": 16, "stream": True}
-            body["messages"] = [{"role": "user", "content": question(self.sent)}]
+            body["messages"] = [{"role": "user", "content": question(self.sent, STEPS)}]
             headers = {"X-Session-ID": f"load-{self.sent}"}
             try:
                 reply = await client.post(
@@ -364,7 +368,7 @@ def measured(given: argparse.Namespace) -> Iterator[Row]:
     yield from front_rows(given.rounds)
     for policy in (ONE, "round_robin", "consistent_hash"):
         if given.chains:
-            yield from hit_rows(given.model, given.chains, policy)
+            yield from hit_rows(given.model, given.chains, policy, given.steps)
     if given.kills or given.moves or given.at_once:
         with running(given.model, "consistent_hash") as both:
             if given.at_once:
@@ -383,6 +387,7 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--model", default=MODEL)
     flags.add_argument("--chains", type=int, default=12, help="for each policy")
+    flags.add_argument("--steps", type=int, default=STEPS, help="of each of these chains")
     flags.add_argument("--kills", type=int, default=20)
     flags.add_argument("--moves", type=int, default=5, help="drains and joins")
     flags.add_argument("--at-once", type=int, default=12, help="chains that begin together")
@@ -394,9 +399,9 @@ def main() -> None:
     for row in measured(given):
         print(row.what, spread(row.values, ".3g"), file=sys.stderr, flush=True)
         rows.append(row)
-    said = f"--chains {given.chains} --kills {given.kills} --moves {given.moves}"
-    said += f" --at-once {given.at_once}"
-    table = report(rows, f"scripts/bench replicas --model {given.model} {said}")
+    parts = ("model", "chains", "steps", "kills", "moves", "at_once")
+    said = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in parts)
+    table = report(rows, f"scripts/bench replicas {said}")
     print(table)
     if given.write:
         given.write.write_text(table, encoding="utf-8")
