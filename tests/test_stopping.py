@@ -21,6 +21,7 @@ from reasoning.endpoint import Endpoint, Piece, Request, ServedModel
 from reasoning.errors import Busy
 from reasoning.events import Delta, Event, Retry
 from reasoning.inquiry import Inquiry
+from reasoning.parsing import BEGUN
 from reasoning.think import WAYS, think
 from tests.scripted import MODEL, Scripted
 
@@ -60,7 +61,7 @@ class Hanging:
 @asynccontextmanager
 async def hanging(way: str) -> AsyncIterator[tuple[Hanging, AsyncGenerator[Event, None]]]:
     """The server, and a chain that asks it."""
-    server = Hanging(BEGINS[way])
+    server = Hanging(BEGINS[way].removeprefix(BEGUN))  # a vLLM goes on from there
     listening = await asyncio.start_server(server.answer, "127.0.0.1", 0)
     endpoint = Endpoint(f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}/v1")
     async with asyncio.timeout(60):  # of a busy machine; a stream that stays open never ends
