@@ -20,7 +20,7 @@ import psutil
 import pytest
 
 from reasoning.endpoint import Endpoint, Patience
-from reasoning.events import Answer, Delta, Event, Retry, Settings, Step
+from reasoning.events import Answer, Delta, Event, Notice, Retry, Settings, Step
 from reasoning.inquiry import Inquiry
 from reasoning.prompts import LANGUAGES
 from reasoning.think import think
@@ -122,7 +122,7 @@ async def check_it_stays(port: int) -> None:
 
 
 async def check_it_goes_on(port: int, family: list[int]) -> None:
-    """`kill -9` in the middle of the third step: the two before it stay, and the others follow."""
+    """`kill -9` in the middle of the third step: the two before it stay, and the chain goes on."""
     endpoint = Endpoint(f"http://127.0.0.1:{port}/v1", KEY, patience=Patience(restart=300))
     before, events = answered(port), list[Event]()
     killed = False
@@ -137,7 +137,12 @@ async def check_it_goes_on(port: int, family: list[int]) -> None:
     await endpoint.close()
     assert killed
     assert any(isinstance(event, Retry) for event in events)
-    assert [one.number for one in events if isinstance(one, Step)] == [1, 2, 3, 4]
+    numbers = [one.number for one in events if isinstance(one, Step)]
+    assert numbers[:2] == [1, 2]
+    assert numbers == [*range(1, len(numbers) + 1)]
+    # SmolLM2 is free to say a step again, and is then led to its answer before the fourth.
+    noticed = [one.code for one in events if isinstance(one, Notice)]
+    assert len(numbers) == 4 or "repeat" in noticed, events
     assert isinstance(events[-1], Answer)
 
 
