@@ -2,17 +2,18 @@
 
 `RunView.add(event)` is the one function that takes in an event; `RunView.render()` draws
 what changed since the last rendering. A run that is followed renders as often as page/pace.py
-lets it, a run that has ended once. What is finished is sent once; only the last
-block of the text being written is sent again.
+lets it, a run that has ended once. Of the text being written only the last block is sent
+again; a finished step is its label, and its text is sent while it stands open.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Literal
 
 from streamlit.delta_generator import DeltaGenerator
+from streamlit.elements.lib.mutable_expander_container import ExpanderContainer
 from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page.copy_button import copy_button
@@ -52,6 +53,7 @@ from reasoning.think import find_way
 Folding = Literal["all", "current", "folded"]  # which steps stand open
 Tools = Callable[[DeltaGenerator, Step], None]
 
+ELLIPSIS = "\u2026"
 DONE_ICON = ":material/check_circle:"
 BROKEN_ICON = ":material/error:"
 BADGES: dict[str, str] = {
@@ -73,12 +75,11 @@ class StepView:
     retries: list[Retry] = field(default_factory=list)
     corrections: list[Correction] = field(default_factory=list)
     dropped: bool = False
-    box: DeltaGenerator | None = None
-    notes: DeltaGenerator | None = None
-    after: DeltaGenerator | None = None
-    text: StreamingMarkdown | None = None
-    drawn: tuple[int, int] = (0, 0)  # retries and corrections
-    sent: tuple[str, str, bool] = ("", "", False)  # label, state, whether it is open
+    slot: DeltaGenerator | None = None
+    draft: Draft | None = None
+    finished: tuple[str, bool] | None = None  # its label, and whether it was drawn open
+    after: DeltaGenerator | None = None  # what is said of a finished step that stands open
+    told: int = 0  # corrections of it
 
     @property
     def empty(self) -> bool:
@@ -87,8 +88,17 @@ class StepView:
     def clear(self) -> None:
         """What was written of it is void: it is written anew."""
         self.action = self.title = self.content = ""
-        self.step = None
-        self.corrections = []
+
+
+@dataclass(slots=True)
+class Draft:
+    """The box of a step that is being written, and what of it was sent."""
+
+    box: StatusContainer
+    notes: DeltaGenerator
+    text: StreamingMarkdown
+    label: str
+    retries: int = 0
 
 
 class RunView:
@@ -227,8 +237,6 @@ class RunView:
 
     def _write(self, event: Delta) -> None:
         view = self._step(event.number)
-        if view.step is not None:
-            view.clear()
         if event.part == "action":
             view.action = event.text
         elif event.part == "title":
@@ -272,69 +280,86 @@ class RunView:
         self._started = None
 
     def _render_step(self, view: StepView) -> None:
-        if view.box is None and (view.empty or view.dropped):
+        if view.slot is None and (view.empty or view.dropped):
             return
-        box = view.box or self._open_step(view)
-        retries, corrections = view.drawn
-        self._draw_remarks(
-            view.notes, [retry_remark(retry, self._words) for retry in view.retries[retries:]]
-        )
-        if view.text is not None:
-            view.text.write(view.step.content if view.step else view.content)
-        if isinstance(box, StatusContainer):
-            self._update_step(view, box)
-        if view.step is not None:
-            if view.after is None:
-                view.after = self._finish(box, view.step)
-            new = view.corrections[corrections:]
-            self._draw_remarks(view.after, [correction_remark(one, self._words) for one in new])
-        view.drawn = (len(view.retries), len(view.corrections))
+        if view.step is None and not (view.dropped or self._ended):
+            self._render_draft(view)
+        else:
+            self._render_finished(view)
 
-    def _open_step(self, view: StepView) -> DeltaGenerator:
+    def _render_draft(self, view: StepView) -> None:
+        draft = view.draft or self._open_draft(view)
+        label = self._label(view)
+        if label != draft.label:  # a new one overturns what the reader opened or closed
+            draft.label = label
+            draft.box.update(label=label, state="running", expanded=self._is_open(view))
+        self._draw_retries(draft.notes, view.retries[draft.retries :])
+        draft.retries = len(view.retries)
+        draft.text.write(view.content)
+
+    def _open_draft(self, view: StepView) -> Draft:
+        label = self._label(view)
+        view.slot = self._all_steps().empty()
+        place = view.slot.container()  # else an expander would take over what stands in this box
+        box = place.status(label, type="step", expanded=self._is_open(view))
+        view.draft = Draft(box, box.container(gap=None), StreamingMarkdown(box), label)
+        return view.draft
+
+    def _render_finished(self, view: StepView) -> None:
+        """Its label; the text only where it stands open: to open it runs the page anew.
+
+        What is said of it later finds its way into the label of one that was seen being written.
+        """
+        appearance = self._label(view), self._is_open(view)
+        if view.after is not None:
+            self._draw_corrections(view, view.after)
+        elif view.finished is None or (view.slot is not None and view.finished != appearance):
+            view.finished = appearance
+            box = self._open_finished(view, *appearance)
+            if box.open:
+                self._fill(box, view)
+            else:
+                box.caption(ELLIPSIS)  # for the moment until its text comes; without it none opens
+
+    def _open_finished(self, view: StepView, label: str, expanded: bool) -> ExpanderContainer:
+        return (view.slot or self._all_steps()).expander(
+            label, type="step", expanded=expanded, icon=DONE_ICON if view.step else BROKEN_ICON,
+            key=f"{self._key_for('step')}-{view.number}-{len(view.corrections)}", on_change="rerun",
+        )  # fmt: skip
+
+    def _fill(self, box: DeltaGenerator, view: StepView) -> None:
+        self._draw_retries(box.container(gap=None), view.retries)
+        StreamingMarkdown(box).write(view.step.content if view.step else view.content)
+        view.after = box.container(gap=None)
+        if view.step is not None:
+            self._draw_remarks(view.after, own_remarks(view.step, self._words))
+            self._draw_corrections(view, view.after)
+            self._draw_tools(box, view.step)
+
+    def _draw_corrections(self, view: StepView, place: DeltaGenerator) -> None:
+        new, view.told = view.corrections[view.told :], len(view.corrections)
+        self._draw_remarks(place, [correction_remark(one, self._words) for one in new])
+
+    def _draw_tools(self, box: DeltaGenerator, step: Step) -> None:
+        """The foot of a finished step: what can be done with it."""
+        row = box.container(horizontal=True, vertical_alignment="center", gap="small")
+        self._draw_copy(row, step.content, "copy_step", str(step.number))
+        if self._tools is not None:
+            self._tools(row, step)
+
+    def _all_steps(self) -> DeltaGenerator:
+        """The place of all steps, which can be folded together."""
         if self._timeline is None:
             head = self._words("steps_head")
             icon = ":material/psychology:"
             steps = self._steps_place.expander(head, type="compact", expanded=True, icon=icon)
             self._timeline = steps.container(gap=None)
-        label, state, expanded = view.sent = self._appearance(view)
-        if state == "running":
-            box: DeltaGenerator = self._timeline.status(label, type="step", expanded=expanded)
-        else:
-            icon = DONE_ICON if view.step else BROKEN_ICON
-            box = self._timeline.expander(label, type="step", expanded=expanded, icon=icon)
-        view.box = box
-        view.notes = box.container(gap=None)
-        view.text = StreamingMarkdown(box)
-        return box
-
-    def _finish(self, box: DeltaGenerator, step: Step) -> DeltaGenerator:
-        """The foot of a finished step, drawn once: what is said of it, and what can be done."""
-        after = box.container(gap=None)
-        self._draw_remarks(after, own_remarks(step, self._words))
-        row = box.container(horizontal=True, vertical_alignment="center", gap="small")
-        self._draw_copy(row, step.content, "copy_step", str(step.number))
-        if self._tools is not None:
-            self._tools(row, step)
-        return after
+        return self._timeline
 
     def _draw_copy(self, row: DeltaGenerator, text: str, label: str, part: str) -> None:
         words, key = self._words, f"{self._key_for('copy')}-{part}"
         named = words.of("remark", label, number=part)
         copy_button(row, text, named, key, words.of("remark", "copied"))
-
-    def _update_step(self, view: StepView, box: StatusContainer) -> None:
-        """A new label overturns what the reader opened or closed: so only a new one is sent."""
-        appearance = self._appearance(view)
-        if appearance != view.sent:
-            label, state, expanded = view.sent = appearance
-            box.update(label=label, state=state, expanded=expanded)
-
-    def _appearance(self, view: StepView) -> tuple[str, Any, bool]:
-        """A step's label, its state, and whether it is open."""
-        label, expanded = self._label(view), self._is_open(view)
-        if view.step is not None:
-            return label, "complete", expanded
-        return label, "error" if view.dropped or self._ended else "running", expanded
 
     def _is_open(self, view: StepView) -> bool:
         """Without an answer the last thing that was written is what a reader looks for."""
@@ -370,10 +395,12 @@ class RunView:
             return ""
         return BADGES[action].format(self._words.of("action", action)) + " "
 
-    def _draw_remarks(self, place: DeltaGenerator | None, remarks: Iterable[Remark]) -> None:
+    def _draw_retries(self, place: DeltaGenerator, retries: Iterable[Retry]) -> None:
+        self._draw_remarks(place, [retry_remark(retry, self._words) for retry in retries])
+
+    def _draw_remarks(self, place: DeltaGenerator, remarks: Iterable[Remark]) -> None:
         for remark in remarks:
-            if place is not None:
-                place.caption(remark.line, help=remark.help)
+            place.caption(remark.line, help=remark.help)
 
     def _render_notes(self) -> None:
         now = (len(self._retries), len(self._notices))
@@ -382,8 +409,9 @@ class RunView:
         self._noted, words = now, self._words
         self._remarks.empty()
         notes = [notice_remark(notice, words) for notice in self._notices]
-        retries = [retry_remark(retry, words) for retry in self._retries]
-        self._draw_remarks(self._remarks.container(gap=None), [*notes, *retries])
+        place = self._remarks.container(gap=None)
+        self._draw_remarks(place, notes)
+        self._draw_retries(place, self._retries)
 
     def _render_answer(self) -> None:
         if self._answer_text is None:

@@ -47,15 +47,15 @@ class Sent:
 class Place(StatusContainer):
     """A place on the page, and all places in it: it writes down what it is told to draw."""
 
-    def __init__(self, sent: list[Sent]) -> None:
-        self.sent = sent
+    def __init__(self, sent: list[Sent], open: bool = False) -> None:
+        self.sent, self.open = sent, open
 
     def _told(self, kind: str, text: str = "", **how: Any) -> Place:
         self.sent.append(Sent(kind, text, how))
-        return Place(self.sent)
+        return Place(self.sent, how.get("expanded", False))
 
     def __getattribute__(self, name: str) -> Any:
-        if name in ("sent", "_told") or name.startswith("__"):
+        if name in ("sent", "open", "_told") or name.startswith("__"):
             return object.__getattribute__(self, name)
         if name == "update":
             return lambda **how: self._told("update", how["label"], **how)
@@ -119,8 +119,8 @@ def test_the_step_being_written_is_open_and_folds_when_it_is_done() -> None:
     stage = Stage()
     stage.play(JSON, Delta(1, "title", "Title 1"), Delta(1, "content", "Con"))
     assert [sent.how["expanded"] for sent in stage.all("status")] == [True]
-    done = [sent for sent in stage.play(step(1)) if sent.kind == "update"]
-    assert [(sent.how["expanded"], sent.how["state"]) for sent in done] == [(False, "complete")]
+    stage.play(step(1))
+    assert stage.open() == [False]
 
 
 @pytest.mark.parametrize(("folding", "open"), [("all", True), ("folded", False)])
@@ -129,7 +129,7 @@ def test_all_steps_are_open_or_folded_where_that_is_chosen(folding: str, open: b
     live.play(JSON, Delta(1, "title", "Title 1"))
     live.play(step(1))
     assert live.all("status")[0].how["expanded"] is open
-    assert live.all("update")[-1].how["expanded"] is open
+    assert live.open() == [open]
     again = Stage(folding=folding)
     again.replay(*whole(), ANSWER)
     assert again.open() == [open] * 3
@@ -166,13 +166,22 @@ def test_a_label_is_sent_while_the_title_grows_and_once_when_the_step_is_done() 
     stage.play(Delta(2, "title", "Title 2"))
     stage.play(step(2))
     stage.play(Delta(3, "answer", "It is"), ANSWER)
-    ones = [sent.text for sent in stage.all("update") if sent.text.startswith("**1**")]
-    assert len(ones) == 2
-    assert "1.5 s" not in ones[0]
-    assert "1.5 s · 30 tokens" in ones[1]
+    ones = [sent.text for sent in stage.sent if sent.text.startswith("**1**")]
+    assert len(ones) == 3
+    assert not any("1.5 s" in text for text in ones[:2])
+    assert "1.5 s · 30 tokens" in ones[2]
 
 
-# -- what is finished is sent once
+# -- what is finished is sent while it stands open
+
+
+def test_the_text_of_a_folded_step_is_not_sent() -> None:
+    stage = Stage()
+    stage.replay(*whole(), ANSWER)
+    assert not any("Content" in sent.text for sent in stage.sent)
+    stage = Stage(folding="all")
+    stage.replay(*whole(), ANSWER)
+    assert sum("Content" in sent.text for sent in stage.all("markdown")) == 3
 
 
 def test_what_is_sent_for_a_token_does_not_grow_with_the_steps_before() -> None:
@@ -192,15 +201,16 @@ def test_a_rendering_without_news_sends_nothing() -> None:
     assert stage.play() == []
 
 
-def test_the_tools_and_the_copy_of_a_step_are_drawn_once_at_its_foot() -> None:
+def test_the_tools_and_the_copy_of_an_open_step_are_drawn_once_at_its_foot() -> None:
     asked: list[int] = []
-    stage = Stage(tools=lambda place, step: asked.append(step.number))
+    stage = Stage(tools=lambda place, step: asked.append(step.number), folding="all")
     stage.play(JSON, Delta(1, "content", "Con"))
     assert asked == []
     stage.play(step(1))
     stage.play(Correction(1, "2", "3"))
     stage.play(step(2), ANSWER)
     assert asked == [1, 2]
+    assert any("Corrected: 2, then 3" in line for line in captions(stage))
     copies = [(sent.text, sent.how["key"]) for sent in stage.all("copy")]
     assert copies == [
         ("Content 1.", "copy-1"),
@@ -209,12 +219,22 @@ def test_the_tools_and_the_copy_of_a_step_are_drawn_once_at_its_foot() -> None:
     ]
 
 
+def test_a_folded_step_that_is_corrected_says_so_in_its_label() -> None:
+    stage = Stage()
+    stage.play(COAT, Delta(1, "content", "Con"))
+    stage.play(step(1))
+    stage.play(Correction(1, "2", "3"))
+    plain, marked = stage.steps()
+    assert ("![" in plain.text, "![" in marked.text) == (False, True)
+    assert plain.how["key"] != marked.how["key"]  # no key twice while the script runs
+
+
 def test_two_views_on_one_page_share_no_key() -> None:
-    one, other = Stage(), Stage(key="run-left")
+    one, other = Stage(folding="all"), Stage(key="run-left", folding="all")
     for stage in (one, other):
         stage.replay(COAT, step(1), step(2, action="reflect"), ANSWER)
     keys = [{sent.how["key"] for sent in stage.sent if "key" in sent.how} for stage in (one, other)]
-    assert keys[0] >= {"run", "path", "copy-1"}
+    assert keys[0] >= {"run", "path", "step-1-0", "copy-1"}
     assert not keys[0] & keys[1]
 
 
@@ -222,6 +242,7 @@ def test_two_views_on_one_page_share_no_key() -> None:
 
 
 def captions(stage: Stage) -> dict[str, str]:
+    """What is said and explained, but for a folded step's."""
     return {sent.text: sent.how["help"] for sent in stage.all("caption") if sent.how.get("help")}
 
 
@@ -240,7 +261,7 @@ SMALL: list[tuple[list[Event], str]] = [
 
 @pytest.mark.parametrize(("events", "said"), SMALL)
 def test_every_small_thing_is_said_and_explained(events: list[Event], said: str) -> None:
-    stage = Stage()
+    stage = Stage(folding="all")
     stage.replay(JSON, *events, ANSWER)
     ((line, about),) = captions(stage).items()
     assert said in line
@@ -252,10 +273,11 @@ def test_every_small_thing_is_said_and_explained(events: list[Event], said: str)
 def test_a_folded_step_shows_its_small_things_as_marks_with_a_tooltip(
     events: list[Event], said: str
 ) -> None:
-    stage = Stage()
-    stage.replay(JSON, *events, ANSWER)
-    (label,) = [sent.text for sent in stage.steps()]
-    (about,) = captions(stage).values()
+    folded, open = Stage(), Stage(folding="all")
+    for stage in (folded, open):
+        stage.replay(JSON, *events, ANSWER)
+    (label,) = [sent.text for sent in folded.steps()]
+    (about,) = captions(open).values()
     assert label.count("![") == 1
     assert about.replace('"', "'") in label
 
@@ -271,7 +293,7 @@ def test_a_plain_step_has_no_mark() -> None:
 
 
 def test_an_answer_that_repeats_a_whole_step_shows_its_result_and_names_the_step() -> None:
-    stage, last = Stage(), step(2, "So it is $$ \\boxed{204} $$")
+    stage, last = Stage(folding="all"), step(2, "So it is $$ \\boxed{204} $$")
     answer = f"$$\\boxed{{204}}$$\n\n{last.content}"
     stage.replay(COAT, step(1), last, Answer(answer, 0.0, 3))
     shown = [sent.text for sent in stage.all("markdown")]
@@ -370,16 +392,17 @@ def runs() -> st.SearchStrategy[list[Event]]:
     return st.tuples(begun, st.sampled_from(ends)).map(lambda given: [JSON, *given[0], *given[1]])
 
 
-def looks(stage: Stage) -> dict[int, tuple[str, str]]:
-    """Each drawn step's last label and state."""
+def looks(stage: Stage) -> dict[int, str]:
+    """Each finished step's label; nothing stays as if it were being written."""
     pages = stage.view._steps.values()
-    return {page.number: page.sent[:2] for page in pages if page.box is not None}
+    assert not any(page.draft and not page.finished for page in pages)
+    return {page.number: page.finished[0] for page in pages if page.finished}
 
 
 @given(runs(), st.sets(st.integers(0, 20)))
 def test_a_run_looks_the_same_live_and_drawn_again(events: list[Event], moments: set[int]) -> None:
-    """Whenever it was painted: the last labels and states are those of a replay, but for
-    drafts that were seen and then dropped, which a replay has no reason to show."""
+    """Whenever it was painted: the last labels are those of a replay, but for drafts that
+    were seen and then dropped, which a replay has no reason to show."""
     live, again = Stage(), Stage()
     for index, event in enumerate(events):
         live.view.add(event)
@@ -389,7 +412,7 @@ def test_a_run_looks_the_same_live_and_drawn_again(events: list[Event], moments:
     replay(again.view, Trace(tuple(events)))
     assert looks(again).items() <= looks(live).items()
     for number in looks(live).keys() - looks(again).keys():
-        assert looks(live)[number][1] == "error"
+        assert live.view._steps[number].dropped
 
 
 # -- the total

@@ -70,7 +70,7 @@ def test_an_edited_step_is_not_empty_and_is_what_the_model_reads_and_the_old_run
         assert any("These words are mine." in turn for turn in turns)
         assert not any("About Edit?: 2." in turn for turn in turns)
         assert any("About Edit?: 1." in turn for turn in turns)
-        expect(visitor.steps.nth(1)).to_contain_text("Changed by you")
+        expect(visitor.unfold(2)).to_contain_text("Changed by you")
         expect(visitor.steps).to_have_count(3)
         visitor.shoot("steer-edited")
         visitor.page.goto(first)
@@ -111,7 +111,7 @@ def doubted(visitor: Visitor, stub: Stub, before: int) -> None:
     last = stub.requests[before]["messages"][-1]
     assert last["role"] == "user"
     assert "doubt step 1" in last["content"]
-    expect(visitor.steps.nth(1)).to_contain_text("Asked to doubt")
+    expect(visitor.unfold(2)).to_contain_text("Asked to doubt")
 
 
 def answered(visitor: Visitor, stub: Stub, before: int) -> None:
@@ -166,6 +166,7 @@ def test_branches_are_switched_between_and_say_where_they_part(
         right = visitor.page.locator(".st-key-run-right")
         left.locator("summary").get_by_text("Thought 2").click()
         expect(left).to_contain_text("About Branch?: 2.")
+        right.locator("summary").get_by_text("Thought 2").click()
         expect(right).to_contain_text("Changed by you")
         visitor.shoot("compare-branches")
         visitor.button("compare-close").click()
