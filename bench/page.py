@@ -25,7 +25,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
@@ -49,6 +49,7 @@ STEPS, TOKENS, PIECE = 25, 500, 4  # steps of a chain, tokens of a step, charact
 WATCHED = (3, STEPS)  # the steps that are measured
 QUESTIONS, TURN_STEPS = 10, 10  # of a conversation, and of each question in it
 HELD_AT = 0.8  # how much of a watched step is written when the stub falls silent
+JSON_STEPS = "JSON steps (the model's own)"
 QUIET = 2_000  # milliseconds of silence that are measured, and of a rerun
 WORDS = ("water", "light", "stone", "river", "green", "seven", "house", "paper", "sum", "of", "the")
 MARK = re.compile(r"mark\d+x\d+")
@@ -290,17 +291,24 @@ def at_rest(watch: Watch) -> Figures:
 
 
 def of_rerun(watch: Watch) -> Figures:
-    """What a rerun takes, without what a silent page takes by itself in that time."""
-    silence = watch.during(lambda: watch.page.wait_for_timeout(QUIET))
-    return watch.during(lambda: _rerun(watch)) - silence
+    """What a rerun takes, without what a silent page takes by itself in that time.
 
-
-def _rerun(watch: Watch) -> None:
-    """A click that changes one word of the page: how the next question is thought through."""
+    What is sent is told whole: a page that is not silent asks less often after the model.
+    """
     watch.run.hover(position={"x": 5, "y": 5}, force=True)
     watch.page.mouse.wheel(0, -1e6)  # else the page follows the text away from its head
     now = watch.way.inner_text()
-    watch.choose_way("Direct" if "Direct" not in now else "JSON steps (the model's own)")
+    watch.way.click()
+    watch.page.wait_for_timeout(QUIET)
+    silence = watch.during(lambda: watch.page.wait_for_timeout(QUIET))
+    spent = watch.during(lambda: _click(watch, "Direct" if "Direct" not in now else JSON_STEPS))
+    watch.page.keyboard.press("Escape")
+    return replace(spent - silence, sent=spent.sent)
+
+
+def _click(watch: Watch, way: str) -> None:
+    """One that changes one word of the page: how the next question is thought through."""
+    watch.page.get_by_test_id("stPopoverBody").get_by_text(way, exact=True).click()
     watch.page.wait_for_timeout(QUIET)
 
 

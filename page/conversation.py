@@ -43,8 +43,9 @@ def draw_conversation(
     """What was asked before, then the run; `bar` stands above the question box."""
     entries = _entries(context, run)
     entry = find(entries, run.id)
+    earlier = place.container()  # of its own: what is written beside it draws none of it anew
     for before in path(entries, entry)[:-1] if entry else ():
-        _draw_earlier(context, before, place)
+        _draw_earlier(context, before, earlier)
     place.container(key="question").text(run.question)
     if entry:
         _draw_branches(context, entries, entry, place)

@@ -53,6 +53,7 @@ from reasoning.think import find_way
 Folding = Literal["all", "current", "folded"]  # which steps stand open
 Tools = Callable[[DeltaGenerator, Step], None]
 
+TOGETHER = 5  # steps: a word draws anew the labels in its own container, and no others
 ELLIPSIS = "\u2026"
 DONE_ICON = ":material/check_circle:"
 BROKEN_ICON = ":material/error:"
@@ -123,6 +124,7 @@ class RunView:
         self._tools = tools
         self._key = key
         self._timeline: DeltaGenerator | None = None
+        self._parts: dict[int, DeltaGenerator] = {}
         self._opened = False
         self._ended = False
         self._started: Started | None = None
@@ -299,7 +301,7 @@ class RunView:
 
     def _open_draft(self, view: StepView) -> Draft:
         label = self._label(view)
-        view.slot = self._all_steps().empty()
+        view.slot = self._place_for(view.number).empty()
         place = view.slot.container()  # else an expander would take over what stands in this box
         box = place.status(label, type="step", expanded=self._is_open(view))
         view.draft = Draft(box, box.container(gap=None), StreamingMarkdown(box), label)
@@ -322,7 +324,7 @@ class RunView:
                 box.caption(ELLIPSIS)  # for the moment until its text comes; without it none opens
 
     def _open_finished(self, view: StepView, label: str, expanded: bool) -> ExpanderContainer:
-        return (view.slot or self._all_steps()).expander(
+        return (view.slot or self._place_for(view.number)).expander(
             label, type="step", expanded=expanded, icon=DONE_ICON if view.step else BROKEN_ICON,
             key=f"{self._key_for('step')}-{view.number}-{len(view.corrections)}", on_change="rerun",
         )  # fmt: skip
@@ -347,14 +349,17 @@ class RunView:
         if self._tools is not None:
             self._tools(row, step)
 
-    def _all_steps(self) -> DeltaGenerator:
-        """The place of all steps, which can be folded together."""
+    def _place_for(self, number: int) -> DeltaGenerator:
+        """A container of a few steps, in that of all steps, which can be folded together."""
         if self._timeline is None:
             head = self._words("steps_head")
             icon = ":material/psychology:"
             steps = self._steps_place.expander(head, type="compact", expanded=True, icon=icon)
             self._timeline = steps.container(gap=None)
-        return self._timeline
+        part = (number - 1) // TOGETHER
+        if part not in self._parts:
+            self._parts[part] = self._timeline.container(gap=None)
+        return self._parts[part]
 
     def _draw_copy(self, row: DeltaGenerator, text: str, label: str, part: str) -> None:
         words, key = self._words, f"{self._key_for('copy')}-{part}"
