@@ -34,7 +34,9 @@ from reasoning.events import (
     Step,
     Trace,
 )
+from reasoning.parsing import Draft
 from reasoning.self_consistency import Vote, count_needed, rank_answers
+from reasoning.titles import make_title
 from reasoning.voting import final_answer
 
 SHOWN = 200  # characters of an answer in the remark that says how a chain ended
@@ -101,7 +103,7 @@ class ChainRenderer:
     """One chain, told as it is written. What comes back from `render` is to be sent on."""
 
     def __init__(self) -> None:
-        self._title = self._held = self._content = ""  # of the step being written
+        self._headed, self._content = False, ""  # what was sent of the step being written
         self._answer = self._sent = ""  # of the answer: this try's, and what was sent
         self._steps, self._spent = 0, False  # finished ones; whether the budget ended them
 
@@ -112,10 +114,9 @@ class ChainRenderer:
                 yield from self._check_thought()
                 yield from self._add_answer(event.text)
             case Delta(number, "title", text):
-                yield ReasoningText(text if self._title else f"### {number}. {text}")
-                self._title += text
-            case Delta(part="content"):
-                yield from self._add_content(event.text)
+                yield from self._add_title(number, text)
+            case Delta(number, "content", text):
+                yield from self._add_content(number, text)
             case Step():
                 yield from self._finish_step(event)
             case Retry():
@@ -131,32 +132,36 @@ class ChainRenderer:
                 yield from self._check_thought()
                 yield from self._finish(event)
 
-    def _add_content(self, text: str) -> Iterator[ReasoningText]:
-        """A step's text, behind its title; where the title is still to come it is held."""
-        self._held += text
-        if self._title and (more := self._held if self._content else self._held.lstrip()):
-            yield ReasoningText(more if self._content else f"\n\n{more}")
-            self._content += more
-            self._held = ""
+    def _add_title(self, number: int, text: str) -> Iterator[ReasoningText]:
+        """Nothing, once the step's text has begun: then the title is the text's first words."""
+        if not self._content:
+            yield ReasoningText(text if self._headed else f"### {number}. {text}")
+            self._headed = True
+
+    def _add_content(self, number: int, text: str) -> Iterator[ReasoningText]:
+        if more := text if self._content else text.lstrip():
+            heading = "" if self._headed else f"### {number}."
+            yield ReasoningText(more if self._content else f"{heading}\n\n{more}")
+            self._headed, self._content = True, self._content + more
 
     def _finish_step(self, step: Step) -> Iterator[ReasoningText]:
         """What was not sent of the step yet."""
-        rest = "" if self._title else f"### {step.number}. {step.title}"
+        rest = "" if self._headed else _heading(step)
         if not self._content:
             rest += f"\n\n{step.content}"
         elif step.content.startswith(self._content):
             rest += step.content[len(self._content) :]
         yield ReasoningText(f"{rest}\n\n")
-        self._title = self._held = self._content = ""
+        self._headed, self._content = False, ""
         self._steps += 1
 
     def _restart(self, retry: Retry) -> Iterator[ReasoningText | Remark]:
-        if self._title:
+        if self._headed:
             yield ReasoningText("\n\n")
         if not self._sent:
             why = public_message(retry.cause, retry.detail)
             yield Remark("again", f"Written anew: {why}", retry.number)
-        self._title = self._held = self._content = self._answer = ""
+        self._headed, self._content, self._answer = False, "", ""
 
     def _check_thought(self) -> Iterator[Remark]:
         """Says once, before the answer, that nothing was thought for want of tokens."""
@@ -185,6 +190,12 @@ class ChainRenderer:
         elif self._sent.strip() != event.content:
             raise ChainFailed(CHANGED)
         yield AnswerEnd("length" if event.cut else "stop", event.tokens)
+
+
+def _heading(step: Step) -> str:
+    """With the title, unless it is made of the step's own first words."""
+    derived = step.title == make_title(Draft(content=step.content), "", whole=True)
+    return f"### {step.number}." + ("" if derived else f" {step.title}")
 
 
 # -- a vote

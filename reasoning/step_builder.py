@@ -83,10 +83,10 @@ class StepBuilder:
         if self.kind is None:
             self.kind = "continue"
         self.text, self._paused = self.text + cut, None
+        yield Delta(self.number, "content", cut)
         if not self._title and (title := self._headline(whole=False)):
             self._title = title
             yield Delta(self.number, "title", title)
-        yield Delta(self.number, "content", cut)
 
     def close(self, tokens: int, cut: bool = False) -> Iterator[Step]:
         """The open step, finished; nothing when none is open or it has no text."""

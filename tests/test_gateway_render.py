@@ -73,7 +73,7 @@ def test_each_step_is_headed_by_its_title() -> None:
     assert len(parts) > 6  # as it was written
 
 
-def test_a_text_that_comes_before_its_title_waits_for_it() -> None:
+def test_a_title_that_is_made_of_the_text_is_not_said_before_it() -> None:
     parts = told(
         Delta(1, "action", "reflect"),
         Delta(1, "content", "\nWait, "),
@@ -82,13 +82,16 @@ def test_a_text_that_comes_before_its_title_waits_for_it() -> None:
         Delta(1, "content", "wrong."),
         step(1, "Wait, that is wrong", "Wait, that is wrong."),
     )
-    assert reasoning(parts) == "### 1. Wait, that is wrong\n\nWait, that is wrong.\n\n"
+    assert reasoning(parts) == "### 1.\n\nWait, that is wrong.\n\n"
+    assert parts[0] == ReasoningText("### 1.\n\nWait, ")
+    whole = step(1, "Wait, that is wrong", "Wait, that is wrong.")
+    assert reasoning(told(whole)) == reasoning(parts)
 
 
 def test_a_step_that_nobody_streamed_is_told_whole() -> None:
     assert reasoning(told(step(3, "Sum", "Three."))) == "### 3. Sum\n\nThree.\n\n"
     parts = told(Delta(3, "content", " Thr"), step(3, "Sum", "Three."))
-    assert reasoning(parts) == "### 3. Sum\n\nThree.\n\n"
+    assert reasoning(parts) == "### 3.\n\nThree.\n\n"
 
 
 @given(st.text("ab\n #*", max_size=8), st.text("ab\n #*", max_size=20), st.data())
