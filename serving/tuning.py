@@ -1,4 +1,4 @@
-"""What we change in vLLM on a CPU: how its processes wait, start, multiply and draw by a seed.
+"""What we change in vLLM on a CPU: how its processes wait, start, take memory, multiply and draw.
 
 This is a plugin of vLLM's (https://docs.vllm.ai/en/latest/design/plugin_system.html), which
 each of its processes loads. It is named in plugin/stepwise.dist-info, whose folder
@@ -7,6 +7,8 @@ serving/command.py puts on the path where there is no GPU.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import os
 import platform
 import time
@@ -23,6 +25,9 @@ PLATFORM = "vllm.platforms.cpu"
 START = "VLLM_WORKER_MULTIPROC_METHOD"
 OPENMP = "libiomp5"
 
+WORKER = "vllm.v1.worker.cpu_worker"
+RELEASE = ("MallocExtension_ReleaseFreeMemory", "malloc_trim")  # tcmalloc's, glibc's
+
 BATCH = "vllm.v1.worker.gpu_input_batch"
 
 LAYERS = "vllm.model_executor.layers.utils"
@@ -34,6 +39,7 @@ def tune() -> None:
     """What vLLM calls, in each of its processes, before it reads a model."""
     nap_while_waiting(import_module(QUEUE))
     set_seeds_back(import_module(BATCH).InputBatch)
+    return_memory(import_module(WORKER).CPUWorker)
     if OPENMP in os.environ.get("LD_PRELOAD", ""):
         fork_processes(import_module(PLATFORM).CpuPlatform)
     if lacks_bfloat16():
@@ -69,6 +75,21 @@ def fork_processes(cpu: Any) -> None:
         os.environ[START] = "fork"
 
     cpu.check_and_update_config = staticmethod(configured)
+
+
+def return_memory(worker: Any) -> None:
+    """What reading the weights took beside them goes back to the system; malloc would keep it."""
+    load = worker.load_model
+
+    def loaded(*given: Any, **named: Any) -> Any:
+        done = load(*given, **named)
+        gc.collect()
+        for name in RELEASE:
+            if release := getattr(ctypes.CDLL(None), name, None):
+                release(0)
+        return done
+
+    worker.load_model = loaded
 
 
 def set_seeds_back(batch: Any) -> None:

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 
-from serving.tuning import FEW, START, fork_processes, linear, set_seeds_back, widen
+from serving.tuning import (
+    FEW,
+    START,
+    fork_processes,
+    linear,
+    return_memory,
+    set_seeds_back,
+    widen,
+)
 
 ROWS = (1, FEW, FEW + 1, 100)
 
@@ -84,3 +94,23 @@ def test_only_matrices_in_bfloat16_are_widened(weight: torch.Tensor, ours: bool)
     layer = SimpleNamespace(weight=weight)
     layers.dispatch_cpu_unquantized_gemm(layer, remove_weight=True)
     assert (getattr(layer, "cpu_linear", None) is linear, left) == (ours, [] if ours else [True])
+
+
+def test_what_reading_the_weights_took_beside_them_is_given_back() -> None:
+    libc, process, size = ctypes.CDLL(None), psutil.Process(), 100_000
+    libc.malloc.restype = ctypes.c_void_p
+
+    class Worker:
+        def load_model(self, *, load_dummy_weights: bool) -> int:
+            blocks = [libc.malloc(size) for _ in range(1000)]
+            for block in blocks:
+                ctypes.memset(block, 1, size)
+            self.weights = blocks.pop()  # on top: what is free below it stays with the process
+            for block in blocks:
+                libc.free(ctypes.c_void_p(block))
+            return len(blocks)
+
+    return_memory(Worker)
+    before = process.memory_info().rss
+    assert Worker().load_model(load_dummy_weights=False) == 999
+    assert process.memory_info().rss - before < 20 * size
