@@ -15,7 +15,18 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, and_, func, literal, select, text
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Row,
+    Select,
+    and_,
+    func,
+    intersect,
+    literal,
+    select,
+    text,
+)
 from sqlalchemy.dialects.postgresql import ARRAY
 from sqlalchemy.types import Text
 
@@ -23,6 +34,7 @@ from history.tables import TEXTS, THREADS
 
 FEW = 2_000  # texts; what more may hold is sought in the newest conversations first
 NEWEST = (100, 400, 1_000)  # conversations looked through in turn; the last for one word alone
+SEEN = 1  # of the first of these; a word that no more of them hold is rare, for PostgreSQL
 ASKED = 4  # words for which the index is asked; SQLite's parser bears no more than some 20
 PLACES = 20  # bits of a text's number: its place in its conversation; the rest is that one's number
 MERGED = 500  # pages of SQLite's index that are written anew at a time; a moment for who waits
@@ -39,7 +51,7 @@ def find(
     if not words or not has_index(connection):
         query = _ordered(_mine(owner).where(*_hold(connection, words)), THREADS)
         return connection.execute(query.limit(limit).offset(offset)).all()
-    rare = _rare(connection, words)
+    rare = _rare(connection, owner, words)
     if not rare:
         found = _newest(connection, owner, words, limit + offset)
         if len(found) == limit + offset:
@@ -118,11 +130,19 @@ def _carry_out(connection: Connection, statements: Sequence[str]) -> None:
         connection.exec_driver_sql(statement)
 
 
-def _rare(connection: Connection, words: Sequence[str]) -> list[str]:
-    """The words that few texts hold. PostgreSQL reads as much to tell as to find them."""
+def _rare(connection: Connection, owner: str, words: Sequence[str]) -> list[str]:
+    """The words that few texts hold."""
     if connection.dialect.name == "postgresql":
-        return []
+        some = _ordered(_mine(owner), THREADS).limit(NEWEST[0]).subquery()
+        longest = sorted(words, key=len)[-ASKED:]
+        return [word for word in longest if _seen(connection, some, word) <= SEEN]
     return [word for word in words if _count(connection, word) < FEW]
+
+
+def _seen(connection: Connection, threads: Any, word: str) -> int:
+    """How many of the conversations hold it: the index of PostgreSQL takes longer to tell."""
+    query = select(func.count()).select_from(threads).where(*_hold(connection, [word], threads))
+    return connection.scalar(query) or 0
 
 
 def _count(connection: Connection, word: str) -> int:
@@ -134,7 +154,8 @@ def _count(connection: Connection, word: str) -> int:
 def _may_hold(connection: Connection, words: Sequence[str]) -> ColumnElement[bool]:
     """Of which conversations the index says that all pieces of each word are in one text."""
     if connection.dialect.name == "postgresql":
-        return and_(*(_holds_pairs(connection, word) for word in words))
+        found = intersect(*(_with_pairs(connection, word) for word in words)).scalar_subquery()
+        return THREADS.c.id == func.any(func.array(found))
     sql = ""
     values: dict[str, str] = {}
     for number, word in enumerate(words):
@@ -256,8 +277,13 @@ _THERE = {
 }
 
 
-def _holds_pairs(connection: Connection, word: str) -> ColumnElement[bool]:
+def _with_pairs(connection: Connection, word: str) -> Select[Any]:
+    """The conversations with a text that holds the word, read from the index.
+
+    They are gathered in an array, once: a PostgreSQL that has no statistics yet would join, and
+    read the index anew for each conversation.
+    """
     pieces = _pieces(word, 2) if len(word) > 1 else [word]
-    said = select(TEXTS.c.thread).where(_in_text(connection, word))
     pieces_of = func.stepwise_pieces(TEXTS.c.text, type_=ARRAY(Text))
-    return THREADS.c.id.in_(said.where(pieces_of.contains(literal(pieces, ARRAY(Text)))))
+    hold = pieces_of.contains(literal(pieces, ARRAY(Text)))
+    return select(TEXTS.c.thread).where(hold, _in_text(connection, word))
