@@ -308,7 +308,7 @@ def of_rerun(watch: Watch) -> Figures:
 
 def _click(watch: Watch, way: str) -> None:
     """One that changes one word of the page: how the next question is thought through."""
-    watch.page.get_by_test_id("stPopoverBody").get_by_text(way, exact=True).click()
+    watch.pick_way(way)
     watch.page.wait_for_timeout(QUIET)
 
 

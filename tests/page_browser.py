@@ -294,10 +294,14 @@ class Visitor:
     def choose_way(self, name: str) -> None:
         """In the menu of the header; then the menu is closed."""
         self.way.click()
-        menu = self.page.locator('[data-testid="stPopoverBody"]')
-        menu.get_by_text(name, exact=True).click(timeout=10_000)
+        self.pick_way(name)
         expect(self.way).to_contain_text(name.split(" (")[0])
         self.page.keyboard.press("Escape")
+
+    def pick_way(self, name: str) -> None:
+        """In that menu, which is open."""
+        menu = self.page.locator('[data-testid="stPopoverBody"]')
+        menu.get_by_text(name, exact=True).click(timeout=10_000)
 
     def stop(self) -> None:
         self.button("stop").click()
