@@ -8,7 +8,7 @@ chain took; the tutorial's loop. All in one run and interleaved, so that a machi
 changing speed touches all three. Printed: medians, with the smallest and the largest.
 
 * efficiency: seconds of plain decoding / wall seconds of the chain, of equal tokens
-* first word: from the question to the first letter of a title, against the server's own
+* first word: from the question to the first letter that can be read, against the server's own
   time to first token for that request (its /metrics)
 * scaffolding: tokens of a step that are neither title nor content, by /tokenize
 """
@@ -119,7 +119,7 @@ class Bench:
         async with aclosing(think(inquiry, endpoint=self.endpoint, model=self.model)) as stream:
             async for event in stream:
                 events.append(event)
-                if isinstance(event, Delta) and not first_word:
+                if isinstance(event, Delta) and event.part != "action" and not first_word:
                     first_word = time.monotonic() - began
                     server_first = self.server_first_token() - before
         return events, first_word, server_first

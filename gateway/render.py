@@ -104,6 +104,7 @@ class ChainRenderer:
 
     def __init__(self) -> None:
         self._headed, self._content = False, ""  # what was sent of the step being written
+        self._tentative = ""  # what was sent before the first step and may be it
         self._answer = self._sent = ""  # of the answer: this try's, and what was sent
         self._steps, self._spent = 0, False  # finished ones; whether the budget ended them
 
@@ -113,6 +114,8 @@ class ChainRenderer:
             case Delta(part="answer"):
                 yield from self._check_thought()
                 yield from self._add_answer(event.text)
+            case Delta(part="tentative"):
+                yield from self._add_tentative(event.text)
             case Delta(number, "title", text):
                 yield from self._add_title(number, text)
             case Delta(number, "content", text):
@@ -132,21 +135,35 @@ class ChainRenderer:
                 yield from self._check_thought()
                 yield from self._finish(event)
 
+    def _add_tentative(self, text: str) -> Iterator[ReasoningText]:
+        """Behind a step nothing waits long, and is told with its place."""
+        if not (self._steps or self._headed):
+            self._tentative += text
+            yield ReasoningText(text)
+
     def _add_title(self, number: int, text: str) -> Iterator[ReasoningText]:
         """Nothing, once the step's text has begun: then the title is the text's first words."""
         if not self._content:
-            yield ReasoningText(text if self._headed else f"### {number}. {text}")
+            yield ReasoningText(text if self._headed else f"{self._apart()}### {number}. {text}")
             self._headed = True
 
+    def _apart(self) -> str:
+        """What parts a heading from what was said before the first step."""
+        said, self._tentative = self._tentative, ""
+        return "\n\n" if said else ""
+
     def _add_content(self, number: int, text: str) -> Iterator[ReasoningText]:
+        if self._tentative and text.lstrip().startswith(self._tentative):
+            self._headed, self._content, self._tentative = True, self._tentative, ""
+            text = text.lstrip()[len(self._content) :]
         if more := text if self._content else text.lstrip():
-            heading = "" if self._headed else f"### {number}."
+            heading = "" if self._headed else f"{self._apart()}### {number}."
             yield ReasoningText(more if self._content else f"{heading}\n\n{more}")
             self._headed, self._content = True, self._content + more
 
     def _finish_step(self, step: Step) -> Iterator[ReasoningText]:
         """What was not sent of the step yet."""
-        rest = "" if self._headed else _heading(step)
+        rest = "" if self._headed else self._apart() + _heading(step)
         if not self._content:
             rest += f"\n\n{step.content}"
         elif step.content.startswith(self._content):
@@ -156,12 +173,12 @@ class ChainRenderer:
         self._steps += 1
 
     def _restart(self, retry: Retry) -> Iterator[ReasoningText | Remark]:
-        if self._headed:
+        if self._headed or self._tentative:
             yield ReasoningText("\n\n")
         if not self._sent:
             why = public_message(retry.cause, retry.detail)
             yield Remark("again", f"Written anew: {why}", retry.number)
-        self._headed, self._content, self._answer = False, "", ""
+        self._headed, self._content, self._answer, self._tentative = False, "", "", ""
 
     def _check_thought(self) -> Iterator[Remark]:
         """Says once, before the answer, that nothing was thought for want of tokens."""

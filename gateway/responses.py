@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from gateway.completion import remark_entry, total_usage
 from gateway.errors import ApiError
 from gateway.render import (
+    TRANSIENT,
     AnswerEnd,
     AnswerText,
     ReasoningText,
@@ -128,7 +129,7 @@ class ResponseBuilder:
 
     def take(self, run: ChainRun, event: Event) -> None:
         """Raises render.ChainFailed where there will be no answer."""
-        for _ in self.add(run, event):
+        for _ in () if isinstance(event, TRANSIENT) else self.add(run, event):
             pass
 
     def add(self, run: ChainRun, event: Event) -> Iterator[Line]:

@@ -117,12 +117,12 @@ def _steps(trace: Trace, words: Words) -> Iterator[ReportStep]:
         remarks = tuple(_remarks_of(step, trace, words))
         yield ReportStep(step.number, name, _facts(step, words), remarks, safe_blocks(step.content))
     draft = _draft(trace)
-    if draft.get("title") or draft.get("content"):
+    title = draft.get("title", "")
+    content = draft.get("content", "") + draft.get("tentative", "")
+    if title or content:
         number = len(trace.steps) + 1
-        name = step_name(number, draft.get("title", ""), words)
-        yield ReportStep(
-            number, name, words("unfinished"), (), safe_blocks(draft.get("content", ""))
-        )
+        name = step_name(number, title, words)
+        yield ReportStep(number, name, words("unfinished"), (), safe_blocks(content))
 
 
 def _facts(step: Step, words: Words) -> str:

@@ -18,7 +18,7 @@ from streamlit.elements.lib.mutable_status_container import StatusContainer
 
 from page.copy_button import copy_button
 from page.i18n import Words
-from page.markdown import plain_line
+from page.markdown import plain_line, safe_blocks
 from page.path_chart import has_turns, path_dot
 from page.step_marks import draw_marks
 from page.streaming_markdown import StreamingMarkdown
@@ -132,6 +132,8 @@ class RunView:
         self._changed: set[int] = set()  # numbers of the steps to draw
         self._retries: list[Retry] = []
         self._notices: list[Notice] = []
+        self._tentative = self._tentative_shown = ""
+        self._tentative_place: DeltaGenerator | None = None
         self._answer = ""
         self._answer_text: StreamingMarkdown | None = None
         self._answered = False
@@ -142,6 +144,11 @@ class RunView:
 
     def add(self, event: Event) -> None:
         """Takes in what happened. Nothing is drawn before `render`."""
+        if isinstance(event, Delta) and event.part == "tentative":
+            self._tentative += event.text
+            return
+        if not isinstance(event, (Failed, Stopped)):
+            self._tentative = ""
         match event:
             case Started():
                 self._start(event)
@@ -191,6 +198,7 @@ class RunView:
             self._render_step(self._steps[number])
         self._changed.clear()
         self._render_notes()
+        self._render_tentative()
         if self._answer or self._answer_text is not None:
             self._render_answer()
 
@@ -417,6 +425,17 @@ class RunView:
         place = self._remarks.container(gap=None)
         self._draw_remarks(place, notes)
         self._draw_retries(place, self._retries)
+
+    def _render_tentative(self) -> None:
+        """In small letters where the answer will stand, for that is what it mostly becomes."""
+        if self._tentative == self._tentative_shown:
+            return
+        self._tentative_shown = self._tentative
+        place = self._tentative_place = self._tentative_place or self._answer_place.empty()
+        if self._tentative:
+            place.caption("\n\n".join(safe_blocks(self._tentative)))
+        else:
+            place.empty()
 
     def _render_answer(self) -> None:
         if self._answer_text is None:

@@ -321,6 +321,8 @@ class Screen:
 
     def take(self, event: Event) -> None:
         if isinstance(event, Delta):
+            if event.part != "tentative":
+                self._parts["tentative"] = ""
             self._parts[event.part] += event.text
             return
         self._parts = dict.fromkeys(get_args(Part), "")
@@ -330,14 +332,16 @@ class Screen:
             self._console.print(shown)
 
     def draft(self) -> RenderableType:
-        action, title, content, answer = (self._parts[part] for part in get_args(Part))
+        action, title, content, answer, tentative = (self._parts[part] for part in get_args(Part))
         if answer:
             return Panel(Text(answer), title="Answer", title_align="left", border_style="green")
-        head = Text(f"Step {self._number}", style="dim")
-        if not title and not content:
-            return head
-        panel = Panel(Text(content), title=_title(self._number, title, action), title_align="left")
-        return Group(head, panel)
+        shown: list[RenderableType] = [Text(f"Step {self._number}", style="dim")]
+        if title or content:
+            name = _title(self._number, title, action)
+            shown.append(Panel(Text(content), title=name, title_align="left"))
+        if tentative:
+            shown.append(Text(tentative, style="dim"))
+        return Group(*shown)
 
 
 def show(event: Event) -> RenderableType | None:

@@ -60,6 +60,7 @@ class Continuation:
         if heading:
             self._splitter.feed(format_heading(heading))
         self._counted = 0  # tokens when the open step or the answer began
+        self._tentative = ""  # what was told of text that has no place yet
         self.dropped: Cost = (0.0, 0)
         self.answer: str | None = None
         self.end: End = ""
@@ -71,6 +72,16 @@ class Continuation:
 
     def taken(self, piece: Piece) -> Iterator[Event]:
         """What the piece, which the attempt has already, adds."""
+        told = self._tentative
+        for event in self._placed(piece):
+            told = ""  # it is void
+            yield event
+        self._tentative = "" if self.end else self._splitter.tentative.lstrip()
+        if news := self._tentative.removeprefix(told):
+            yield Delta(self._chain.number, "tentative", news)
+
+    def _placed(self, piece: Piece) -> Iterator[Event]:
+        """What of it is known to be a step's, or the answer."""
         for cut in self._splitter.feed(piece.text):
             yield from self._written(cut)
             if self.end:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal, Protocol, get_args
 TRACE_VERSION = 1
 
 Action = Literal["continue", "final_answer", "reflect", "explore"]
-Part = Literal["action", "title", "content", "answer"]
+Part = Literal["action", "title", "content", "answer", "tentative"]
 Steering = Literal["edit", "again", "doubt", "answer"]
 
 
@@ -103,7 +103,10 @@ class Delta:
     """More text of what is being written: append `text` to that part of step `number`.
 
     `part` is "answer" for the answer, with the number after the last step's, and
-    "action" where a step's action is known before its text.
+    "action" where a step's action is known before its text. "tentative" is text that may turn
+    out to be that step's, the answer or what leads to either: the next event of another kind
+    or part makes it void, and tells the text in its place. A run that ends without an answer
+    leaves it as it is.
     """
 
     number: int

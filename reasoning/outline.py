@@ -93,6 +93,12 @@ class OutlineSplitter:
         """Whether text is held that may belong to another step than the open one."""
         return self._waiting is not None or bool(self._held.strip())
 
+    @property
+    def tentative(self) -> str:
+        """What of it can be read already: what no step has begun with, what may conclude."""
+        waits = self._waiting
+        return self._before + (waits.text if waits and waits.kind == "conclusion" else "")
+
     def feed(self, text: str) -> list[Cut]:
         return self._take(self._held + text, more=True)
 

@@ -25,10 +25,12 @@ from reasoning.events import (
     Answer,
     Delta,
     Event,
+    Failed,
     Queued,
     Retry,
     Started,
     Step,
+    Stopped,
     Trace,
     from_dict,
     to_dict,
@@ -63,13 +65,24 @@ def _joined(events: Iterable[Event]) -> list[Event]:
 
 
 def _add(kept: list[Event], event: Event) -> None:
-    if kept and isinstance(kept[-1], Queued):  # it holds until the next event
+    if kept and _is_void(kept[-1], by=event):
         kept.pop()
     last = kept[-1] if kept else None
     if isinstance(event, Delta) and isinstance(last, Delta) and _same_place(event, last):
         kept[-1] = event if event.part == "action" else _longer(last, event)
     else:
         kept.append(event)
+
+
+def _is_void(old: Event, by: Event) -> bool:
+    """Whether the next event makes an old one void, whatever it tells."""
+    if _is_tentative(old):
+        return not (_is_tentative(by) or isinstance(by, (Failed, Stopped)))
+    return isinstance(old, Queued)
+
+
+def _is_tentative(event: Event) -> bool:
+    return isinstance(event, Delta) and event.part == "tentative"
 
 
 def _told_by(event: Step | Answer | Retry, old: Event) -> bool:

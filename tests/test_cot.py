@@ -142,6 +142,36 @@ async def test_what_is_shown_of_a_step_begins_what_it_becomes_title_first() -> N
         assert answer.strip() == events[-1].content
 
 
+def tentative(events: list[Event]) -> list[str]:
+    """The texts that a reader saw before they had a place, each as long as it became."""
+    told = [""]
+    for event in events:
+        if isinstance(event, Delta) and event.part == "tentative":
+            told[-1] += event.text
+        else:
+            told.append("")
+    return [text for text in told if text]
+
+
+async def test_what_comes_before_the_first_step_is_seen_as_it_is_written() -> None:
+    lead = "To know it, we need to add:"
+    events = await cot(counted(f"{lead}\n\n{APPLES}"))
+    assert tentative(events)[0].strip() == lead
+    first = only(events, Delta)[0].text
+    assert len(first) < 12  # characters: as few as tell that it is no heading
+    assert titles(events)[0] == "Count the apples"
+
+
+async def test_an_answer_without_a_step_is_seen_as_it_is_written() -> None:
+    events = await cot(counted("The capital of France is Paris."))
+    assert tentative(events) == [events[-1].content] == ["The capital of France is Paris."]
+
+
+async def test_a_conclusion_is_seen_before_it_is_known_to_be_the_answer() -> None:
+    events = await cot(counted(f"{part(1)}{part(2)}Therefore, they have 7 apples."))
+    assert tentative(events) == [events[-1].content] == ["Therefore, they have 7 apples."]
+
+
 async def test_the_raw_steps_are_the_message_to_the_letter() -> None:
     steps = only(await cot(counted(APPLES)), Step)
     assert "".join(step.raw for step in steps) == APPLES[: APPLES.index("### Answer")]
@@ -661,6 +691,7 @@ async def test_whatever_a_model_says_the_chain_ends_in_an_answer_or_a_failure(
     assert [step.number for step in steps] == list(range(1, len(steps) + 1))
     assert len(steps) <= 4
     assert len(server.requests) <= 30
+    assert all(any(seen in text for text, _ in replies) for seen in tentative(events))
     if not broken:  # else the answer may truly change
         renderer = ChainRenderer()
         assert all(list(renderer.render(event)) or True for event in events[:-1])

@@ -94,6 +94,38 @@ def test_a_step_that_nobody_streamed_is_told_whole() -> None:
     assert reasoning(parts) == "### 3.\n\nThree.\n\n"
 
 
+def test_what_is_said_before_the_first_heading_goes_out_at_once() -> None:
+    lead = (Delta(1, "tentative", "Let us "), Delta(1, "tentative", "add:\n"))
+    parts = told(*lead, Delta(1, "title", "Sum"), Delta(1, "content", "5."), step(1, "Sum", "5."))
+    assert parts[0] == ReasoningText("Let us ")
+    assert reasoning(parts) == "Let us add:\n\n\n### 1. Sum\n\n5.\n\n"
+
+
+def test_what_turns_out_to_be_the_first_step_is_not_said_twice() -> None:
+    begun = (Delta(1, "tentative", "Let us "), Delta(1, "action", "continue"))
+    whole = step(1, "Let us add", "Let us add.")
+    parts = told(*begun, Delta(1, "content", "Let us add."), whole, step(2, "Sum", "Five."))
+    assert reasoning(parts) == "Let us add.\n\n### 2. Sum\n\nFive.\n\n"
+
+
+def test_what_turns_out_to_be_the_answer_is_the_answer_too() -> None:
+    parts = told(
+        Delta(1, "tentative", "Par"), Delta(1, "answer", "Paris."), Answer("Paris.", 1.0, 9)
+    )
+    assert (reasoning(parts), content(parts)) == ("Par", "Paris.")
+
+
+def test_what_a_retry_voids_before_the_first_step_stands_apart() -> None:
+    retry = Retry(1, 1, "cut", "The reply was cut before its end.")
+    parts = told(Delta(1, "tentative", "Let"), retry, Delta(1, "tentative", "Well"))
+    assert reasoning(parts) == "Let\n\nWell"
+
+
+def test_what_may_be_the_answer_behind_a_step_is_told_with_its_place() -> None:
+    parts = told(step(1, "Sum", "Five."), Delta(2, "tentative", "So, 5."))
+    assert reasoning(parts) == "### 1. Sum\n\nFive.\n\n"
+
+
 @given(st.text("ab\n #*", max_size=8), st.text("ab\n #*", max_size=20), st.data())
 def test_however_a_step_is_cut_into_pieces_it_reads_the_same(
     title: str, text: str, data: st.DataObject

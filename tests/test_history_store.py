@@ -18,7 +18,7 @@ from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Barrier
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given, settings
@@ -40,6 +40,7 @@ from reasoning.events import (
     Event,
     Failed,
     Notice,
+    Part,
     Retry,
     Settings,
     Started,
@@ -194,7 +195,7 @@ def test_lone_surrogates_and_nul_are_no_harm(opened: Store) -> None:
 
 numbers = st.integers(1, 3)
 happenings = st.one_of(
-    st.builds(Delta, numbers, st.sampled_from(["title", "content", "answer"]), st.text("ab")),
+    st.builds(Delta, numbers, st.sampled_from(get_args(Part)), st.text("ab")),
     st.builds(step, numbers, st.text("ab"), st.integers(0, 4)),
     st.builds(Retry, numbers, st.just(1), st.just("cut"), st.just(""), st.integers(0, 4)),
     st.builds(Notice, st.just("context"), st.just(""), st.integers(0, 4), st.integers(0, 4)),

@@ -193,6 +193,21 @@ def test_what_is_sent_for_a_token_does_not_grow_with_the_steps_before() -> None:
     assert sent_for_one_more(2) == sent_for_one_more(24) == ["markdown"]
 
 
+def test_text_without_a_place_is_seen_until_it_has_one() -> None:
+    stage = Stage()
+    seen = stage.play(JSON, Delta(1, "tentative", "Let us "), Delta(1, "tentative", "add:"))
+    assert [one.text for one in seen if one.kind == "caption"][-1] == "Let us add:"
+    placed = stage.play(Delta(1, "title", "Sum"))
+    assert [one.kind for one in placed][-1] == "empty"
+    assert not stage.steps()[1:]
+
+
+def test_text_without_a_place_stays_where_a_run_was_stopped_at_it() -> None:
+    stage = Stage()
+    stage.replay(JSON, Delta(1, "tentative", "So, it is"), Stopped())
+    assert "So, it is" in [one.text for one in stage.all("caption")]
+
+
 def test_a_rendering_without_news_sends_nothing() -> None:
     stage = Stage()
     stage.play(*whole(), Retry(4, 1, "cut", "Cut."), Notice("context", "Full."))

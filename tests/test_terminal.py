@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -11,9 +12,10 @@ import sys
 from typing import Any
 
 import pytest
+from rich.console import Console
 
-from reasoning.__main__ import main, summary
-from reasoning.events import Answer, Failed, Retry, Started, Step, Stopped, Trace
+from reasoning.__main__ import Screen, main, summary
+from reasoning.events import Answer, Delta, Failed, Retry, Started, Step, Stopped, Trace
 from reasoning.traces import trace_from_json
 from serving.served import Served, publish
 from tests.processes import ROOT, start, until
@@ -363,6 +365,23 @@ def test_several_real_chains_are_counted(reciter: Server) -> None:
     done = reason(reciter.base_url, "--way", "json_steps", "--budget", "280", "--chains", "2", SUM)
     assert done.returncode == 0, done.stdout
     assert "in 2 chains, " in done.stdout.splitlines()[-1]
+
+
+def test_text_without_a_place_is_drawn_until_it_has_one() -> None:
+    console = Console(file=io.StringIO(), width=80)
+    screen = Screen(console)
+
+    def drawn(*deltas: Delta) -> str:
+        for delta in deltas:
+            screen.take(delta)
+        with console.capture() as caught:
+            console.print(screen.draft())
+        return caught.get()
+
+    assert "Let us add:" in drawn(Delta(1, "tentative", "Let us "), Delta(1, "tentative", "add:"))
+    placed = drawn(Delta(1, "title", "Sum"))
+    assert "1. Sum" in placed
+    assert "Let us" not in placed
 
 
 def test_the_summary_tells_waiting_from_thinking() -> None:

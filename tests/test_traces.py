@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,6 +20,7 @@ from reasoning.events import (
     Event,
     Failed,
     Notice,
+    Part,
     Retry,
     Settings,
     Started,
@@ -63,7 +64,7 @@ TRACE = Trace(
     )
 )
 
-NUMBERS, PARTS = st.integers(1, 3), st.sampled_from(["action", "title", "content", "answer"])
+NUMBERS, PARTS = st.integers(1, 3), st.sampled_from(get_args(Part))
 EVENTS: st.SearchStrategy[Event] = st.one_of(
     st.builds(Delta, NUMBERS, PARTS, st.sampled_from(["a", "b", "c"])),
     st.builds(replace, st.just(STEP), number=NUMBERS, content=st.sampled_from(["x", "y"])),
@@ -79,11 +80,15 @@ class Reader:
     def __init__(self, events: tuple[Event, ...]) -> None:
         self.steps: dict[int, Step] = {}
         self.drafts: dict[tuple[int, str], str] = {}
-        self.answer = ""
+        self.answer = self.tentative = ""
         for event in events:
             self.see(event)
 
     def see(self, event: Event) -> None:
+        if isinstance(event, Delta) and event.part == "tentative":
+            self.tentative += event.text
+            return
+        self.tentative = ""
         match event:
             case Delta(part="answer"):
                 self.answer += event.text
@@ -120,6 +125,12 @@ def test_nothing_but_deltas_is_left_out_and_once_is_enough(events: list[Event]) 
     ]
     assert compact(short) == short
     assert Trace(short).seconds == Trace(tuple(events)).seconds
+
+
+def test_text_without_a_place_is_kept_where_a_run_was_stopped_at_it() -> None:
+    seen = (Delta(1, "tentative", "So, "), Delta(1, "tentative", "it is"))
+    assert compact((*seen, Stopped())) == (Delta(1, "tentative", "So, it is"), Stopped())
+    assert compact((*seen, Delta(1, "title", "T"))) == (Delta(1, "title", "T"),)
 
 
 def test_what_was_being_written_when_a_run_was_stopped_stays() -> None:
