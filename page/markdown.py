@@ -6,8 +6,8 @@
     plain_line(text)     one line of plain text for a label
 
 What is mended, outside of code:
-    \\( \\) and \\[ \\] become the dollars that Streamlit renders, as does a bare \\boxed{}; money
-    does not
+    \\( \\) and \\[ \\] become the dollars that Streamlit renders, as does TeX without any, from
+    its first command on; money does not
     a formula or fence that is not closed yet is shown as text, or closed
     <tags>, :directives[], :emoji: and :material/icons: are text
     pictures are links: nothing loads without a click
@@ -51,13 +51,27 @@ _DISPLAY = re.compile(
 _OPEN_DISPLAY = re.compile(r"(?<!\\)\\\[|(?<![\\$])\$\$(?!\$)|(?<!\\)\\begin\{")
 _PLAIN = r"(?:[^{}$\\\n]|\\.)"
 _IN_BRACES = rf"(?:{_PLAIN}|\{{(?:{_PLAIN}|\{{{_PLAIN}*\}})*\}})+"  # two deep: \text{a^{b}}
+_GROUP = rf"\{{{_IN_BRACES}\}}"
+_COMMAND = (
+    r"\\(?:boxed|text|mathrm|mathbf|overline|sqrt(?:\[\w+\])?"
+    rf"|[dt]?frac{_GROUP}|binom{_GROUP}){_GROUP}"
+)
+_SIGN = (
+    r"\\(?:times|div|cdot|pm|leq?|geq?|neq?|approx|equiv|infty|circ|degree|pi|theta|alpha|beta"
+    r"|gamma|delta|lambda|mu|sigma|omega|Delta|Omega|Rightarrow|rightarrow|implies)(?![A-Za-z])"
+)
+_TERM = rf"(?:{_COMMAND}|\d(?:[\d.,]*\d)?%?|[A-Za-z](?![A-Za-z]))"
+_BARE = (  # a formula without dollars, as models write them into JSON
+    rf"(?<![A-Za-z:/\\])(?:{_COMMAND}|{_SIGN}(?: ?{_TERM})?)"
+    rf"(?: ?(?:[=+/<>^_-]|{_SIGN}) ?(?:{_TERM}|{_GROUP})| ?{_COMMAND}| ?{_SIGN})*"
+)
 _INLINE = re.compile(
     rf"(?P<code>{_CODE_SPAN})"
     r"|\\\((?P<round>(?:(?!\\\(|\n[ \t]*\n)[\s\S])+?)\\\)"
     r"|\\\[(?P<square>(?:(?!\\\[|\n[ \t]*\n)[\s\S])+?)\\\]"
     r"|\$\$(?!\$)(?P<double>(?:[^$\\]|\\.)+?)\$\$(?!\$)"
     r"|(?<!\$)\$(?![\s$])(?P<single>(?:[^$\\\n]|\\.)+?)(?<![\s/:,;(=\u2013-])\$(?![\d$])"
-    rf"|(?P<boxed>\\boxed\{{{_IN_BRACES}\}})"
+    rf"|(?P<bare>{_BARE})"
     r"|\\(?P<delimiter>[()\[\]])"
     r"|(?P<escape>\\[!-/:-@\[-`{-~])"
     r"|(?P<link><(?:https?://|mailto:)[^\s<>]*>|https?://[^\s<>()\[\]!$`\\*\ue000]+)"
@@ -234,7 +248,7 @@ def _inline(text: str) -> str:
 
 def _one(match: re.Match[str]) -> str:
     """What one special piece of text becomes."""
-    for group in ("round", "square", "double", "single", "boxed"):
+    for group in ("round", "square", "double", "single", "bare"):
         if match[group] is not None:
             return _formula(match, group)
     if match["code"]:  # on one line, where nothing can begin a block

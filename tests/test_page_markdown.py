@@ -47,6 +47,17 @@ def whole(text: str) -> str:
         (r"it is \boxed{0.05} dollars", r"it is $\boxed{0.05}$ dollars"),
         (r"\boxed{\text{a^{b}}}", r"$\boxed{\text{a^{b}}}$"),
         (r"\boxed{x, `\boxed{1}`", r"\boxed{x, `\boxed{1}`"),
+        # mathematics without dollars
+        (
+            r"is \frac{9 \text{ km}}{2} = 4.5 \text{ km}. It",
+            r"is $\frac{9 \text{ km}}{2} = 4.5 \text{ km}$. It",
+        ),
+        (r"\text{v} = \sqrt{2} \approx 1.4, so", r"$\text{v} = \sqrt{2} \approx 1.4$, so"),
+        (r"3 \times 4 = 12 apples", r"3 $\times 4 = 12$ apples"),
+        (r"half \frac{1}{2} a day", r"half $\frac{1}{2}$ a day"),
+        (r"C:\times\text\new", r"C:\times\text\new"),
+        (r"\frac{1}{2", r"\frac{1}{2"),
+        (r"`\frac{1}{2}`", r"`\frac{1}{2}`"),
         # money
         ("costs $5 and $6", r"costs \$5 and \$6"),
         ("costs $5, so $x$ is 5", r"costs \$5, so $x$ is 5"),
@@ -162,6 +173,7 @@ PIECES = st.sampled_from(
     [
         *("word", "x1", "5", "结论", "\u00e9", " ", " ", "\n", "\n\n", "    ", "  \n", "\t"),
         *("`", "``", "```", "```py\n", "~~~", "~", "$", "$$", "\\", "\\(", "\\)", "\\[", "\\]"),
+        *("\\frac{", "}{", "}", "\\text{a}", "\\times ", " = "),
         *("![", "!", "[", "]", "](", "(", ")", "][", "]:", ": ", "<", ">", "<b>", "</b>", "<!--"),
         *("http://e/x.png", "![a](http://e/x.png)", "[r]: http://e/x.png", "![r]", "<http://e>"),
         *(
@@ -273,6 +285,7 @@ def test_making_safe_again_changes_no_formula_and_no_code() -> None:
     [
         *("`" * 30_000, "` `` " * 8_000, "\\[" * 20_000, "$" * 30_000, "$a " * 15_000),
         *("![" * 20_000, "\\begin{align}" * 2_000, "[" * 20_000, "**" * 10_000, "> " * 2_000),
+        *("\\frac{" * 8_000, "\\text{a}" * 5_000, "\\times " * 5_000),
     ],
     ids=lambda text: text[:8],
 )
