@@ -37,6 +37,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.typing import Origin
 
 from bench.loop import spread
+from bench.record import keep
 from tests.page_browser import PageServer, on_stage, page_server
 from tests.processes import free_port
 from tests.stub import Play, Script, paced, step_number, step_text
@@ -329,18 +330,16 @@ def main() -> None:
     flags.add_argument(
         "--alone", type=int, default=0, help="sessions, one after the other, instead"
     )
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     if given.alone:
         command = f"scripts/bench crowd --alone {given.alone}"
-        table = report_alone(run_alone(given.alone), command)
+        alone = run_alone(given.alone)
+        keep(report_alone(alone, command), alone, given.write)
     else:
         found = run([int(size) for size in given.sessions.split(",")], given.rounds)
         command = f"scripts/bench crowd --sessions {given.sessions} --rounds {given.rounds}"
-        table = report(found, command)
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+        keep(report(found, command), found, given.write)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from itertools import count
 from pathlib import Path
 
 from bench.loop import spread
+from bench.record import keep
 from history.entries import Begun, Heard
 from history.request import Link, RunRequest
 from history.store import KEPT_DELETED, Store
@@ -184,13 +185,11 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--runs", type=int, default=10_000)
     flags.add_argument("--rounds", type=int, default=20)
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     command = f"scripts/bench history --runs {given.runs} --rounds {given.rounds}"
-    table = report(*measure(given.runs, given.rounds), given.runs, command)
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    measured, size = measure(given.runs, given.rounds)
+    keep(report(measured, size, given.runs, command), measured, given.write)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from typing import Any
 
 from bench.crowd import LAST, Session, asked_by, cpu_seconds, visits
 from bench.loop import spread
+from bench.record import keep
 from tests.page_browser import PageServer, on_stage, page_server
 from tests.processes import free_port
 from tests.stub import Play, Script, chunk, head, says, step_number, step_text, usage
@@ -159,16 +160,14 @@ def main() -> None:
     flags.add_argument("--pace", type=float, default=20.0, help="tokens a second, for each")
     flags.add_argument("--seconds", type=float, default=60.0, help="that a model writes")
     flags.add_argument("--rounds", type=int, default=3)
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     command = (
         f"scripts/bench live --sessions {given.sessions} --pace {given.pace:g}"
         f" --seconds {given.seconds:g} --rounds {given.rounds}"
     )
-    table = report(run(given.sessions, given.pace, given.seconds, given.rounds), command)
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    found = run(given.sessions, given.pace, given.seconds, given.rounds)
+    keep(report(found, command), found, given.write)
 
 
 if __name__ == "__main__":

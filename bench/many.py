@@ -28,6 +28,7 @@ import openai
 
 from bench.loop import QUESTIONS, spread
 from bench.parts import Row
+from bench.record import keep
 from bench.streams import SHORT, Client, new_prompt
 from reasoning.endpoint import Endpoint, ServedModel
 from reasoning.events import Event, Settings, Trace
@@ -177,13 +178,11 @@ def main() -> None:
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--way", default="", help="of thinking; else JSON steps")
     flags.add_argument("--gateway", default="", help="http://127.0.0.1:8001")
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     rows, model = asyncio.run(measure(given))
     table = report(rows, model, shlex.join(["scripts/bench", "many", *sys.argv[1:]]))
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    keep(table, rows, given.write)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import psutil
 from playwright.sync_api import BrowserContext, Page, WebSocket
 
 from bench.loop import spread
+from bench.record import keep
 from tests.page_browser import (
     PATIENCE,
     PageServer,
@@ -373,15 +374,13 @@ def main() -> None:
     flags.add_argument("--conversation", action="store_true", help="of ten questions")
     flags.add_argument("--rounds", type=int, default=5)
     flags.add_argument("--pace", type=float, default=50.0, help="tokens a second")
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     rounds = run(given.rounds, given.pace, given.conversation)
     command = f"scripts/bench page --rounds {given.rounds} --pace {given.pace:.0f}"
     command += " --conversation" if given.conversation else ""
     table = report(rounds, given.pace, given.conversation, command)
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    keep(table, rounds, given.write)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import httpx2
 import psutil
 
 from bench.loop import spread
+from bench.record import keep
 from history.entries import Begun, Heard
 from history.request import Link, RunRequest
 from history.store import Store
@@ -224,7 +225,7 @@ def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--router", default=shutil.which("vllm-router"), help="vllm-router's path")
     flags.add_argument("--rounds", type=int, default=3, help="beside one that warms up")
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     (ROOT / "logs").mkdir(exist_ok=True)
     rows = []
@@ -232,9 +233,7 @@ def main() -> None:
         print(row.what, spread(row.values, ".3g"), file=sys.stderr, flush=True)
         rows.append(row)
     table = report(rows, f"scripts/bench parts --rounds {given.rounds}")
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    keep(table, rows, given.write)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ import psutil
 
 from bench.loop import spread
 from bench.parts import Row, Worker, serving, thinker, token_milliseconds
+from bench.record import keep
 from bench.streams import Client
 from reasoning.endpoint import Endpoint, Patience
 from reasoning.events import Answer, Delta, Event, Settings, Step, Trace
@@ -392,7 +393,7 @@ def main() -> None:
     flags.add_argument("--moves", type=int, default=5, help="drains and joins")
     flags.add_argument("--at-once", type=int, default=12, help="chains that begin together")
     flags.add_argument("--rounds", type=int, default=3, help="of the front, beside one to warm up")
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     (ROOT / "logs").mkdir(exist_ok=True)
     rows = []
@@ -402,9 +403,7 @@ def main() -> None:
     parts = ("model", "chains", "steps", "kills", "moves", "at_once")
     said = " ".join(f"--{name.replace('_', '-')} {getattr(given, name)}" for name in parts)
     table = report(rows, f"scripts/bench replicas {said}")
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    keep(table, rows, given.write)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ import openai
 import psutil
 
 from bench.loop import spread
+from bench.record import keep
 from bench.streams import Client
 from serving import hardware, precision, processes, weights
 from serving.catalogue import ROOT, Model, find, load, models_root
@@ -221,7 +222,7 @@ def main() -> None:
     flags.add_argument("--rounds", type=int, default=3)
     flags.add_argument("--tokens", type=int, default=64, help="of each reply")
     flags.add_argument("--prompt", type=int, default=500, help="tokens of the prompt that is read")
-    flags.add_argument("--write", type=Path, help="also write the tables there")
+    flags.add_argument("--write", type=Path, help="the tables there, their figures beside them")
     given = flags.parse_args()
     catalogue, here = load(), hardware.detect()
     if here.gpus:
@@ -231,9 +232,7 @@ def main() -> None:
     sizes = f"--rounds {given.rounds} --tokens {given.tokens} --prompt {given.prompt}"
     command = f"scripts/bench serve --models {given.models} {sizes}"
     text = report(results, given.prompt, command, f"{here.cpu.name}: {here.description}")
-    print(text)
-    if given.write:
-        given.write.write_text(text, encoding="utf-8")
+    keep(text, results, given.write)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from pathlib import Path
 import httpx2
 
 from bench.loop import spread
+from bench.record import keep
 from reasoning.endpoint import Endpoint, Request, ServedModel
 from reasoning.events import Delta
 from reasoning.inquiry import Inquiry
@@ -145,7 +146,7 @@ def report(splits: dict[str, list[Split]], firsts: Sequence[First], written: lis
 def main() -> None:
     flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     flags.add_argument("--rounds", type=int, default=20)
-    flags.add_argument("--write", type=Path, help="also write the table there")
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
     splits = {name: [split(*how) for _ in range(5)] for name, how in TEXTS.items()}
     with ExitStack() as stack:
@@ -153,10 +154,8 @@ def main() -> None:
         if not base_url:
             base_url = stack.enter_context(reciting()).base_url
         firsts, written = asyncio.run(measure(base_url, given.rounds))
-    table = report(splits, firsts, written)
-    print(table)
-    if given.write:
-        given.write.write_text(table, encoding="utf-8")
+    found = {"splits": splits, "firsts": firsts, "written": written}
+    keep(report(splits, firsts, written), found, given.write)
 
 
 if __name__ == "__main__":

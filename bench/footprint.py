@@ -1,0 +1,192 @@
+"""What it takes of a machine: the disk by package, what nobody imports, the memory by process.
+
+    scripts/bench footprint [--model NAME] [--write FILE]
+
+./serve.sh starts model, gateway and page; the gateway is asked for a chain and a browser asks the
+page. Each Python process notes what it has imported: a package of which nobody has imported a
+file is installed for nothing, or for what was not asked for here (a hub, another model, a GPU).
+
+* disk: the files of a package, in MB of 10**6 bytes; only what ./serve.sh installs
+* memory: what a process has for itself and its share of what it shares (PSS)
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import distributions
+from itertools import pairwise
+from pathlib import Path
+
+import httpx2
+import psutil
+
+from bench.record import keep
+from bench.serve import READY
+from serving.supervisor import processes_below
+from tests.page_browser import Visitor, chromium, stranger
+from tests.processes import ROOT, free_port, start, until
+
+MODEL = "qwen2.5-coder-1.5b-instruct"
+QUESTION = "A shop sells pens at 3 for 2 dollars. What do 12 pens cost?"
+PATIENCE = 600.0  # seconds for a start, and for an answer
+NOTED = "STEPWISE_IMPORTED"  # the folder in which each process notes what it imported
+LOCK = ROOT / "requirements-cpu.lock"
+SHOWN = 12  # packages of each list
+NOTES = f"""
+import os, sys, threading, time
+
+def note():
+    while True:
+        files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+        with open(os.path.join(os.environ["{NOTED}"], str(os.getpid())), "w") as notes:
+            notes.write("\\n".join(sorted(file for file in files if file)))
+        time.sleep(2)
+
+threading.Thread(target=note, daemon=True).start()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """One that is installed; its size in MB."""
+
+    name: str
+    size: float
+    imported: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """One that runs; its memory in MB."""
+
+    name: str
+    memory: float
+
+
+@dataclass(frozen=True, slots=True)
+class Footprint:
+    packages: list[Package]
+    processes: list[Process]
+
+
+def measure(model: str) -> Footprint:
+    ports = {"--port": free_port(), "--gateway-port": free_port(), "--ui-port": free_port()}
+    with tempfile.TemporaryDirectory(prefix="stepwise-") as folder, chromium() as home:
+        notes = Path(folder, "notes")
+        notes.mkdir()
+        Path(folder, "sitecustomize.py").write_text(NOTES, encoding="utf-8")
+        given = {"PYTHONPATH": folder, NOTED: str(notes), "DATABASE_URL": f"sqlite:///{folder}/db"}
+        with served(model, ports, given, Path(folder, "said")) as server:
+            ask_gateway(ports["--gateway-port"])
+            ask_page(Visitor(stranger(home), f"http://127.0.0.1:{ports['--ui-port']}"))
+            time.sleep(5)  # for the last notes
+            held = memory_of(processes_below(server.pid))
+        imported = {line for note in notes.iterdir() for line in note.read_text().splitlines()}
+    return Footprint(sorted(packages(imported), key=lambda it: -it.size), held)
+
+
+@contextmanager
+def served(
+    model: str, ports: Mapping[str, int], given: Mapping[str, str], said: Path
+) -> Iterator[subprocess.Popen[str]]:
+    """./serve.sh with all that it can start, once it answers; ended as Ctrl-C ends it."""
+    words = [str(word) for pair in ports.items() for word in pair]
+    server = start(
+        [ROOT / "serve.sh", "--model", model, "--gateway", "--ui", *words],
+        stdout=said.open("w"), stderr=subprocess.STDOUT, env={**os.environ, **given},
+    )  # fmt: skip
+    try:
+        until(lambda: READY in said.read_text() or server.poll() is not None, PATIENCE)
+        if server.poll() is not None:
+            raise RuntimeError(f"expected a server, got: {said.read_text()[-500:]}")
+        yield server
+    finally:
+        server.send_signal(signal.SIGINT)
+        server.wait(60)
+
+
+def ask_gateway(port: int) -> None:
+    base = f"http://127.0.0.1:{port}/v1"
+    name = httpx2.get(f"{base}/models").json()["data"][-1]["id"]
+    asked = {"model": name, "messages": [{"role": "user", "content": QUESTION}]}
+    httpx2.post(f"{base}/chat/completions", json=asked, timeout=PATIENCE).raise_for_status()
+
+
+def ask_page(visitor: Visitor) -> None:
+    visitor.ask(QUESTION)
+    visitor.wait_for_end()
+    visitor.close()
+
+
+def memory_of(pids: Sequence[int]) -> list[Process]:
+    found = [psutil.Process(pid) for pid in pids]
+    held = [Process(name_of(it), it.memory_full_info().pss / 1e6) for it in found]
+    return sorted(held, key=lambda process: -process.memory)
+
+
+def name_of(process: psutil.Process) -> str:
+    """vLLM's names for its own, else the module or script that it runs."""
+    words = process.cmdline()
+    modules = [after for word, after in pairwise(words) if word == "-m"]
+    return modules[0] if modules else " ".join(Path(word).name for word in words[:3])
+
+
+def packages(imported: Set[str]) -> Iterator[Package]:
+    """Those that ./serve.sh installs where there is no GPU."""
+    wanted = {plain(name) for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.M)}
+    for distribution in distributions():
+        if plain(distribution.name) in wanted:
+            files = [Path(str(distribution.locate_file(it))) for it in distribution.files or ()]
+            size = sum(file.stat().st_size for file in files if file.is_file())
+            used = any(str(file) in imported for file in files)
+            yield Package(distribution.name, size / 1e6, used)
+
+
+def plain(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def report(found: Footprint, command: str) -> str:
+    idle = [package for package in found.packages if not package.imported]
+    disk, memory = (sum(sizes) for sizes in sizes_of(found))
+    lines = [
+        f"# What it takes of a machine\n\n    {command}\n",
+        f"{len(found.packages)} packages, {disk:,.0f} MB. Nobody imported {len(idle)} of them, "
+        f"{sum(package.size for package in idle):,.0f} MB. Memory: {memory:,.0f} MB.\n",
+        *table("package", found.packages[:SHOWN]),
+        *table("package that nobody imported", idle[:SHOWN]),
+        "| process | memory, MB |\n|---|---|",
+        *(f"| {process.name} | {process.memory:,.0f} |" for process in found.processes),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def sizes_of(found: Footprint) -> tuple[list[float], list[float]]:
+    return [it.size for it in found.packages], [it.memory for it in found.processes]
+
+
+def table(what: str, found: Sequence[Package]) -> list[str]:
+    rows = [f"| {package.name} | {package.size:,.1f} |" for package in found]
+    return [f"| {what} | MB |\n|---|---|", *rows, ""]
+
+
+def main() -> None:
+    flags = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    flags.add_argument("--model", default=MODEL)
+    flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
+    given = flags.parse_args()
+    found = measure(given.model)
+    keep(report(found, f"scripts/bench footprint --model {given.model}"), found, given.write)
+
+
+if __name__ == "__main__":
+    main()
