@@ -39,7 +39,7 @@ MODEL = "qwen2.5-coder-1.5b-instruct"
 QUESTION = "A shop sells pens at 3 for 2 dollars. What do 12 pens cost?"
 PATIENCE = 600.0  # seconds for a start, and for an answer
 NOTED = "STEPWISE_IMPORTED"  # the folder in which each process notes what it imported
-LOCK = ROOT / "requirements-cpu.lock"
+PINS = (ROOT / "requirements-cpu.lock", ROOT / "requirements-cpu.txt")
 SHOWN = 12  # packages of each list
 NOTES = f"""
 import os, sys, threading, time
@@ -134,15 +134,16 @@ def memory_of(pids: Sequence[int]) -> list[Process]:
 
 
 def name_of(process: psutil.Process) -> str:
-    """vLLM's names for its own, else the module or script that it runs."""
+    """vLLM's names for its own, else the module or the program that it runs."""
     words = process.cmdline()
     modules = [after for word, after in pairwise(words) if word == "-m"]
-    return modules[0] if modules else " ".join(Path(word).name for word in words[:3])
+    return modules[0] if modules else Path(words[0]).name.strip()
 
 
 def packages(imported: Set[str]) -> Iterator[Package]:
     """Those that ./serve.sh installs where there is no GPU."""
-    wanted = {plain(name) for name in re.findall(r"^([\w.-]+)==", LOCK.read_text(), re.M)}
+    pins = "\n".join(file.read_text(encoding="utf-8") for file in PINS)
+    wanted = {plain(name) for name in re.findall(r"^([\w.-]+)==", pins, re.M)}
     for distribution in distributions():
         if plain(distribution.name) in wanted:
             files = [Path(str(distribution.locate_file(it))) for it in distribution.files or ()]
