@@ -1,10 +1,11 @@
-"""What it takes of a machine: the disk by package, what nobody imports, the memory by process.
+"""What it takes of a machine: the disk by package, what nobody uses, the memory by process.
 
     scripts/bench footprint [--model NAME] [--write FILE]
 
 ./serve.sh starts model, gateway and page; the gateway is asked for a chain and a browser asks the
-page. Each Python process notes what it has imported: a package of which nobody has imported a
-file is installed for nothing, or for what was not asked for here (a hub, another model, a GPU).
+page. Each Python process notes what it has imported, and its libraries are in its memory: a
+package of which nobody has a file is installed for nothing, or for what was not asked for here (a
+hub, a table on the page, another model).
 
 * disk: the files of a package, in MB of 10**6 bytes; only what ./serve.sh installs
 * memory: what a process has for itself and its share of what it shares (PSS)
@@ -61,7 +62,7 @@ class Package:
 
     name: str
     size: float
-    imported: bool
+    used: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,10 @@ def measure(model: str) -> Footprint:
             ask_gateway(ports["--gateway-port"])
             ask_page(Visitor(stranger(home), f"http://127.0.0.1:{ports['--ui-port']}"))
             time.sleep(5)  # for the last notes
-            held = memory_of(processes_below(server.pid))
-        imported = {line for note in notes.iterdir() for line in note.read_text().splitlines()}
-    return Footprint(sorted(packages(imported), key=lambda it: -it.size), held)
+            running = processes_below(server.pid)
+            held, used = memory_of(running), mapped(running)
+        used |= {line for note in notes.iterdir() for line in note.read_text().splitlines()}
+    return Footprint(sorted(packages(used), key=lambda it: -it.size), held)
 
 
 @contextmanager
@@ -133,6 +135,11 @@ def memory_of(pids: Sequence[int]) -> list[Process]:
     return sorted(held, key=lambda process: -process.memory)
 
 
+def mapped(pids: Sequence[int]) -> set[str]:
+    """The files that are in their memory: a library need not be imported to be used."""
+    return {found.path for pid in pids for found in psutil.Process(pid).memory_maps()}
+
+
 def name_of(process: psutil.Process) -> str:
     """vLLM's names for its own, else the module or the program that it runs."""
     words = process.cmdline()
@@ -140,7 +147,7 @@ def name_of(process: psutil.Process) -> str:
     return modules[0] if modules else Path(words[0]).name.strip()
 
 
-def packages(imported: Set[str]) -> Iterator[Package]:
+def packages(used: Set[str]) -> Iterator[Package]:
     """Those that ./serve.sh installs where there is no GPU."""
     pins = "\n".join(file.read_text(encoding="utf-8") for file in PINS)
     wanted = {plain(name) for name in re.findall(r"^([\w.-]+)==", pins, re.M)}
@@ -148,8 +155,8 @@ def packages(imported: Set[str]) -> Iterator[Package]:
         if plain(distribution.name) in wanted:
             files = [Path(str(distribution.locate_file(it))) for it in distribution.files or ()]
             size = sum(file.stat().st_size for file in files if file.is_file())
-            used = any(str(file) in imported for file in files)
-            yield Package(distribution.name, size / 1e6, used)
+            is_used = any(str(file) in used for file in files)
+            yield Package(distribution.name, size / 1e6, is_used)
 
 
 def plain(name: str) -> str:
@@ -157,14 +164,14 @@ def plain(name: str) -> str:
 
 
 def report(found: Footprint, command: str) -> str:
-    idle = [package for package in found.packages if not package.imported]
+    idle = [package for package in found.packages if not package.used]
     disk, memory = (sum(sizes) for sizes in sizes_of(found))
     lines = [
         f"# What it takes of a machine\n\n    {command}\n",
-        f"{len(found.packages)} packages, {disk:,.0f} MB. Nobody imported {len(idle)} of them, "
+        f"{len(found.packages)} packages, {disk:,.0f} MB. Nobody used {len(idle)} of them, "
         f"{sum(package.size for package in idle):,.0f} MB. Memory: {memory:,.0f} MB.\n",
         *table("package", found.packages[:SHOWN]),
-        *table("package that nobody imported", idle[:SHOWN]),
+        *table("package that nobody used", idle[:SHOWN]),
         "| process | memory, MB |\n|---|---|",
         *(f"| {process.name} | {process.memory:,.0f} |" for process in found.processes),
     ]

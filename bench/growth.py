@@ -47,6 +47,7 @@ def draw(found: Found, path: Path) -> None:
     panels = (_steps, _chains, _ways, _page, _crowd, _history)
     for axes, panel in zip(figure.subplots(2, 3).flat, panels, strict=True):
         axes.set_prop_cycle(color=HUES)
+        axes.margins(y=0.1)
         panel(axes, found)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set_ylim(bottom=None if axes.get_yscale() == "log" else 0)
@@ -68,6 +69,7 @@ def _chains(axes: Axes, found: Found) -> None:
     axes.plot(counts, [median(row["values"]) for row in rows], "o-", label="in one voice")
     axes.axhline(1, color="#999999", linewidth=0.8)
     axes.set(title="Chains at once", xlabel="chains", ylabel="tokens/s over plain streams'")
+    axes.set_xticks(counts)
 
 
 def _ways(axes: Axes, found: Found) -> None:
