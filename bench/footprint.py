@@ -118,8 +118,9 @@ def served(
 
 def ask_gateway(port: int) -> None:
     base = f"http://127.0.0.1:{port}/v1"
-    name = httpx2.get(f"{base}/models").json()["data"][-1]["id"]
-    asked = {"model": name, "messages": [{"role": "user", "content": QUESTION}]}
+    names = [model["id"] for model in httpx2.get(f"{base}/models").json()["data"]]
+    steps = next(name for name in names if name.endswith("-steps"))
+    asked = {"model": steps, "messages": [{"role": "user", "content": QUESTION}]}
     httpx2.post(f"{base}/chat/completions", json=asked, timeout=PATIENCE).raise_for_status()
 
 
