@@ -14,14 +14,10 @@ hub, a table on the page, another model).
 from __future__ import annotations
 
 import argparse
-import os
 import re
-import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from itertools import pairwise
@@ -31,14 +27,16 @@ import httpx2
 import psutil
 
 from bench.record import keep
-from bench.serve import READY
+from bench.serve import READY, Start, running
+from serving.catalogue import Model, find, load, models_root
+from serving.command import Command
 from serving.supervisor import processes_below
 from tests.page_browser import Visitor, chromium, stranger
-from tests.processes import ROOT, free_port, start, until
+from tests.processes import ROOT, free_port
 
 MODEL = "qwen2.5-coder-1.5b-instruct"
 QUESTION = "A shop sells pens at 3 for 2 dollars. What do 12 pens cost?"
-PATIENCE = 600.0  # seconds for a start, and for an answer
+PATIENCE = 600.0  # seconds for an answer
 NOTED = "STEPWISE_IMPORTED"  # the folder in which each process notes what it imported
 PINS = (ROOT / "requirements-cpu.lock", ROOT / "requirements-cpu.txt")
 SHOWN = 12  # packages of each list
@@ -79,41 +77,35 @@ class Footprint:
     processes: list[Process]
 
 
-def measure(model: str) -> Footprint:
-    ports = {"--port": free_port(), "--gateway-port": free_port(), "--ui-port": free_port()}
+def measure(model: Model) -> Footprint:
+    gateway, page = free_port(), free_port()
     with tempfile.TemporaryDirectory(prefix="stepwise-") as folder, chromium() as home:
         notes = Path(folder, "notes")
         notes.mkdir()
         Path(folder, "sitecustomize.py").write_text(NOTES, encoding="utf-8")
         given = {"PYTHONPATH": folder, NOTED: str(notes), "DATABASE_URL": f"sqlite:///{folder}/db"}
-        with served(model, ports, given, Path(folder, "said")) as server:
-            ask_gateway(ports["--gateway-port"])
-            ask_page(Visitor(stranger(home), f"http://127.0.0.1:{ports['--ui-port']}"))
+        with running(everything(model, gateway, page, given), free_port()) as (service, _):
+            ask_gateway(gateway)
+            ask_page(Visitor(stranger(home), f"http://127.0.0.1:{page}"))
             time.sleep(5)  # for the last notes
-            running = processes_below(server.pid)
-            held, used = memory_of(running), mapped(running)
+            pids = processes_below(service.supervisor.pid)
+            held, used = memory_of(pids), mapped(pids)
         used |= {line for note in notes.iterdir() for line in note.read_text().splitlines()}
     return Footprint(sorted(packages(used), key=lambda it: -it.size), held)
 
 
-@contextmanager
-def served(
-    model: str, ports: Mapping[str, int], given: Mapping[str, str], said: Path
-) -> Iterator[subprocess.Popen[str]]:
-    """./serve.sh with all that it can start, once it answers; ended as Ctrl-C ends it."""
-    words = [str(word) for pair in ports.items() for word in pair]
-    server = start(
-        [ROOT / "serve.sh", "--model", model, "--gateway", "--ui", *words],
-        stdout=said.open("w"), stderr=subprocess.STDOUT, env={**os.environ, **given},
-    )  # fmt: skip
-    try:
-        until(lambda: READY in said.read_text() or server.poll() is not None, PATIENCE)
-        if server.poll() is not None:
-            raise RuntimeError(f"expected a server, got: {said.read_text()[-500:]}")
-        yield server
-    finally:
-        server.send_signal(signal.SIGINT)
-        server.wait(60)
+def everything(model: Model, gateway: int, page: int, given: Mapping[str, str]) -> Start:
+    """./serve.sh with all that it can start, in an environment of ours."""
+
+    def command(port: int) -> Command:
+        numbers = {"--port": port, "--gateway-port": gateway, "--ui-port": page}
+        words = [str(word) for pair in numbers.items() for word in pair]
+        program = (str(ROOT / "serve.sh"), "--model", model.name, "--gateway", "--ui")
+        return Command((*program, *words), given)
+
+    return Start(
+        "./serve.sh", model, models_root(), command, lambda service: READY in service.said()
+    )
 
 
 def ask_gateway(port: int) -> None:
@@ -166,7 +158,8 @@ def plain(name: str) -> str:
 
 def report(found: Footprint, command: str) -> str:
     idle = [package for package in found.packages if not package.used]
-    disk, memory = (sum(sizes) for sizes in sizes_of(found))
+    disk = sum(package.size for package in found.packages)
+    memory = sum(process.memory for process in found.processes)
     lines = [
         f"# What it takes of a machine\n\n    {command}\n",
         f"{len(found.packages)} packages, {disk:,.0f} MB. Nobody used {len(idle)} of them, "
@@ -179,10 +172,6 @@ def report(found: Footprint, command: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sizes_of(found: Footprint) -> tuple[list[float], list[float]]:
-    return [it.size for it in found.packages], [it.memory for it in found.processes]
-
-
 def table(what: str, found: Sequence[Package]) -> list[str]:
     rows = [f"| {package.name} | {package.size:,.1f} |" for package in found]
     return [f"| {what} | MB |\n|---|---|", *rows, ""]
@@ -193,7 +182,7 @@ def main() -> None:
     flags.add_argument("--model", default=MODEL)
     flags.add_argument("--write", type=Path, help="the table there, its figures beside it")
     given = flags.parse_args()
-    found = measure(given.model)
+    found = measure(find(given.model, load()))
     keep(report(found, f"scripts/bench footprint --model {given.model}"), found, given.write)
 
 

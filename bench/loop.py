@@ -217,10 +217,7 @@ def report(rounds: Sequence[Round], model: str, command: str) -> str:
         ("first token per step, s", spread(flat["step_first_token"])),
         ("first token of the last steps over that of the second (goal: 1.2)", spread(grown)),
         ("prompt tokens read for the first request", spread([r.read[0] for r in rounds], ".0f")),
-        (
-            "prompt tokens read for a later request",
-            spread(later, ".0f"),
-        ),
+        ("prompt tokens read for a later request", spread(later, ".0f")),
         ("tokens per step", spread(flat["step_tokens"], ".0f")),
         ("of them JSON scaffolding", spread(flat["scaffolding"], ".0f")),
         ("steps", spread([r.steps for r in rounds], ".0f")),

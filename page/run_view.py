@@ -47,6 +47,7 @@ from reasoning.events import (
     Step,
     Stopped,
     Trace,
+    voids_tentative,
 )
 from reasoning.think import find_way
 
@@ -144,14 +145,13 @@ class RunView:
 
     def add(self, event: Event) -> None:
         """Takes in what happened. Nothing is drawn before `render`."""
-        if isinstance(event, Delta) and event.part == "tentative":
-            self._tentative += event.text
-            return
-        if not isinstance(event, (Failed, Stopped)):
+        if voids_tentative(event):
             self._tentative = ""
         match event:
             case Started():
                 self._start(event)
+            case Delta(part="tentative"):
+                self._tentative += event.text
             case Delta(part="answer"):
                 self._drop_unfinished()
                 self._answer += event.text

@@ -246,6 +246,15 @@ KINDS: dict[str, type[Any]] = {kind.__name__.lower(): kind for kind in get_args(
 ENDS = (Answer, Failed, Stopped)
 
 
+def is_tentative(event: Event) -> bool:
+    return isinstance(event, Delta) and event.part == "tentative"
+
+
+def voids_tentative(event: Event) -> bool:
+    """Whether text that had no place yet is void by it: by all but an end without an answer."""
+    return not (is_tentative(event) or isinstance(event, (Failed, Stopped)))
+
+
 class Emit(Protocol):
     """Tells a reader of events, in this order; returns when he has taken the last of them."""
 

@@ -25,15 +25,15 @@ from reasoning.events import (
     Answer,
     Delta,
     Event,
-    Failed,
     Queued,
     Retry,
     Started,
     Step,
-    Stopped,
     Trace,
     from_dict,
+    is_tentative,
     to_dict,
+    voids_tentative,
 )
 from reasoning.parsing import printable
 
@@ -76,13 +76,7 @@ def _add(kept: list[Event], event: Event) -> None:
 
 def _is_void(old: Event, by: Event) -> bool:
     """Whether the next event makes an old one void, whatever it tells."""
-    if _is_tentative(old):
-        return not (_is_tentative(by) or isinstance(by, (Failed, Stopped)))
-    return isinstance(old, Queued)
-
-
-def _is_tentative(event: Event) -> bool:
-    return isinstance(event, Delta) and event.part == "tentative"
+    return voids_tentative(by) if is_tentative(old) else isinstance(old, Queued)
 
 
 def _told_by(event: Step | Answer | Retry, old: Event) -> bool:
